@@ -1,0 +1,92 @@
+"""Make `.venv` from the locked versions and fetch the word lists (`make setup`); a second call does nothing.
+
+Needs Python 3.11 or newer and nothing else: neither root nor conda, and not even pip.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import urllib.request
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+STAMP = VENV / "setup.json"
+NEEDED_GIB = {"cpu": 4, "cuda": 9}
+
+
+def wanted(torch: str) -> dict[str, str]:
+    """What the environment is made from."""
+    files = (ROOT / "envs" / "lock.txt", ROOT / "envs" / f"torch-{torch}.txt")
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    return {"packages": digest, "torch": torch, "python": sys.version.split()[0]}
+
+
+def make_venv() -> Path:
+    """Make the virtual environment, with pip, and return its Python."""
+    python = VENV / "bin" / "python"
+    shutil.rmtree(VENV, ignore_errors=True)
+    try:
+        import ensurepip  # noqa: F401
+    except ImportError:  # Debian keeps it in python3-venv, which only root can install
+        venv.create(VENV, symlinks=True)
+        fetch_pip(python)
+    else:
+        venv.create(VENV, symlinks=True, with_pip=True)
+    return python
+
+
+def fetch_pip(python: Path) -> None:
+    """Install pip from its own wheel, which runs as it is, from the index that pip would use."""
+    index = os.environ.get("PIP_INDEX_URL", "https://pypi.org/simple").rstrip("/")
+    with urllib.request.urlopen(f"{index}/pip/") as page:
+        links = re.findall(r'href="([^"#]*/(pip-[\d.]+-py3-none-any\.whl)[^"]*)"', page.read().decode())
+    if not links:
+        raise SystemExit(f"setup: found no pip wheel at {index}; install python3-venv, then: make setup")
+    link, name = links[-1]
+    with tempfile.TemporaryDirectory() as folder:
+        wheel = Path(folder) / name
+        with urllib.request.urlopen(urllib.request.urljoin(f"{index}/pip/", link)) as file:
+            wheel.write_bytes(file.read())
+        subprocess.run([python, f"{wheel}/pip", "install", "--quiet", "--no-index", wheel], check=True)
+
+
+def install(python: Path, torch: str, index: str | None) -> None:
+    """Install the lock without resolving anything, then torch with what its build brings."""
+    pip = [python, "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off", "--quiet"]
+    subprocess.run([*pip, "--no-deps", "-r", ROOT / "envs" / "lock.txt"], check=True)
+    where = ["--index-url", index] if index else []
+    subprocess.run([*pip, *where, "-r", ROOT / "envs" / f"torch-{torch}.txt"], check=True)
+
+
+def main() -> None:
+    """Bring the environment up to date, or say why it cannot be."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--torch", choices=["cpu", "cuda"], default="cpu", help="build of torch (default: cpu)")
+    parser.add_argument("--torch-index", help="package index to take torch from")
+    arguments = parser.parse_args()
+    if sys.version_info < (3, 11):
+        raise SystemExit(f"setup: Python 3.11 or newer is needed, this is {sys.version.split()[0]}; try: make setup PYTHON=python3.12")
+    target = wanted(arguments.torch)
+    if not STAMP.exists() or json.loads(STAMP.read_text()) != target:
+        free = shutil.disk_usage(ROOT).free / 2**30
+        if free < NEEDED_GIB[arguments.torch]:
+            raise SystemExit(f"setup: {NEEDED_GIB[arguments.torch]} GiB are needed in {ROOT}, {free:.1f} are free")
+        print(f"setup: making .venv ({arguments.torch} build of torch); this takes a few minutes", flush=True)
+        python = make_venv()
+        install(python, arguments.torch, arguments.torch_index)
+        STAMP.write_text(json.dumps(target))
+    subprocess.run([VENV / "bin" / "python", ROOT / "scripts" / "resources.py"], check=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,6 @@
+"""The configuration: its types, and the checks that no single type can make."""
+
+from bettersynth.configuration.load import ConfigurationError, configure, load, read_yaml
+from bettersynth.configuration.types import NAME_PATTERN, Configuration
+
+__all__ = ["NAME_PATTERN", "Configuration", "ConfigurationError", "configure", "load", "read_yaml"]

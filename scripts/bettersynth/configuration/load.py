@@ -1,0 +1,375 @@
+"""Read a configuration file and refuse what cannot be meant, before any graph is built."""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from bettersynth.configuration.types import VERBS, Configuration, Dataset, Operator, Trainset, Training
+from bettersynth.operators.catalogue import CATALOGUE, OperatorSpec
+from bettersynth.records import POOL
+
+
+class ConfigurationError(ValueError):
+    """The configuration cannot be meant; the message lists every problem with its key."""
+
+    def __init__(self, where: str, problems: Iterable[str]) -> None:
+        self.problems = list(problems)
+        lines = "\n".join(f"  {problem}" for problem in self.problems)
+        super().__init__(f"{where} is not a valid configuration:\n{lines}\nEvery key is explained in docs/configuration.md.")
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML in which the same key twice is an error instead of the last one winning."""
+
+
+def _unique_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen = set()
+    for key_node, _ in node.value:
+        if key_node.value in seen:
+            line = f"line {key_node.start_mark.line + 1}: the key `{key_node.value}` appears twice"
+            raise ConfigurationError(key_node.start_mark.name, [line])
+        seen.add(key_node.value)
+    loader.flatten_mapping(node)
+    return loader.construct_mapping(node, deep=True)
+
+
+_UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file; a key that appears twice is refused."""
+    path = Path(path)
+    try:
+        with path.open(encoding="utf-8") as file:
+            content = yaml.load(file, _UniqueKeyLoader)
+    except FileNotFoundError:
+        shipped = ", ".join(sorted(str(file) for file in Path("config").glob("*.yaml")))
+        raise ConfigurationError(str(path), [f"no such file; there are {shipped}"]) from None
+    except yaml.YAMLError as error:
+        raise ConfigurationError(str(path), [f"not YAML: {error}"]) from None
+    if not isinstance(content, dict):
+        raise ConfigurationError(str(path), ["the file holds no mapping of keys"])
+    return content
+
+
+def load(path: str | Path) -> Configuration:
+    """The configuration in a YAML file, named for the file unless it names itself."""
+    return configure(read_yaml(path), path)
+
+
+def configure(content: dict[str, Any], path: str | Path) -> Configuration:
+    """The configuration that a mapping describes; `path` is the file it came from.
+
+    Raises ConfigurationError with every problem found: the key, what is accepted, and the nearest spelling.
+    """
+    content = {"name": Path(path).stem.replace("-", "_"), **content}
+    try:
+        configuration = Configuration.model_validate(content)
+    except ValidationError as error:
+        raise ConfigurationError(str(path), [_explain(detail) for detail in error.errors()]) from None
+    problems = list(_problems(configuration))
+    if problems:
+        raise ConfigurationError(str(path), problems)
+    return configuration
+
+
+# --- pydantic's findings in our words ------------------------------------------------------------
+
+
+def _explain(detail: Any) -> str:
+    location = [part for part in detail["loc"] if part != "[key]"]
+    key = ".".join(str(part) for part in location)
+    match detail["type"]:
+        case "extra_forbidden":
+            accepted = _accepted_keys(location[:-1])
+            return f"{key}: unknown key; accepted: {', '.join(accepted)}{did_you_mean(str(location[-1]), accepted)}"
+        case "missing":
+            return f"{key}: missing"
+        case "string_pattern_mismatch":
+            return f"{key}: names are lower-case letters, digits and underscores, beginning with a letter or digit"
+        case "value_error":
+            return f"{key}: {detail['ctx']['error']}"
+        case _:
+            return f"{key}: {detail['msg']}; found {detail['input']!r}"
+
+
+def _accepted_keys(location: list[Any]) -> list[str]:
+    """Keys that the section at `location` accepts."""
+    annotation: Any = Configuration
+    for part in location:
+        annotation = _step(annotation, part)
+    model = next((kind for kind in _flatten(annotation) if _is_model(kind)), None)
+    return sorted(field.alias or name for name, field in model.model_fields.items()) if model else []
+
+
+def _step(annotation: Any, part: Any) -> Any:
+    for kind in _flatten(annotation):
+        if _is_model(kind):
+            for name, field in kind.model_fields.items():
+                if part in (name, field.alias):
+                    return field.annotation
+        elif typing.get_origin(kind) in (dict, list):
+            return typing.get_args(kind)[-1]
+    return None
+
+
+def _flatten(annotation: Any) -> list[Any]:
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return [kind for option in typing.get_args(annotation) for kind in _flatten(option)]
+    return [annotation]
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def did_you_mean(word: str, accepted: Iterable[str]) -> str:
+    """`; did you mean …?` with the nearest accepted spelling, or nothing."""
+    near = difflib.get_close_matches(word, list(accepted), n=1)
+    return f"; did you mean `{near[0]}`?" if near else ""
+
+
+# --- checks across sections ----------------------------------------------------------------------
+
+
+def _problems(configuration: Configuration) -> Iterator[str]:
+    yield from _pool_problems(configuration)
+    yield from _operator_problems(configuration)
+    yield from _dataset_problems(configuration)
+    yield from _recipe_problems(configuration)
+
+
+def _unknown(key: str, kind: str, name: str, accepted: Iterable[str]) -> str:
+    accepted = sorted(accepted)
+    return f"{key}: there is no {kind} `{name}`; there are: {', '.join(accepted) or 'none'}{did_you_mean(name, accepted)}"
+
+
+def _pool_problems(configuration: Configuration) -> Iterator[str]:
+    names = [file.name for file in configuration.pool.files]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield f"pool.files: two files have the name `{name}`; their shards would collide"
+    paths = [file.path for file in configuration.pool.files]
+    for path in sorted({path for path in paths if paths.count(path) > 1}):
+        yield f"pool.files: {path} is listed twice"
+
+
+def _operator_problems(configuration: Configuration) -> Iterator[str]:
+    models = configuration.models
+    for name, operator in configuration.operators.items():
+        key = f"operators.{name}"
+        spec = CATALOGUE.get(operator.op)
+        if spec is None:
+            yield _unknown(f"{key}.op", "operator", operator.op, CATALOGUE)
+            continue
+        if operator.model is not None and operator.model not in models:
+            yield _unknown(f"{key}.model", "model", operator.model, models)
+        if spec.model_argument and operator.model is None:
+            yield f"{key}.model: {operator.op} loads a model; name one of `models`"
+        if not spec.model_argument and operator.model is not None:
+            yield f"{key}.model: {operator.op} loads no model"
+        yield from _parameter_problems(key, operator, spec)
+    for kind, entries in (("captioners", configuration.captioners), ("redrawers", configuration.redrawers)):
+        for name, entry in entries.items():
+            if entry.model not in models:
+                yield _unknown(f"{kind}.{name}.model", "model", entry.model, models)
+    definitions: dict[str, str] = {}
+    for name, operator in configuration.operators.items():
+        other = definitions.setdefault(operator.model_dump_json(), name)
+        if other != name:
+            yield f"operators.{name}: the same as operators.{other}; every record would be scored twice"
+
+
+def _parameter_problems(key: str, operator: Operator, spec: OperatorSpec) -> Iterator[str]:
+    for parameter, value in operator.parameters.items():
+        if parameter in spec.thresholds:
+            yield (
+                f"{key}.parameters.{parameter}: a threshold is no part of a score; write it in a dataset:"
+                f" `filter: {{{key.partition('.')[2]}: {{min: …, max: …}}}}`"
+            )
+        elif parameter not in spec.parameters:
+            yield (
+                f"{key}.parameters.{parameter}: unknown parameter; accepted: {', '.join(sorted(spec.parameters)) or 'none'}"
+                f"{did_you_mean(parameter, spec.parameters)}"
+            )
+        elif problem := spec.parameters[parameter].problem(value):
+            yield f"{key}.parameters.{parameter}: {problem}"
+
+
+def _dataset_problems(configuration: Configuration) -> Iterator[str]:
+    datasets = configuration.datasets
+    if POOL in datasets:
+        yield "datasets.pool: `pool` is the name of the raw pairs"
+    broken = False
+    for name, node in datasets.items():
+        for problem in _node_problems(configuration, name, node):
+            broken = True
+            yield problem
+    if broken:
+        return
+    cycle = _cycle(datasets)
+    if cycle:
+        yield f"datasets.{cycle[0]}: made from itself: {' -> '.join(cycle)}"
+        return
+    yield from _twin_problems(datasets)
+
+
+def _node_problems(configuration: Configuration, name: str, node: Dataset) -> Iterator[str]:
+    key = f"datasets.{name}"
+    accepted = [POOL, *configuration.datasets]
+    for parent in node.parents:
+        if parent not in accepted:
+            yield _unknown(key, "dataset", parent, accepted)
+    scores = list(node.filter or ()) + list(node.rank.by if node.rank else ())
+    for score in scores:
+        yield from _score_problems(configuration, f"{key}.{node.verb}.{score}", score)
+    for score, threshold in (node.filter or {}).items():
+        stats = _stats(configuration, score)
+        if threshold.one_of and stats and not any(kind.startswith("word") for kind in stats.values()):
+            yield f"{key}.filter.{score}: `one_of` is for scores that are words; use `min` and `max`"
+        if not threshold.one_of and stats and any(kind.startswith("word") for kind in stats.values()):
+            yield f"{key}.filter.{score}: this score is a word; use `one_of: […]`"
+    if node.recaption and node.recaption.captioner not in configuration.captioners:
+        yield _unknown(f"{key}.recaption.captioner", "captioner", node.recaption.captioner, configuration.captioners)
+    if node.redraw and node.redraw.redrawer not in configuration.redrawers:
+        yield _unknown(f"{key}.redraw.redrawer", "redrawer", node.redraw.redrawer, configuration.redrawers)
+    if node.dedup and node.dedup.by == "image":
+        hashes = [operator for operator in configuration.operators.values() if operator.op == "image_hash"]
+        if not hashes:
+            yield f"{key}.dedup: images are compared by their hashes; add `operators: {{image_hash: {{op: image_hash}}}}`"
+
+
+def _stats(configuration: Configuration, score: str) -> dict[str, str]:
+    """Stats that a threshold's key names, and their kinds; empty when the key is wrong."""
+    name, _, stat = score.partition(".")
+    operator = configuration.operators.get(name)
+    stats = CATALOGUE[operator.op].stats if operator and operator.op in CATALOGUE else {}
+    if stat:
+        return {stat: stats[stat]} if stat in stats else {}
+    return dict(stats)
+
+
+def _score_problems(configuration: Configuration, key: str, score: str) -> Iterator[str]:
+    name, _, stat = score.partition(".")
+    operator = configuration.operators.get(name)
+    if operator is None:
+        yield _unknown(key, "operator", name, configuration.operators)
+        return
+    stats = CATALOGUE[operator.op].stats if operator.op in CATALOGUE else {}
+    if stat and stat not in stats:
+        yield f"{key}: {operator.op} has no stat `{stat}`; it has: {', '.join(stats)}{did_you_mean(stat, stats)}"
+    if not stat and len(stats) > 1:
+        choices = ", ".join(f"`{name}.{choice}`" for choice in stats)
+        yield f"{key}: {operator.op} has several stats; write one of {choices}"
+
+
+def _cycle(datasets: dict[str, Dataset]) -> list[str]:
+    """A chain of datasets that ends where it began, or nothing."""
+    done: set[str] = set()
+
+    def visit(name: str, chain: list[str]) -> list[str]:
+        if name in chain:
+            return [*chain[chain.index(name) :], name]
+        if name in done or name == POOL:
+            return []
+        for parent in datasets[name].parents:
+            found = visit(parent, [*chain, name])
+            if found:
+                return found
+        done.add(name)
+        return []
+
+    for name in datasets:
+        found = visit(name, [])
+        if found:
+            return found
+    return []
+
+
+def _twin_problems(datasets: dict[str, Dataset]) -> Iterator[str]:
+    """Datasets that are equal once equal parents are written as one."""
+    canonical: dict[str, str] = {POOL: POOL}
+    definitions: dict[str, str] = {}
+
+    def name_of(name: str) -> str:
+        if name not in canonical:
+            node = datasets[name]
+            parents = [name_of(parent) for parent in node.parents]
+            parameters = node.model_dump(mode="json", include=set(VERBS), exclude_none=True)
+            if node.splice:
+                parameters["splice"].pop("dataset")
+            if node.verb in ("union", "intersect", "subtract"):
+                parameters = {node.verb: True}
+            definition = f"{parents} {parameters}"
+            canonical[name] = definitions.setdefault(definition, name)
+        return canonical[name]
+
+    for name in datasets:
+        if name_of(name) != name:
+            yield f"datasets.{name}: the same as datasets.{name_of(name)}; use one name"
+
+
+def _recipe_problems(configuration: Configuration) -> Iterator[str]:
+    recipes = configuration.recipes
+    accepted = [POOL, *configuration.datasets]
+    if recipes and (configuration.training is None or configuration.evaluation is None):
+        yield "recipes: a recipe is trained and evaluated; add the sections `training` and `evaluation`"
+    definitions: dict[str, str] = {}
+    for name, recipe in recipes.items():
+        if recipe.dataset not in accepted:
+            yield _unknown(f"recipes.{name}.dataset", "dataset", recipe.dataset, accepted)
+        yield from _override_problems(configuration, name)
+        other = definitions.setdefault(f"{recipe.dataset} {recipe.trainset} {recipe.training}", name)
+        if other != name:
+            yield f"recipes.{name}: trains the same as recipes.{other}; add the seeds there instead"
+    baseline = configuration.report.baseline
+    if baseline is not None and baseline not in recipes:
+        yield _unknown("report.baseline", "recipe", baseline, recipes)
+    if configuration.training:
+        architecture = configuration.training.architecture
+        for part in ("language_model", "vision_tower", "vision_tower_aux"):
+            model = getattr(architecture, part)
+            if model not in configuration.models:
+                yield _unknown(f"training.architecture.{part}", "model", model, configuration.models)
+    for name in configuration.exports:
+        if name not in accepted:
+            yield _unknown(f"exports.{name}", "dataset", name, accepted)
+
+
+def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`base` with `changes` laid over it, nested mappings key by key."""
+    merged = dict(base)
+    for key, value in changes.items():
+        nested = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if nested else value
+    return merged
+
+
+def recipe_trainset(configuration: Configuration, recipe: str) -> Trainset:
+    """The `trainset` section with the recipe's own keys laid over it."""
+    return Trainset.model_validate(merge(configuration.trainset.model_dump(), configuration.recipes[recipe].trainset))
+
+
+def recipe_training(configuration: Configuration, recipe: str) -> Training:
+    """The `training` section with the recipe's own keys laid over it."""
+    if configuration.training is None:
+        raise ValueError(f"recipe {recipe}: the configuration has no `training` section")
+    return Training.model_validate(merge(configuration.training.model_dump(), configuration.recipes[recipe].training))
+
+
+def _override_problems(configuration: Configuration, name: str) -> Iterator[str]:
+    sections = [("trainset", recipe_trainset)] + ([("training", recipe_training)] if configuration.training else [])
+    for section, merged in sections:
+        try:
+            merged(configuration, name)
+        except ValidationError as error:
+            for detail in error.errors():
+                explained = _explain({**detail, "loc": (section, *detail["loc"])})
+                yield f"recipes.{name}.{explained}"

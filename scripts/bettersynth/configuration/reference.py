@@ -1,0 +1,125 @@
+"""The schema and the reference page, generated from the types."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from bettersynth.configuration import types
+from bettersynth.operators.catalogue import CATALOGUE
+
+INTRODUCTION = """\
+# The configuration
+
+One YAML file says everything: `make demo CONFIG=config/yours.yaml`, or `snakemake --configfile config/yours.yaml`.
+It is checked before anything runs: unknown keys, unknown names, impossible ranges, cycles and twins are refused with
+the key, what is accepted, and the nearest spelling. Editors complete and check it too when its first line is
+`# yaml-language-server: $schema=schema.json`.
+
+This page is generated from the types in `scripts/bettersynth/configuration/types.py` by `make reference`.
+
+Names are lower-case letters, digits and underscores.
+"""
+
+
+def schema() -> str:
+    """The JSON schema of a configuration file."""
+    return json.dumps(types.Configuration.model_json_schema(by_alias=True), indent=2, ensure_ascii=False) + "\n"
+
+
+def page() -> str:
+    """The reference page, as Markdown."""
+    return "\n".join([INTRODUCTION, *_sections(), *_operators()])
+
+
+def _sections() -> Iterator[str]:
+    models = [
+        model
+        for model in vars(types).values()
+        if isinstance(model, type) and issubclass(model, types.Section) and model is not types.Section
+    ]
+    for model in [types.Configuration, *(model for model in models if model is not types.Configuration)]:
+        yield f"## {_title(model)}\n"
+        yield f"{(model.__doc__ or '').strip()}\n"
+        yield "| key | value | default | meaning |\n| --- | --- | --- | --- |"
+        inherited = model.__mro__[1]
+        for name, field in model.model_fields.items():
+            if field is inherited.model_fields.get(name) or (
+                issubclass(inherited, types.Section)
+                and inherited is not types.Section
+                and repr(inherited.model_fields.get(name)) == repr(field)
+            ):
+                continue
+            yield f"| `{field.alias or name}` | {_kind(model, name)} | {_default(field)} | {field.description or ''} |"
+        if inherited is not types.Section:
+            yield f"\nand every key of [{_title(inherited)}](#{_title(inherited).lower()})."
+        yield ""
+
+
+def _title(model: type[BaseModel]) -> str:
+    return model.__name__
+
+
+def _kind(model: type[BaseModel], name: str) -> str:
+    """The type of a field in words, from its JSON schema."""
+    properties = model.model_json_schema(by_alias=False)["properties"]
+    return _words(properties[name]).replace("|", "\\|")
+
+
+def _words(schema: dict[str, Any]) -> str:
+    if "$ref" in schema:
+        title = schema["$ref"].rpartition("/")[2]
+        return f"[{title}](#{title.lower()})"
+    if "enum" in schema:
+        return ", ".join(f"`{value}`" for value in schema["enum"])
+    if "anyOf" in schema:
+        return " or ".join(_words(option) for option in schema["anyOf"] if option.get("type") != "null")
+    match schema.get("type"):
+        case "array":
+            return f"list of {_words(schema.get('items', {}))}"
+        case "object":
+            values = schema.get("additionalProperties", schema.get("patternProperties"))
+            if isinstance(values, dict) and values and "patternProperties" in schema:
+                values = next(iter(values.values()))
+            return f"mapping of names to {_words(values)}" if isinstance(values, dict) else "mapping"
+        case "string":
+            return "name" if "pattern" in schema else "text"
+        case "boolean":
+            return "`true`, `false`"
+        case "integer" | "number" as kind:
+            return f"{kind}{_range(schema)}"
+        case _:
+            return "any"
+
+
+def _range(schema: dict[str, Any]) -> str:
+    signs = (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<"))
+    limits = [f"{sign} {schema[key]:g}" for key, sign in signs if key in schema]
+    return f" {', '.join(limits)}" if limits else ""
+
+
+def _default(field: Any) -> str:
+    value = field.default_factory() if field.default_factory else field.default
+    if value is PydanticUndefined:
+        return "required"
+    if isinstance(value, BaseModel):
+        return "its defaults"
+    return "–" if value is None or value in ({}, []) else f"`{json.dumps(value, ensure_ascii=False)}`"
+
+
+def _operators() -> Iterator[str]:
+    yield "## Operators\n"
+    yield "Data-Juicer's names, stats and parameters; thresholds belong to datasets and are listed with its defaults.\n"
+    yield "| `op` | what it says | stats | loads | parameters | Data-Juicer's thresholds |"
+    yield "| --- | --- | --- | --- | --- | --- |"
+    for name, spec in CATALOGUE.items():
+        stats = ", ".join(f"`{stat}`" for stat in spec.stats)
+        parameters = ", ".join(f"`{key}: {value.default}`" for key, value in spec.parameters.items()) or "–"
+        thresholds = ", ".join(f"{key} {value}" for key, value in spec.thresholds.items() if value is not None) or "–"
+        loads = "a model" if spec.model_argument else "–"
+        yield f"| `{name}` | {spec.summary} | {stats} | {loads} | {parameters} | {thresholds} |"
+    yield ""

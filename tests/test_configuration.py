@@ -1,0 +1,207 @@
+"""The configuration refuses what cannot be meant, in words that help."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bettersynth.configuration import ConfigurationError, configure, load, read_yaml
+from bettersynth.configuration.load import recipe_training
+from bettersynth.configuration.reference import page, schema
+
+ROOT = Path(__file__).resolve().parent.parent
+MINIATURE = ROOT / "config" / "miniature.yaml"
+
+
+@pytest.fixture
+def content():
+    return copy.deepcopy(read_yaml(MINIATURE))
+
+
+def refusal(content) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        configure(content, "config/mine.yaml")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_configurations_are_valid(path):
+    assert load(path).name == path.stem
+
+
+def test_validation_is_quick_and_imports_no_torch():
+    code = (
+        "import sys; from bettersynth.configuration import load; from bettersynth.graph import Graph; "
+        f"load({str(MINIATURE)!r}); heavy = {{'torch', 'transformers', 'data_juicer', 'pandas'}} & set(sys.modules); "
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    started = time.monotonic()
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT / "scripts")
+    assert time.monotonic() - started < 2
+
+
+def test_a_typing_error_is_named_with_the_nearest_spelling(content):
+    content["datasets"]["similar"]["filter"] = {"image_text_similarity": {"mim": 0.2}}
+    message = refusal(content)
+    assert "datasets.similar.filter.image_text_similarity.mim" in message
+    assert "did you mean `min`" in message
+    assert "config/mine.yaml" in message
+
+
+def test_every_problem_is_reported_at_once(content):
+    content["datasets"]["similar"]["from"] = "pol"
+    content["recipes"]["best"]["dataset"] = "bets"
+    message = refusal(content)
+    assert "did you mean `pool`" in message and "did you mean `best`" in message
+
+
+def _operator_op(content):
+    content["operators"]["words_num"]["op"] = "words_number_filter"
+
+
+def _threshold_in_operator(content):
+    content["operators"]["words_num"]["parameters"] = {"min_num": 3}
+
+
+def _wrong_parameter(content):
+    content["operators"]["image_text_similarity"]["parameters"] = {"reduce_mode": "sum"}
+
+
+def _same_operator_twice(content):
+    content["operators"]["again"] = {"op": "words_num_filter"}
+
+
+def _empty_interval(content):
+    content["datasets"]["similar"]["filter"] = {"image_text_similarity": {"min": 0.5, "max": 0.2}}
+
+
+def _two_verbs(content):
+    content["datasets"]["similar"]["repeat"] = 2
+
+
+def _no_verb(content):
+    content["datasets"]["similar"] = {"from": "pool"}
+
+
+def _cycle(content):
+    content["datasets"]["a"] = {"from": "b", "repeat": 2}
+    content["datasets"]["b"] = {"from": "a", "repeat": 3}
+
+
+def _twins(content):
+    content["datasets"]["x"] = {"from": "pool", "filter": {"words_num": {"min": 50}}}
+    content["datasets"]["y"] = {"from": "pool", "filter": {"words_num": {"min": 50}}}
+
+
+def _twins_by_parent(content):
+    content["datasets"]["x"] = {"from": "similar", "repeat": 7}
+    content["datasets"]["similar_too"] = copy.deepcopy(content["datasets"]["similar"])
+    content["datasets"]["y"] = {"from": "similar_too", "repeat": 7}
+
+
+def _several_stats(content):
+    content["datasets"]["x"] = {"from": "pool", "filter": {"image_shape": {"min": 50}}}
+
+
+def _word_by_number(content):
+    content["datasets"]["x"] = {"from": "pool", "filter": {"language_id.lang": {"min": 0.5}}}
+
+
+def _fraction(content):
+    content["datasets"]["x"] = {"from": "pool", "rank": {"by": "words_num", "fraction": 1.7}}
+
+
+def _pool_name(content):
+    content["datasets"]["pool"] = {"from": "similar", "repeat": 2}
+
+
+def _bad_name(content):
+    content["recipes"]["my recipe/1"] = {"dataset": "pool"}
+
+
+def _same_recipe(content):
+    content["recipes"]["x"] = {"dataset": "best"}
+
+
+def _recipe_override(content):
+    content["recipes"]["best"]["training"] = {"pretrain": {"learning_rat": 1}}
+
+
+def _seed_twice(content):
+    content["recipes"]["best"]["seeds"] = [1, 1]
+
+
+def _same_file_name(content):
+    content["pool"]["files"][1]["name"] = content["pool"]["files"][0]["name"]
+
+
+def _baseline(content):
+    content["report"]["baseline"] = "matchde"
+
+
+def _captioner(content):
+    content["datasets"]["rewritten"]["recaption"]["captioner"] = "blip3"
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (_operator_op, "did you mean `words_num_filter`"),
+        (_threshold_in_operator, "a threshold is no part of a score"),
+        (_wrong_parameter, "one of avg, max, min expected"),
+        (_same_operator_twice, "the same as operators.words_num"),
+        (_empty_interval, "min 0.5 is above max 0.2"),
+        (_two_verbs, "found filter and repeat"),
+        (_no_verb, "found none"),
+        (_cycle, "a -> b -> a"),
+        (_twins, "datasets.y: the same as datasets.x"),
+        (_twins_by_parent, "the same as datasets."),
+        (_several_stats, "write one of `image_shape.image_width`"),
+        (_word_by_number, "use `one_of"),
+        (_fraction, "datasets.x.rank.fraction"),
+        (_pool_name, "`pool` is the name of the raw pairs"),
+        (_bad_name, "recipes.my recipe/1: names are lower-case"),
+        (_same_recipe, "trains the same as recipes.best"),
+        (_recipe_override, "did you mean `learning_rate`"),
+        (_seed_twice, "the same seed is listed twice"),
+        (_same_file_name, "their shards would collide"),
+        (_baseline, "did you mean `matched`"),
+        (_captioner, "no captioner `blip3`"),
+    ],
+    ids=lambda value: value.__name__.strip("_") if callable(value) else "",
+)
+def test_impossible_configurations_are_refused(content, change, expected):
+    change(content)
+    assert expected in refusal(content)
+
+
+def test_a_key_twice_is_refused_with_its_line(tmp_path):
+    path = tmp_path / "twice.yaml"
+    path.write_text("pool:\n  images: a\n  images: b\n")
+    with pytest.raises(ConfigurationError, match="line 3: the key `images` appears twice"):
+        read_yaml(path)
+
+
+def test_a_missing_file_lists_what_there_is(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(ConfigurationError, match=r"config/miniature\.yaml"):
+        load("config/minature.yaml")
+
+
+def test_recipes_change_only_what_they_name(content):
+    content["recipes"]["best"]["training"] = {"pretrain": {"learning_rate": 0.5}}
+    configuration = configure(content, "config/mine.yaml")
+    changed, common = recipe_training(configuration, "best"), recipe_training(configuration, "matched")
+    assert changed.pretrain.learning_rate == 0.5
+    assert changed.pretrain.model_copy(update={"learning_rate": common.pretrain.learning_rate}) == common.pretrain
+    assert changed.finetune == common.finetune
+
+
+@pytest.mark.parametrize(("path", "text"), [("config/schema.json", schema), ("docs/configuration.md", page)])
+def test_generated_references_are_current(path, text):
+    assert (ROOT / path).read_text(encoding="utf-8") == text(), f"{path} is stale; run: make reference"

@@ -1,0 +1,88 @@
+"""What every script of `scripts/` does first: settings, logging, and a clear last word when it fails."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import sys
+import traceback
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from bettersynth.configuration import configure
+from bettersynth.layout import Layout
+from bettersynth.plan import Plan
+
+OFFLINE = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "PIP_NO_INDEX": "1",
+    "UV_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+class Job:
+    """One Snakemake job: its configuration, the paths of its run and its wildcards.
+
+    Make it before importing torch, transformers or Data-Juicer: they read the offline switches and the number of
+    threads when they are imported.
+    """
+
+    def __init__(self, snakemake: Any) -> None:
+        os.environ.update(OFFLINE)
+        os.environ["OMP_NUM_THREADS"] = str(snakemake.threads)
+        self.wildcards = snakemake.wildcards
+        self.params = snakemake.params
+        self.input = snakemake.input
+        self.output = snakemake.output
+        self.threads: int = snakemake.threads
+        self.configuration = configure(snakemake.config, "the configuration")
+        self.layout = Layout(Path("results") / str(self.configuration.name))
+        self.plan = Plan(self.configuration)
+        _log_to(Path(snakemake.log[0]))
+
+
+class _Tee:
+    """Writes to the log file and to the terminal, so that progress is seen and kept."""
+
+    def __init__(self, file: Any, terminal: Any) -> None:
+        self._file, self._terminal = file, terminal
+
+    def write(self, text: str) -> int:
+        self._terminal.write(text)
+        return self._file.write(text)
+
+    def flush(self) -> None:
+        self._file.flush()
+        self._terminal.flush()
+
+    def isatty(self) -> bool:
+        return False
+
+    def fileno(self) -> int:
+        return self._terminal.fileno()
+
+
+def _log_to(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("w", encoding="utf-8", buffering=1)
+    terminal = sys.stderr
+    # Libraries chatter on both streams: all of it is kept in the log, and only our own lines reach the terminal.
+    sys.stdout = sys.stderr = file  # type: ignore[assignment]
+    handlers = [logging.StreamHandler(_Tee(file, terminal))]
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=handlers, force=True)
+    logging.getLogger("bettersynth").setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    logging.getLogger("py.warnings").addFilter(lambda record: file.write(record.getMessage()) < 0)
+
+    def last_word(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        traceback.print_exception(kind, error, trace, file=file)
+        print(f"{kind.__name__}: {error}\nThe whole story is in {path} (on {platform.node()}).", file=terminal)
+
+    sys.excepthook = last_word

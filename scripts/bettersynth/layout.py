@@ -1,0 +1,139 @@
+"""Where every file of a run lies: the one place that knows the names of `docs/files.md`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bettersynth.records import POOL
+
+BENCHMARKS = ("textvqa", "mmbench")
+
+
+class Layout:
+    """Paths below the results folder of one configuration; makes no folder and reads nothing."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+
+    # pool
+    def order(self, file: str) -> Path:
+        """Ids of one raw file in its order, with their shards."""
+        return self.root / "pool" / "files" / f"{file}.order.parquet"
+
+    def quarantine(self, file: str) -> Path:
+        """Refused records of one raw file."""
+        return self.root / "pool" / "files" / f"{file}.quarantine.jsonl"
+
+    def file_ledger(self, file: str) -> Path:
+        """Card of one raw file: lines = records + quarantined."""
+        return self.root / "pool" / "files" / f"{file}.json"
+
+    @property
+    def index(self) -> Path:
+        """Ids of the whole pool in order, with their shards."""
+        return self.root / "pool" / "index.parquet"
+
+    @property
+    def index_card(self) -> Path:
+        """Card of the index."""
+        return self.root / "pool" / "index.json"
+
+    @property
+    def digests(self) -> Path:
+        """Cache of the raw files' digests, written when the graph is built."""
+        return self.root / "pool" / "digests.json"
+
+    # sources and scores
+    def records(self, source: str, shard: str) -> Path:
+        """Records of one shard."""
+        folder = self.root / POOL if source == POOL else self.root / "sources" / source
+        return folder / "records" / f"{shard}.parquet"
+
+    def records_card(self, source: str, shard: str) -> Path:
+        """Card of a generated shard."""
+        return self.records(source, shard).with_suffix(".json")
+
+    def failed(self, source: str, shard: str) -> Path:
+        """Rows that a generator could not make, with reasons."""
+        return self.records(source, shard).with_suffix(".failed.parquet")
+
+    def source_images(self, source: str) -> Path:
+        """Folder of the images that a redrawer drew."""
+        return self.root / "sources" / source / "images"
+
+    def work(self, source: str, shard: str) -> Path:
+        """A generator's journal, from which a killed shard resumes."""
+        return self.root / "sources" / source / ".work" / f"{shard}.jsonl"
+
+    def scores(self, source: str, operator: str, shard: str) -> Path:
+        """Scores of one operator for one shard."""
+        return self.root / "scores" / source / operator / f"{shard}.parquet"
+
+    def scores_card(self, source: str, operator: str, shard: str) -> Path:
+        """Card of a score shard."""
+        return self.scores(source, operator, shard).with_suffix(".json")
+
+    # datasets
+    def rows(self, dataset: str) -> Path:
+        """Rows `(id, source)` of a dataset; of `pool`, the index."""
+        return self.index if dataset == POOL else self.root / "datasets" / dataset / "rows.parquet"
+
+    def dropped(self, dataset: str) -> Path:
+        """Rows that a dataset left out, with reasons."""
+        return self.root / "datasets" / dataset / "dropped.parquet"
+
+    def dataset_card(self, dataset: str) -> Path:
+        """Card of a dataset; of `pool`, the index's."""
+        return self.index_card if dataset == POOL else self.root / "datasets" / dataset / "card.json"
+
+    def export(self, dataset: str, form: str) -> Path:
+        """Folder of an exported dataset."""
+        return self.root / "exports" / dataset / form
+
+    # training and evaluation
+    def trainset(self, recipe: str) -> Path:
+        """Training file of a recipe."""
+        return self.root / "trainsets" / f"{recipe}.json"
+
+    def trainset_card(self, recipe: str) -> Path:
+        """Card of a training file."""
+        return self.root / "trainsets" / f"{recipe}.card.json"
+
+    def run(self, recipe: str, seed: int | str) -> Path:
+        """Folder of one recipe's run with one seed."""
+        return self.root / "runs" / recipe / f"seed-{seed}"
+
+    def probe(self, recipe: str, seed: int | str) -> Path:
+        """Folder of the probe."""
+        return self.run(recipe, seed) / "probe"
+
+    def seeds(self, recipe: str) -> Path:
+        """Verdict on a recipe's seeds."""
+        return self.root / "runs" / recipe / "seeds.json"
+
+    def pretrain(self, recipe: str, seed: int | str) -> Path:
+        """Folder of stage 1."""
+        return self.run(recipe, seed) / "pretrain"
+
+    def finetune(self, recipe: str, seed: int | str) -> Path:
+        """Folder of stage 2."""
+        return self.run(recipe, seed) / "finetune"
+
+    def answers(self, recipe: str, seed: int | str, benchmark: str) -> Path:
+        """The model's answers to a benchmark's questions."""
+        return self.run(recipe, seed) / "evaluation" / benchmark / "answers.jsonl"
+
+    def result(self, recipe: str, seed: int | str, benchmark: str) -> Path:
+        """A benchmark's scores."""
+        return self.run(recipe, seed) / "evaluation" / benchmark / "result.json"
+
+    # report
+    @property
+    def leaderboard(self) -> Path:
+        """The leaderboard as JSON."""
+        return self.root / "report" / "leaderboard.json"
+
+    @property
+    def report(self) -> Path:
+        """The report page."""
+        return self.root / "report" / "index.html"

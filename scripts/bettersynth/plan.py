@@ -1,0 +1,109 @@
+"""What follows from the configuration alone: which source, shard and score each dataset reads.
+
+Everything here is known before anything runs, so the graph of files is complete at the first dry run.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import NamedTuple
+
+from bettersynth.configuration.types import GENERATORS, Configuration, Dataset
+from bettersynth.records import POOL
+
+
+class ScoreShard(NamedTuple):
+    """One Parquet of scores: what `operator` says of the records of `shard` of `source`."""
+
+    source: str
+    operator: str
+    shard: str
+
+
+class Plan:
+    """The static graph of datasets of one configuration."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self.configuration = configuration
+        self.sources = cache(self.sources)  # type: ignore[method-assign]
+        self.lineage = cache(self.lineage)  # type: ignore[method-assign]
+
+    def dataset(self, name: str) -> Dataset:
+        """The definition of a dataset."""
+        return self.configuration.datasets[name]
+
+    @property
+    def generators(self) -> dict[str, Dataset]:
+        """Datasets that make a source of their own name."""
+        return {name: node for name, node in self.configuration.datasets.items() if node.verb in GENERATORS}
+
+    def shards(self, source: str) -> list[str]:
+        """Names of a source's shards, in order."""
+        if source == POOL:
+            return [shard for file in self.configuration.pool.files for shard in shard_names(file.name, file.shards)]
+        return shard_names(source, self.dataset(source).parameters.shards)
+
+    def sources(self, dataset: str) -> tuple[str, ...]:
+        """Every source that a row of the dataset may name, the pool first."""
+        if dataset == POOL:
+            return (POOL,)
+        node = self.dataset(dataset)
+        if node.verb in ("recaption", "redraw"):
+            return (dataset,)
+        found = dict.fromkeys(source for parent in self._row_parents(node) for source in self.sources(parent))
+        if node.verb == "clean":
+            found[dataset] = None
+        return tuple(sorted(found, key=lambda source: (source != POOL, source)))
+
+    @staticmethod
+    def _row_parents(node: Dataset) -> list[str]:
+        """Parents whose rows can end up in the dataset (those of `subtract` and `intersect` cannot)."""
+        return node.parents if node.verb in ("union", "splice") else [node.from_]
+
+    def operators(self, dataset: str) -> list[str]:
+        """Operators whose scores the dataset's verb reads."""
+        node = self.dataset(dataset)
+        if node.filter:
+            return sorted({key.partition(".")[0] for key in node.filter})
+        if node.rank:
+            return sorted({key.partition(".")[0] for key in node.rank.by})
+        if node.dedup and node.dedup.by == "image":
+            return [name for name, operator in self.configuration.operators.items() if operator.op == "image_hash"][:1]
+        return []
+
+    def scores(self, dataset: str) -> list[ScoreShard]:
+        """Score shards that the dataset's verb reads."""
+        return [
+            ScoreShard(source, operator, shard)
+            for operator in self.operators(dataset)
+            for source in self.sources(self.dataset(dataset).from_)
+            for shard in self.shards(source)
+        ]
+
+    def reads_records(self, dataset: str) -> tuple[str, ...]:
+        """Sources whose records (not only scores) the dataset's verb reads."""
+        node = self.dataset(dataset)
+        if node.verb in GENERATORS:
+            return (dataset,)
+        if node.dedup and node.dedup.by == "text":
+            return self.sources(node.from_)
+        return ()
+
+    def lineage(self, dataset: str) -> tuple[str, ...]:
+        """The dataset's ancestors and itself, parents before children, without the pool."""
+        if dataset == POOL:
+            return ()
+        found: dict[str, None] = {}
+        for parent in self.dataset(dataset).parents:
+            found.update(dict.fromkeys(self.lineage(parent)))
+        found[dataset] = None
+        return tuple(found)
+
+    def asked(self, dataset: str) -> list[str]:
+        """Datasets whose rows the generators above (or at) `dataset` were asked to rewrite."""
+        return [self.dataset(name).from_ for name in self.lineage(dataset) if name in self.generators]
+
+
+def shard_names(prefix: str, shards: int) -> list[str]:
+    """`<prefix>-0000` and on."""
+    return [f"{prefix}-{number:04d}" for number in range(shards)]

@@ -1,0 +1,158 @@
+"""Publish results whole or not at all, and write the card that says what was done."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+CARD_PACKAGES = ("py-data-juicer", "torch", "transformers", "diffusers", "pyarrow", "numpy", "spacy", "pillow")
+
+
+def _temporary(path: Path) -> Path:
+    """A name beside `path` that no other job uses, on this host or another."""
+    job = os.environ.get("SLURM_JOB_ID", "local")
+    return path.with_name(f".{path.name}.{platform.node()}.{job}.{os.getpid()}.tmp")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def publish(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary file name; on success fsync and rename it to `path`, on failure remove it.
+
+    `path`'s folder is made when missing. The temporary name does not end like `path`: state the format when writing.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(path)
+    try:
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, path)
+        _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def publish_folder(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary folder; on success fsync its files and put it in the place of `path`."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(path)
+    old = temporary.with_name(temporary.name + ".old")
+    temporary.mkdir()
+    try:
+        yield temporary
+        for file in sorted(temporary.rglob("*")):
+            if file.is_file():
+                _sync(file)
+        if path.exists():
+            os.replace(path, old)
+        os.replace(temporary, path)
+        _sync(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def write_json(path: str | Path, value: Any, *, indent: int | None = 2) -> None:
+    """Publish `value` as UTF-8 JSON with sorted keys and a final newline."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent, sort_keys=True, allow_nan=False) + "\n"
+    with publish(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def read_json(path: str | Path) -> Any:
+    """The JSON value in the file `path`."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def sha256_bytes(data: bytes) -> str:
+    """Hex digest of `data`."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: str | Path) -> str:
+    """Hex digest of the file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """Hex digest of a JSON value, whatever the order of its keys."""
+    return sha256_bytes(json.dumps(value, ensure_ascii=False, sort_keys=True).encode())
+
+
+def sha256_folder(path: str | Path) -> str:
+    """Hex digest over the names and bytes of a model folder's files (or of a single file).
+
+    Documentation (`*.md`) and hidden files do not change what a model computes and do not count.
+    """
+    path = Path(path)
+    if path.is_file():
+        return sha256_file(path)
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path}: no such model folder; put the model there or change its `path` in `models`")
+    names = sorted(
+        file.relative_to(path).as_posix()
+        for file in path.rglob("*")
+        if file.is_file() and file.suffix != ".md" and not file.relative_to(path).as_posix().startswith(".")
+    )
+    return sha256_json({name: sha256_file(path / name) for name in names})
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages whose numbers end up in results."""
+    found = {"python": platform.python_version()}
+    for package in CARD_PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
+
+
+def device_name() -> str:
+    """The accelerator's name, or `cpu`; does not import torch by itself."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return "cpu"
+
+
+class Card:
+    """Collects what a job did; written last, beside its result.
+
+    ``with`` is not needed: make the card when work starts (the clock runs from here), fill it, `write` it.
+    """
+
+    def __init__(self, **facts: Any) -> None:
+        self._started = time.monotonic()
+        self.facts: dict[str, Any] = facts
+
+    def write(self, path: str | Path, **facts: Any) -> dict[str, Any]:
+        """Publish the card and return it."""
+        card = {
+            **self.facts,
+            **facts,
+            "versions": versions(),
+            "device": device_name(),
+            "seconds": round(time.monotonic() - self._started, 3),
+        }
+        write_json(path, card)
+        return card

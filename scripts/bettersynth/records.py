@@ -1,0 +1,65 @@
+"""The record: one image-text pair in Data-Juicer's form, and tables of records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bettersynth.publish import publish
+
+IMAGE_TOKEN = "<__dj__image>"  # data_juicer.utils.mm_utils.SpecialTokens.image
+END_OF_CHUNK = "<|__dj__eoc|>"  # data_juicer.utils.mm_utils.SpecialTokens.eoc
+POOL = "pool"
+
+SCHEMA = pa.schema(
+    [("id", pa.string()), ("text", pa.string()), ("images", pa.list_(pa.string())), ("image_root", pa.string())]
+)
+
+
+class Record(NamedTuple):
+    """One image-text pair; `images` are paths relative to the folder that `image_root` names."""
+
+    id: str
+    text: str
+    images: list[str]
+    image_root: str = POOL
+
+
+def caption_of(text: str) -> str:
+    """The caption inside Data-Juicer's text: without image and end-of-chunk tokens, stripped."""
+    return text.replace(IMAGE_TOKEN, "").replace(END_OF_CHUNK, "").strip()
+
+
+def text_of(caption: str) -> str:
+    """Data-Juicer's text of a one-image record, as its LLaVA converter writes it."""
+    return f"{IMAGE_TOKEN}\n{caption} {END_OF_CHUNK}"
+
+
+def write_table(path: str | Path, table: pa.Table) -> None:
+    """Publish a table as Parquet; the same table gives the same bytes everywhere."""
+    with publish(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def read_table(path: str | Path, columns: list[str] | None = None) -> pa.Table:
+    """The Parquet table in the file `path`."""
+    return pq.ParquetFile(path).read(columns=columns)
+
+
+def write_records(path: str | Path, records: Iterable[Record]) -> pa.Table:
+    """Publish records as one shard and return the table."""
+    rows = list(records)
+    columns = list(zip(*rows, strict=True)) if rows else [[], [], [], []]
+    table = pa.table([pa.array(list(column), field.type) for column, field in zip(columns, SCHEMA, strict=True)], SCHEMA)
+    write_table(path, table)
+    return table
+
+
+def read_records(path: str | Path) -> Iterator[Record]:
+    """The records of one shard, in order."""
+    for row in read_table(path).to_pylist():
+        yield Record(**row)

@@ -1,0 +1,83 @@
+# The commands a person types. `make` alone lists them.
+SHELL := /bin/bash
+PYTHON ?= python3
+CONFIG ?= config/miniature.yaml
+CORES ?= all
+TORCH ?= cpu
+TORCH_INDEX ?=
+RECIPE ?=
+DATASET ?=
+GPUS ?=
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export PYTHONPATH := $(CURDIR)/scripts
+NAME = $(notdir $(basename $(CONFIG)))
+TARGET = $(if $(RECIPE),recipe_$(RECIPE),all)
+SNAKEMAKE = snakemake --configfile $(CONFIG) --cores $(CORES) $(if $(GPUS),--resources gpu=$(GPUS))
+# The miniature's raw pairs are rendered; other configurations name files that are there already.
+WORLD = $(if $(filter config/miniature.yaml,$(CONFIG)),data/miniature/world.json)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo world run dry-run dag report test test-quick lint format reference lock profile unprofile \
+	miniature-models quality clean-results
+
+help:  ## list these commands
+	@echo "make COMMAND [CONFIG=$(CONFIG)] [RECIPE=…] [CORES=$(CORES)] [GPUS=…]"; echo
+	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | sort | awk -F'\t' '{printf "  %-18s %s\n", $$1, $$2}'
+
+setup:  ## make .venv from the locked versions (TORCH=cuda on GPU nodes)
+	@$(PYTHON) scripts/setup.py --torch $(TORCH) $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
+
+demo: setup run  ## set up, run everything on the miniature, print the report's path
+
+run: $(WORLD)  ## run a configuration, or one RECIPE of it
+	@$(SNAKEMAKE) $(TARGET)
+	@test ! -f results/$(NAME)/report/index.html || echo "Report: $(CURDIR)/results/$(NAME)/report/index.html"
+
+world: data/miniature/world.json  ## render the miniature's raw pairs and questions
+
+data/miniature/world.json: config/miniature-world.yaml
+	@python scripts/miniature.py render --settings $< --out $(@D)
+	@touch $@
+
+dry-run: $(WORLD)  ## say what would run, and why
+	@$(SNAKEMAKE) --dry-run --quiet rules $(TARGET)
+
+dag: $(WORLD)  ## draw the rules, the datasets and the files of CONFIG (or of one RECIPE) as SVG
+	@python scripts/dag.py --config $(CONFIG) --target $(TARGET) --out results/$(NAME)/graph
+
+report: $(WORLD)  ## Snakemake's own report of what ran
+	@$(SNAKEMAKE) --report results/$(NAME)/report/snakemake.html $(TARGET)
+
+test:  ## run every test (about ten minutes)
+	@pytest -q
+
+test-quick:  ## run the tests that start no workflow
+	@pytest -q -m "not workflow"
+
+lint:  ## ruff, snakefmt, mypy and Snakemake's own linter
+	@ruff check . && ruff format --check . && snakefmt --check --quiet Snakefile rules && mypy && python scripts/lint_workflow.py
+
+format:  ## format Python and Snakemake files
+	@ruff check --fix --quiet . ; ruff format . && snakefmt --quiet Snakefile rules
+
+reference:  ## write the schema and the reference page from the configuration's types
+	@python scripts/reference.py
+
+lock:  ## pin what is installed in .venv
+	@python scripts/lock.py
+
+profile:  ## link the SLURM profile into your Snakemake folder, for other working directories
+	@python scripts/link_profile.py link
+
+unprofile:  ## undo `make profile`
+	@python scripts/link_profile.py unlink
+
+miniature-models:  ## train the miniature's models again (an hour on a GPU)
+	@python scripts/miniature_models.py train
+
+quality:  ## measure the miniature's models on held-out scenes
+	@python scripts/miniature_models.py quality
+
+clean-results:  ## delete the results of CONFIG
+	@rm -rf results/$(NAME) logs/$(NAME) benchmarks/$(NAME)

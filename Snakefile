@@ -1,0 +1,49 @@
+# From raw image-caption pairs to a leaderboard. Run `make` for the commands, or read README.md.
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
+
+from bettersynth.configuration import NAME_PATTERN, ConfigurationError, configure, read_yaml
+from bettersynth.configuration.load import recipe_trainset, recipe_training
+from bettersynth.graph import Graph
+from bettersynth.layout import BENCHMARKS, Layout
+from bettersynth.operators.catalogue import CATALOGUE
+from bettersynth.plan import Plan
+from bettersynth.records import POOL
+
+config_file = workflow.configfiles[0] if workflow.configfiles else "config/miniature.yaml"
+try:
+    if not config:
+        config.update(read_yaml(config_file))
+    configuration = configure(config, config_file)
+    config["name"] = configuration.name
+    layout = Layout(f"results/{configuration.name}")
+    plan = Plan(configuration)
+    graph = Graph(configuration, layout)
+    graph.check_inputs()
+except ConfigurationError as error:
+    raise WorkflowError(str(error)) from None
+
+
+wildcard_constraints:
+    dataset=NAME_PATTERN,
+    source=NAME_PATTERN,
+    operator=NAME_PATTERN,
+    recipe=NAME_PATTERN,
+    benchmark="|".join(BENCHMARKS),
+    shard=NAME_PATTERN + r"-\d{4}",
+    seed=r"\d+",
+
+
+include: "rules/common.smk"
+include: "rules/collect.smk"
+include: "rules/ingest.smk"
+include: "rules/score.smk"
+include: "rules/dataset.smk"
+include: "rules/generate.smk"
+include: "rules/train.smk"
+include: "rules/evaluate.smk"
+include: "rules/report.smk"

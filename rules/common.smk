@@ -1,0 +1,84 @@
+# Input functions: what a job reads, from its wildcards.
+
+
+def score_input(wildcards):
+    """Records that a score shard is about. The pool's are `ancient`: their digest is a parameter of the rule."""
+    records = layout.records(wildcards.source, wildcards.shard)
+    return ancient(records) if wildcards.source == POOL else records
+
+
+def dataset_input(wildcards):
+    """Parents' rows, and the scores and records that the verb reads."""
+    name = wildcards.dataset
+    node = plan.dataset(name)
+    return {
+        "parents": [layout.rows(parent) for parent in node.parents],
+        "asked": [layout.rows(asked) for asked in plan.asked(name)] if node.splice else [],
+        "scores": [layout.scores(*score) for score in plan.scores(name)],
+        "records": [
+            layout.records(source, shard) for source in plan.reads_records(name) for shard in plan.shards(source)
+        ],
+        "index": layout.index,
+    }
+
+
+def generate_input(wildcards):
+    """Rows that a generator is asked to rewrite, and the records of the sources they name."""
+    parent = plan.dataset(wildcards.source).from_
+    return {"rows": layout.rows(parent), "index": layout.index, "records": dataset_records(parent)}
+
+
+def dataset_records(dataset):
+    """Record shards of every source that the dataset's rows may name."""
+    return [layout.records(source, shard) for source in plan.sources(dataset) for shard in plan.shards(source)]
+
+
+def trainset_input(wildcards):
+    """Rows of the recipe's dataset, their records, and the files that restore the questions."""
+    dataset = configuration.recipes[wildcards.recipe].dataset
+    return {
+        "rows": layout.rows(dataset),
+        "index": layout.index,
+        "records": dataset_records(dataset),
+        "restore": [ancient(path) for path in configuration.pool.restore],
+    }
+
+
+def export_input(wildcards):
+    """Rows of a dataset and their records."""
+    return {
+        "rows": layout.rows(wildcards.dataset),
+        "index": layout.index,
+        "records": dataset_records(wildcards.dataset),
+        "restore": [ancient(path) for path in configuration.pool.restore],
+    }
+
+
+def probes(wildcards):
+    """Probe cards of all seeds of a recipe."""
+    seeds = configuration.recipes[wildcards.recipe].seeds
+    return [layout.probe(wildcards.recipe, seed) / "card.json" for seed in seeds]
+
+
+def results(recipe):
+    """Result files of a recipe: every seed, every benchmark."""
+    return [
+        layout.result(recipe, seed, benchmark) for seed in configuration.recipes[recipe].seeds for benchmark in BENCHMARKS
+    ]
+
+
+def benchmark_files(benchmark):
+    """Question and annotation files of a benchmark."""
+    section = getattr(configuration.evaluation, benchmark)
+    return [ancient(section.questions)] + ([ancient(section.annotations)] if benchmark == "textvqa" else [])
+
+
+def operators_on(device):
+    """Pattern of the operators that run on `gpu` or `cpu`; matches nothing when there are none."""
+    names = [name for name, operator in configuration.operators.items() if CATALOGUE[operator.op].device == device]
+    return "|".join(names) or "(?!)"
+
+
+def sources_by(verb):
+    """Pattern of the sources that a verb makes; matches nothing when there are none."""
+    return "|".join(name for name, node in plan.generators.items() if node.verb == verb) or "(?!)"

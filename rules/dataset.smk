@@ -1,0 +1,52 @@
+# A dataset is a name, a parent and one verb; here its rows are chosen.
+rule dataset:
+    input:
+        unpack(dataset_input),
+    output:
+        rows=layout.rows("{dataset}"),
+        dropped=layout.dropped("{dataset}"),
+        card=layout.dataset_card("{dataset}"),
+    log:
+        f"logs/{configuration.name}/dataset/{{dataset}}.log",
+    benchmark:
+        f"benchmarks/{configuration.name}/dataset/{{dataset}}.tsv"
+    params:
+        definition=lambda wildcards: graph.dataset(wildcards.dataset),
+    message:
+        "Choose the rows of {wildcards.dataset}"
+    script:
+        "../scripts/dataset.py"
+
+
+rule export:
+    input:
+        unpack(export_input),
+    output:
+        layout.export("{dataset}", "{form}") / "card.json",
+    log:
+        f"logs/{configuration.name}/export/{{dataset}}.{{form}}.log",
+    wildcard_constraints:
+        form="data_juicer|llava|parquet|webdataset",
+    message:
+        "Write {wildcards.dataset} as {wildcards.form}"
+    script:
+        "../scripts/export.py"
+
+
+rule trainset:
+    input:
+        unpack(trainset_input),
+    output:
+        trainset=layout.trainset("{recipe}"),
+        card=layout.trainset_card("{recipe}"),
+    log:
+        f"logs/{configuration.name}/trainset/{{recipe}}.log",
+    benchmark:
+        f"benchmarks/{configuration.name}/trainset/{{recipe}}.tsv"
+    params:
+        dataset=lambda wildcards: configuration.recipes[wildcards.recipe].dataset,
+        settings=lambda wildcards: recipe_trainset(configuration, wildcards.recipe).model_dump_json(),
+    message:
+        "Write the training file of {wildcards.recipe} and open each of its images"
+    script:
+        "../scripts/trainset.py"

@@ -1,0 +1,31 @@
+# Answers first, scores after: predictions are kept for every question.
+rule answer:
+    input:
+        model=layout.finetune("{recipe}", "{seed}") / "card.json",
+        questions=lambda wildcards: benchmark_files(wildcards.benchmark),
+    output:
+        layout.answers("{recipe}", "{seed}", "{benchmark}"),
+    log:
+        f"logs/{configuration.name}/answer/{{recipe}}/{{seed}}.{{benchmark}}.log",
+    benchmark:
+        f"benchmarks/{configuration.name}/answer/{{recipe}}/{{seed}}.{{benchmark}}.tsv"
+    params:
+        settings=lambda wildcards: graph.evaluate(wildcards.benchmark),
+    message:
+        "Ask {wildcards.recipe}, seed {wildcards.seed}, the questions of {wildcards.benchmark}"
+    script:
+        "../scripts/answer.py"
+
+
+rule score_answers:
+    input:
+        answers=layout.answers("{recipe}", "{seed}", "{benchmark}"),
+        questions=lambda wildcards: benchmark_files(wildcards.benchmark),
+    output:
+        layout.result("{recipe}", "{seed}", "{benchmark}"),
+    log:
+        f"logs/{configuration.name}/score_answers/{{recipe}}/{{seed}}.{{benchmark}}.log",
+    message:
+        "Score {wildcards.recipe}, seed {wildcards.seed}, on {wildcards.benchmark}"
+    script:
+        "../scripts/score_answers.py"

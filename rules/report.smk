@@ -1,0 +1,38 @@
+# The leaderboard and the page.
+rule leaderboard:
+    input:
+        results=[file for recipe in configuration.recipes for file in results(recipe)],
+        trainsets=[layout.trainset_card(recipe) for recipe in configuration.recipes],
+    output:
+        layout.leaderboard,
+    log:
+        f"logs/{configuration.name}/leaderboard.log",
+    params:
+        baseline=configuration.report.baseline,
+        recipes=[recipe.model_dump_json() for recipe in configuration.recipes.values()],
+    message:
+        "Compare the recipes"
+    script:
+        "../scripts/leaderboard.py"
+
+
+rule report:
+    input:
+        leaderboard=layout.leaderboard if configuration.recipes else [],
+        datasets=[layout.dataset_card(dataset) for dataset in configuration.datasets],
+        scores=[
+            layout.scores(POOL, operator, shard)
+            for operator in configuration.operators
+            for shard in plan.shards(POOL)
+        ],
+        truth=ancient(configuration.report.truth) if configuration.report.truth else [],
+    output:
+        report(layout.report, category="Report", caption="../docs/report.rst"),
+    log:
+        f"logs/{configuration.name}/report.log",
+    params:
+        report=configuration.report.model_dump_json(),
+    message:
+        "Write the report"
+    script:
+        "../scripts/report.py"

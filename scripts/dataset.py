@@ -1,0 +1,9 @@
+"""Choose the rows of one dataset by its verb (rule `dataset`)."""
+
+from bettersynth.job import Job
+
+job = Job(snakemake)
+
+from bettersynth.datasets import build_dataset
+
+build_dataset(job.wildcards.dataset, job.configuration, job.layout, job.plan)

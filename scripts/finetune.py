@@ -1,0 +1,9 @@
+"""Stage 2: train connector and language model on instructions (rule `finetune`)."""
+
+from bettersynth.job import Job
+
+job = Job(snakemake)
+
+from bettersynth.mgm.training import finetune
+
+finetune(job.wildcards.recipe, int(job.wildcards.seed), job.configuration, job.layout)

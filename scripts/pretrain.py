@@ -1,0 +1,9 @@
+"""Stage 1: train the connector on captions (rule `pretrain`)."""
+
+from bettersynth.job import Job
+
+job = Job(snakemake)
+
+from bettersynth.mgm.training import pretrain
+
+pretrain(job.wildcards.recipe, int(job.wildcards.seed), job.configuration, job.layout)

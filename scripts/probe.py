@@ -1,0 +1,9 @@
+"""Train the first steps of stage 1 (rule `probe`)."""
+
+from bettersynth.job import Job
+
+job = Job(snakemake)
+
+from bettersynth.mgm.training import probe
+
+probe(job.wildcards.recipe, int(job.wildcards.seed), job.configuration, job.layout)

@@ -1,0 +1,11 @@
+"""Score the answers to a benchmark (rule `score_answers`)."""
+
+from bettersynth.job import Job
+
+job = Job(snakemake)
+
+from bettersynth.evaluation import score_answers
+
+score_answers(
+    job.wildcards.benchmark, job.wildcards.recipe, int(job.wildcards.seed), job.configuration, job.layout
+)

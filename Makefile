@@ -55,11 +55,11 @@ test:  ## run every test (about ten minutes)
 test-quick:  ## run the tests that start no workflow
 	@pytest -q -m "not workflow"
 
-lint:  ## ruff, snakefmt, mypy and Snakemake's own linter
-	@ruff check . && ruff format --check . && snakefmt --check --quiet Snakefile rules && mypy && python scripts/lint_workflow.py
+lint: $(WORLD)  ## ruff, snakefmt, mypy and Snakemake's own linter
+	@ruff check . && ruff format --check . && snakefmt --check Snakefile rules && mypy && $(SNAKEMAKE) --lint
 
 format:  ## format Python and Snakemake files
-	@ruff check --fix --quiet . ; ruff format . && snakefmt --quiet Snakefile rules
+	@ruff check --fix --quiet . ; ruff format . && snakefmt Snakefile rules
 
 reference:  ## write the schema and the reference page from the configuration's types
 	@python scripts/reference.py

@@ -28,11 +28,7 @@ rule pool:
 rule scores:
     input:
         layout.index,
-        [
-            layout.scores(POOL, operator, shard)
-            for operator in configuration.operators
-            for shard in plan.shards(POOL)
-        ],
+        [layout.scores(POOL, operator, shard) for operator in configuration.operators for shard in plan.shards(POOL)],
 
 
 rule datasets:
@@ -59,6 +55,6 @@ for recipe_name in configuration.recipes:
     rule:
         name:
             f"recipe_{recipe_name}"
-        localrule: True
         input:
             results(recipe_name),
+        localrule: True

@@ -63,7 +63,9 @@ def probes(wildcards):
 def results(recipe):
     """Result files of a recipe: every seed, every benchmark."""
     return [
-        layout.result(recipe, seed, benchmark) for seed in configuration.recipes[recipe].seeds for benchmark in BENCHMARKS
+        layout.result(recipe, seed, benchmark)
+        for seed in configuration.recipes[recipe].seeds
+        for benchmark in BENCHMARKS
     ]
 
 

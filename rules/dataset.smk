@@ -10,6 +10,8 @@ rule dataset:
         f"logs/{configuration.name}/dataset/{{dataset}}.log",
     benchmark:
         f"benchmarks/{configuration.name}/dataset/{{dataset}}.tsv"
+    conda:
+        "../envs/conda-cpu.yaml"
     params:
         definition=lambda wildcards: graph.dataset(wildcards.dataset),
     message:
@@ -27,6 +29,8 @@ rule export:
         f"logs/{configuration.name}/export/{{dataset}}.{{form}}.log",
     wildcard_constraints:
         form="data_juicer|llava|parquet|webdataset",
+    conda:
+        "../envs/conda-cpu.yaml"
     message:
         "Write {wildcards.dataset} as {wildcards.form}"
     script:
@@ -43,6 +47,8 @@ rule trainset:
         f"logs/{configuration.name}/trainset/{{recipe}}.log",
     benchmark:
         f"benchmarks/{configuration.name}/trainset/{{recipe}}.tsv"
+    conda:
+        "../envs/conda-cpu.yaml"
     params:
         dataset=lambda wildcards: configuration.recipes[wildcards.recipe].dataset,
         settings=lambda wildcards: recipe_trainset(configuration, wildcards.recipe).model_dump_json(),

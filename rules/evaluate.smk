@@ -9,6 +9,8 @@ rule answer:
         f"logs/{configuration.name}/answer/{{recipe}}/{{seed}}.{{benchmark}}.log",
     benchmark:
         f"benchmarks/{configuration.name}/answer/{{recipe}}/{{seed}}.{{benchmark}}.tsv"
+    conda:
+        "../envs/conda-cuda.yaml"
     params:
         settings=lambda wildcards: graph.evaluate(wildcards.benchmark),
     message:
@@ -25,6 +27,8 @@ rule score_answers:
         layout.result("{recipe}", "{seed}", "{benchmark}"),
     log:
         f"logs/{configuration.name}/score_answers/{{recipe}}/{{seed}}.{{benchmark}}.log",
+    conda:
+        "../envs/conda-cpu.yaml"
     message:
         "Score {wildcards.recipe}, seed {wildcards.seed}, on {wildcards.benchmark}"
     script:

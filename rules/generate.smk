@@ -6,12 +6,14 @@ rule recaption:
         records=layout.records("{source}", "{shard}"),
         failed=layout.failed("{source}", "{shard}"),
         card=layout.records_card("{source}", "{shard}"),
-    wildcard_constraints:
-        source=sources_by("recaption"),
     log:
         f"logs/{configuration.name}/generate/{{source}}/{{shard}}.log",
     benchmark:
         f"benchmarks/{configuration.name}/generate/{{source}}/{{shard}}.tsv"
+    wildcard_constraints:
+        source=sources_by("recaption"),
+    conda:
+        "../envs/conda-cuda.yaml"
     params:
         lambda wildcards: graph.generate(wildcards.source),
     message:

@@ -7,7 +7,11 @@ for pool_file in configuration.pool.files:
         input:
             ancient(pool_file.path),
         output:
-            records=[layout.records(POOL, shard) for shard in plan.shards(POOL) if shard.rpartition("-")[0] == pool_file.name],
+            records=[
+                layout.records(POOL, shard)
+                for shard in plan.shards(POOL)
+                if shard.rpartition("-")[0] == pool_file.name
+            ],
             order=layout.order(pool_file.name),
             quarantine=layout.quarantine(pool_file.name),
             ledger=layout.file_ledger(pool_file.name),
@@ -15,6 +19,8 @@ for pool_file in configuration.pool.files:
             f"logs/{configuration.name}/ingest/{pool_file.name}.log",
         benchmark:
             f"benchmarks/{configuration.name}/ingest/{pool_file.name}.tsv"
+        conda:
+            "../envs/conda-cpu.yaml"
         params:
             file=pool_file.name,
             contents=graph.ingest(pool_file.name),
@@ -32,6 +38,8 @@ rule pool_index:
         card=layout.index_card,
     log:
         f"logs/{configuration.name}/pool_index.log",
+    conda:
+        "../envs/conda-cpu.yaml"
     params:
         files=[file.name for file in configuration.pool.files],
     message:

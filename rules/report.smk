@@ -7,6 +7,8 @@ rule leaderboard:
         layout.leaderboard,
     log:
         f"logs/{configuration.name}/leaderboard.log",
+    conda:
+        "../envs/conda-cpu.yaml"
     params:
         baseline=configuration.report.baseline,
         recipes=[recipe.model_dump_json() for recipe in configuration.recipes.values()],
@@ -21,15 +23,15 @@ rule report:
         leaderboard=layout.leaderboard if configuration.recipes else [],
         datasets=[layout.dataset_card(dataset) for dataset in configuration.datasets],
         scores=[
-            layout.scores(POOL, operator, shard)
-            for operator in configuration.operators
-            for shard in plan.shards(POOL)
+            layout.scores(POOL, operator, shard) for operator in configuration.operators for shard in plan.shards(POOL)
         ],
         truth=ancient(configuration.report.truth) if configuration.report.truth else [],
     output:
         report(layout.report, category="Report", caption="../docs/report.rst"),
     log:
         f"logs/{configuration.name}/report.log",
+    conda:
+        "../envs/conda-cpu.yaml"
     params:
         report=configuration.report.model_dump_json(),
     message:

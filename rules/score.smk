@@ -5,12 +5,14 @@ rule score_neural:
     output:
         scores=layout.scores("{source}", "{operator}", "{shard}"),
         card=layout.scores_card("{source}", "{operator}", "{shard}"),
-    wildcard_constraints:
-        operator=operators_on("gpu"),
     log:
         f"logs/{configuration.name}/score/{{source}}/{{operator}}/{{shard}}.log",
     benchmark:
         f"benchmarks/{configuration.name}/score/{{source}}/{{operator}}/{{shard}}.tsv"
+    wildcard_constraints:
+        operator=operators_on("gpu"),
+    conda:
+        "../envs/conda-cuda.yaml"
     params:
         lambda wildcards: graph.score(wildcards.source, wildcards.operator, wildcards.shard),
     message:
@@ -22,3 +24,5 @@ rule score_neural:
 use rule score_neural as score_plain with:
     wildcard_constraints:
         operator=operators_on("cpu"),
+    conda:
+        "../envs/conda-cpu.yaml"

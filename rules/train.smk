@@ -9,6 +9,8 @@ rule probe:
         f"logs/{configuration.name}/probe/{{recipe}}/{{seed}}.log",
     benchmark:
         f"benchmarks/{configuration.name}/probe/{{recipe}}/{{seed}}.tsv"
+    conda:
+        "../envs/conda-cuda.yaml"
     params:
         lambda wildcards: graph.train(wildcards.recipe, "probe"),
     message:
@@ -24,6 +26,8 @@ rule choose_seeds:
         layout.seeds("{recipe}"),
     log:
         f"logs/{configuration.name}/choose_seeds/{{recipe}}.log",
+    conda:
+        "../envs/conda-cpu.yaml"
     params:
         seeds=lambda wildcards: configuration.recipes[wildcards.recipe].seeds,
         keep=lambda wildcards: recipe_training(configuration, wildcards.recipe).probe.keep,
@@ -44,6 +48,8 @@ rule pretrain:
         f"logs/{configuration.name}/pretrain/{{recipe}}/{{seed}}.log",
     benchmark:
         f"benchmarks/{configuration.name}/pretrain/{{recipe}}/{{seed}}.tsv"
+    conda:
+        "../envs/conda-cuda.yaml"
     params:
         lambda wildcards: graph.train(wildcards.recipe, "pretrain"),
     message:
@@ -62,6 +68,8 @@ rule finetune:
         f"logs/{configuration.name}/finetune/{{recipe}}/{{seed}}.log",
     benchmark:
         f"benchmarks/{configuration.name}/finetune/{{recipe}}/{{seed}}.tsv"
+    conda:
+        "../envs/conda-cuda.yaml"
     params:
         lambda wildcards: graph.train(wildcards.recipe, "finetune"),
     message:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Make the miniature: a small world of pictures and captions with known truth.
 
-    python scripts/miniature.py render --out data/miniature --records 2400
+python scripts/miniature.py render --out data/miniature --records 2400
 """
 
 from __future__ import annotations
@@ -11,8 +11,20 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import yaml
 from bettersynth.miniature.render import render_world
+
+SETTINGS = {
+    "records": (2400, "pairs of stage_1"),
+    "second_records": (0, "pairs of stage_2"),
+    "seed": (0, "which world"),
+    "textvqa": (500, "questions of TextVQA"),
+    "mmbench": (320, "questions of MMBench, each with its circular copies"),
+    "instructions": (2000, "records of the instruction set"),
+}
+"""What decides the world's bytes: default and meaning. Keys of a settings file, and options of the command."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -21,48 +33,46 @@ def main(arguments: list[str] | None = None) -> None:
     commands = parser.add_subparsers(title="commands", required=True, metavar="command")
     _add_render(commands)
     options = parser.parse_args(arguments)
-    options.run(options)
+    try:
+        options.run(options)
+    except (FileExistsError, ValueError) as error:
+        sys.exit(f"{Path(sys.argv[0]).name}: {error}")
 
 
 def _add_render(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("render", help="write pool, truth, questions and instruction set")
     parser.set_defaults(run=_render)
     parser.add_argument("--out", type=Path, required=True, help="folder of the world")
-    parser.add_argument("--records", type=int, default=2400, help="pairs of stage_1 (default: %(default)s)")
-    parser.add_argument("--second-records", type=int, default=0, help="pairs of stage_2 (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="which world (default: %(default)s)")
-    parser.add_argument("--textvqa", type=int, default=500, help="questions (default: %(default)s)")
-    parser.add_argument("--mmbench", type=int, default=320, help="questions, copies apart (default: %(default)s)")
-    parser.add_argument("--instructions", type=int, default=2000, help="records (default: %(default)s)")
-    parser.add_argument("--faults", action="store_true", help="mix one broken line of each kind into stage_1")
-    parser.add_argument(
-        "--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: all cores)"
-    )
+    parser.add_argument("--settings", type=Path, help="YAML file with the values below (and `faults`); options win")
+    for name, (default, meaning) in SETTINGS.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, help=f"{meaning} (default: {default})")
+    parser.add_argument("--faults", action="store_true", default=None, help="mix broken lines into stage_1")
+    cores = len(os.sched_getaffinity(0))
+    parser.add_argument("--workers", type=int, default=cores, help="processes (default: all cores, %(default)s)")
 
 
 def _render(options: argparse.Namespace) -> None:
     started = time.monotonic()
-    try:
-        manifest = render_world(
-            options.out,
-            options.records,
-            options.seed,
-            second_records=options.second_records,
-            textvqa=options.textvqa,
-            mmbench=options.mmbench,
-            instructions=options.instructions,
-            faults=options.faults,
-            workers=options.workers,
-        )
-    except FileExistsError as error:
-        sys.exit(f"miniature.py render: {error}")
-    counts = manifest["counts"]
-    share = counts["clean"] / counts["records"]
+    values: dict[str, Any] = {name: default for name, (default, _) in SETTINGS.items()} | {"faults": False}
+    values |= _read_settings(options.settings, list(values)) if options.settings else {}
+    values |= {name: getattr(options, name) for name in values if getattr(options, name) is not None}
+    counts = render_world(options.out, **values, workers=options.workers)["counts"]
     print(
-        f"{options.out}: {counts['records']} records ({share:.1%} without defects), "
+        f"{options.out}: {counts['records']} records ({counts['clean'] / counts['records']:.1%} without defects), "
         f"{counts['textvqa_questions']} TextVQA questions, {counts['mmbench_rows']} MMBench rows, "
         f"{counts['instructions']} instructions; {time.monotonic() - started:.1f} s"
     )
+
+
+def _read_settings(path: Path, names: list[str]) -> dict[str, int]:
+    """The values in a settings file; raises ValueError for a name or a value that means nothing."""
+    values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    for name, value in values.items():
+        if name not in names:
+            raise ValueError(f"{path}: unknown key `{name}`; accepted are {', '.join(names)}")
+        if not isinstance(value, bool if name == "faults" else int):
+            raise ValueError(f"{path}: `{name}: {value}` is no {'true or false' if name == 'faults' else 'number'}")
+    return values
 
 
 if __name__ == "__main__":

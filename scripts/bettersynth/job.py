@@ -48,38 +48,16 @@ class Job:
         _log_to(Path(snakemake.log[0]))
 
 
-class _Tee:
-    """Writes to the log file and to the terminal, so that progress is seen and kept."""
-
-    def __init__(self, file: Any, terminal: Any) -> None:
-        self._file, self._terminal = file, terminal
-
-    def write(self, text: str) -> int:
-        self._terminal.write(text)
-        return self._file.write(text)
-
-    def flush(self) -> None:
-        self._file.flush()
-        self._terminal.flush()
-
-    def isatty(self) -> bool:
-        return False
-
-    def fileno(self) -> int:
-        return self._terminal.fileno()
-
-
 def _log_to(path: Path) -> None:
+    """Send everything that libraries print, native code included, to the log; only our own lines to the terminal too."""
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.open("w", encoding="utf-8", buffering=1)
-    terminal = sys.stderr
-    # Libraries chatter on both streams: all of it is kept in the log, and only our own lines reach the terminal.
-    sys.stdout = sys.stderr = file  # type: ignore[assignment]
-    handlers = [logging.StreamHandler(_Tee(file, terminal))]
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=handlers, force=True)
+    terminal = os.fdopen(os.dup(2), "w", encoding="utf-8", buffering=1)
+    for descriptor in (1, 2):
+        os.dup2(file.fileno(), descriptor)
+    handlers = [logging.StreamHandler(stream) for stream in (file, terminal)]
+    logging.basicConfig(level=logging.ERROR, format="%(message)s", handlers=handlers, force=True)
     logging.getLogger("bettersynth").setLevel(logging.INFO)
-    logging.captureWarnings(True)
-    logging.getLogger("py.warnings").addFilter(lambda record: file.write(record.getMessage()) < 0)
 
     def last_word(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         traceback.print_exception(kind, error, trace, file=file)

@@ -36,7 +36,7 @@ run: $(WORLD)  ## run a configuration, or one RECIPE of it
 
 world: data/miniature/world.json  ## render the miniature's raw pairs and questions
 
-data/miniature/world.json: config/miniature-world.yaml
+data/miniature/world.json: resources/miniature/world.yaml
 	@python scripts/miniature.py render --settings $< --out $(@D)
 	@touch $@
 

@@ -1,0 +1,467 @@
+"""Generators with tiny models of the real classes: forms, determinism, resuming and failures."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import tiny_models
+import torch
+from PIL import Image
+
+from bettersynth import generators
+from bettersynth.captioners import FAMILIES, OwnNoise, captioned_text, keep_candidate, load_captioner, simhash_of
+from bettersynth.configuration.types import Captioner, Configuration
+from bettersynth.datasets import build_dataset
+from bettersynth.generators import GeneratorError, make_source_shard
+from bettersynth.images import open_image
+from bettersynth.ingest import INDEX
+from bettersynth.layout import Layout
+from bettersynth.plan import Plan
+from bettersynth.publish import read_json, sha256_bytes, sha256_file
+from bettersynth.records import (
+    END_OF_CHUNK,
+    IMAGE_TOKEN,
+    Record,
+    read_records,
+    read_table,
+    text_of,
+    write_records,
+    write_table,
+)
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+CAPTIONERS = {
+    "blip2": {"model": "blip2", "max_new_tokens": 8, "batch": 4},
+    "blip2_prompted": {"model": "blip2", "max_new_tokens": 8, "prompt": "a photo of", "sampling": False},
+    "blip2_greedy": {"model": "blip2", "max_new_tokens": 8, "sampling": False, "batch": 5},
+    "blip2_three": {"model": "blip2", "max_new_tokens": 8, "candidates": 3, "keep": "similar_one_simhash"},
+    "llava": {"model": "llava", "max_new_tokens": 8, "prompt": "the picture", "batch": 4},
+}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Folders of the tiny models."""
+    root = tmp_path_factory.mktemp("models")
+    return {
+        "blip2": tiny_models.blip2(root / "blip2"),
+        "llava": tiny_models.llava(root / "llava"),
+        "diffusion": tiny_models.stable_diffusion(root / "diffusion"),
+    }
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Twelve pictures; the last is cut short."""
+    folder = tmp_path_factory.mktemp("pictures")
+    chance = np.random.default_rng(1)
+    for number in range(12):
+        blocks = chance.integers(0, 256, (5, 6, 3), dtype=np.uint8)
+        Image.fromarray(blocks).resize((48 + number, 40), Image.Resampling.BILINEAR).save(folder / f"{number:02}.png")
+    whole = (folder / "11.png").read_bytes()
+    (folder / "11.png").write_bytes(whole[: len(whole) // 2])
+    return folder
+
+
+class World:
+    """A run's results folder with a pool of pictures and datasets over it."""
+
+    def __init__(self, root, models, pictures, datasets, captioners=None):
+        self.configuration = Configuration.model_validate(
+            {
+                "pool": {"files": [{"path": "raw.jsonl", "name": "f"}], "images": str(pictures)},
+                "models": {name: {"path": str(path)} for name, path in models.items()},
+                "captioners": captioners or CAPTIONERS,
+                "redrawers": {"tiny": {"model": "diffusion", "steps": 3, "size": tiny_models.SIDE}},
+                "datasets": datasets,
+            }
+        )
+        self.layout = Layout(root)
+        self.plan = Plan(self.configuration)
+
+    def pool(self, names, caption="a man riding a red horse"):
+        """Give the pool these pictures, in this order."""
+        records = [Record(f"id {name}", text_of(caption), [f"{name}.png"]) for name in names]
+        write_records(self.layout.records("pool", "f-0000"), sorted(records))
+        columns = [[record.id for record in records], ["f-0000"] * len(records)]
+        write_table(self.layout.index, pa.table(columns, INDEX))
+        return self
+
+    def make(self, source):
+        """Make all shards of the source; returns its records by id."""
+        for shard in self.plan.shards(source):
+            make_source_shard(source, shard, self.configuration, self.layout, self.plan)
+        return {record.id: record for shard in self.plan.shards(source) for record in self.records(source, shard)}
+
+    def records(self, source, shard):
+        return list(read_records(self.layout.records(source, shard)))
+
+    def card(self, source):
+        return read_json(self.layout.records_card(source, f"{source}-0000"))
+
+    def failed(self, source):
+        return read_table(self.layout.failed(source, f"{source}-0000")).to_pylist()
+
+
+@pytest.fixture
+def world(tmp_path, models, pictures):
+    """Makes worlds whose datasets are `{name: verb}`, all over the pool."""
+    counter = iter(range(100))
+
+    def make(**verbs):
+        datasets = {name: {"from": "pool", **verb} for name, verb in verbs.items()}
+        return World(tmp_path / str(next(counter)), models, pictures, datasets)
+
+    return make
+
+
+def recaption(captioner, seed=0, shards=1):
+    return {"recaption": {"captioner": captioner, "seed": seed, "shards": shards}}
+
+
+TEN = [f"{number:02}" for number in range(10)]
+
+
+@pytest.mark.parametrize("captioner", ["blip2", "llava", "blip2_three"])
+def test_a_caption_depends_on_the_record_only(world, models, pictures, captioner):
+    together = world(new=recaption(captioner)).pool(TEN).make("new")
+    reordered = world(new=recaption(captioner, shards=3)).pool(TEN[::-1]).make("new")
+    alone = {}
+    for name in TEN[2:5]:
+        alone |= world(new=recaption(captioner)).pool([name]).make("new")
+
+    assert together == reordered
+    assert len({record.text for record in together.values()}) > 5
+    assert alone == {key: together[key] for key in alone}
+    assert alone
+
+
+def test_another_seed_gives_other_captions(world):
+    texts = [
+        {key: record.text for key, record in world(new=recaption("blip2", seed)).pool(TEN).make("new").items()}
+        for seed in (0, 1)
+    ]
+
+    assert texts[0] != texts[1]
+
+
+@pytest.mark.parametrize("captioner", ["blip2", "llava"])
+def test_a_recaption_keeps_id_and_image_and_takes_data_juicers_form(world, captioner):
+    new = world(new=recaption(captioner)).pool(TEN).make("new")
+
+    assert new
+    for record in new.values():
+        assert (record.images, record.image_root) == ([f"{record.id[3:]}.png"], "pool")
+        assert record.text.startswith(f"{IMAGE_TOKEN} ")
+        assert record.text.endswith(f" {END_OF_CHUNK}")
+        assert "USER" not in record.text
+
+
+def test_greedy_batches_say_what_transformers_says_of_one_image(models, pictures):
+    images = [open_image(pictures / f"{name}.png", 10**6) for name in TEN]
+    settings = Captioner(**CAPTIONERS["blip2_greedy"])
+    model = load_captioner(settings, models["blip2"], "cpu")
+    batched = [row[0] for row in model.write(images, TEN, seed=0)]
+    single = []
+    for image in images:
+        inputs = model.processor(images=image, return_tensors="pt")
+        tokens = model.model.generate(**inputs, max_new_tokens=8, do_sample=False)
+        single.append(" ".join(model.processor.batch_decode(tokens, skip_special_tokens=True)[0].split()))
+
+    assert batched == single
+    assert len(set(batched)) > 1
+
+
+def test_the_prompt_is_not_part_of_the_caption(models, pictures):
+    image = open_image(pictures / "00.png", 10**6)
+    for captioner, prompt in (("blip2_prompted", "a photo of"), ("llava", "the picture")):
+        settings = Captioner(**CAPTIONERS[captioner])
+        model = load_captioner(settings, models[settings.model], "cpu")
+        inputs, length = model.inputs([image])
+        decoded = model.processor.batch_decode(inputs["input_ids"][:, :length], skip_special_tokens=True)[0]
+        assert prompt in decoded
+        assert not model.write([image], ["x"], 0)[0][0].startswith(prompt)
+
+
+def test_llava_is_asked_in_its_chat_form(models):
+    asked = {
+        prompt: load_captioner(Captioner(model="llava", prompt=prompt), models["llava"], "cpu").chat_prompt()
+        for prompt in ("the sky", "USER: <image>\nthe sky ASSISTANT:")
+    }
+
+    assert asked["the sky"] == "USER: <image> the sky ASSISTANT:"
+    assert asked["USER: <image>\nthe sky ASSISTANT:"] == "USER: <image>\nthe sky ASSISTANT:"
+
+
+def test_noise_of_its_own_samples_the_softmax():
+    logits = torch.tensor([[2.0, 1.0, 0.0, -torch.inf]])
+    draws = Counter(int(OwnNoise([torch.Generator().manual_seed(seed)])(None, logits).argmax()) for seed in range(4000))
+
+    for token, share in enumerate(torch.softmax(logits[0], 0).tolist()):
+        assert abs(draws[token] / 4000 - share) < 0.03
+
+
+def test_unknown_architecture_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": ["GitForCausalLM"]}))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+
+    with pytest.raises(ValueError, match="GitForCausalLM is no captioner known here") as failure:
+        load_captioner(Captioner(model="x"), tmp_path, "cpu")
+    assert all(name in str(failure.value) for name in FAMILIES)
+
+
+# --- Data-Juicer's own choices ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def stock_mapper():
+    """Data-Juicer's captioning mapper; its model is never opened."""
+    from bettersynth.operators.offline import import_data_juicer
+
+    import_data_juicer()
+    from data_juicer.ops.mapper.image_captioning_mapper import ImageCaptioningMapper
+
+    def make(**options):
+        return ImageCaptioningMapper(hf_img2seq="nowhere", keep_original_sample=False, **options)
+
+    return make
+
+
+def test_text_has_data_juicers_spaces(stock_mapper):
+    text = text_of("a dog") + f"{IMAGE_TOKEN} a cat{END_OF_CHUNK}"
+    sample = {"id": "1", "text": text, "images": ["a.png", "b.png"]}
+    places = [(0, 0, 0), (0, 1, 0)]
+    stock = stock_mapper()._distribute_captions([["one"], ["two"]], places, [sample])
+
+    assert captioned_text(text, ["one", "two"]) == stock[0]["text"]
+
+
+def test_similar_one_is_data_juicers_choice(stock_mapper):
+    mapper = stock_mapper(keep_candidate_mode="similar_one_simhash", caption_num=4)
+    chance = random.Random(3)
+    for _ in range(30):
+        original, *candidates = (
+            " ".join(chance.choices(tiny_models.WORDS, k=chance.randrange(1, 9))) for _ in range(5)
+        )
+        stock = mapper._reduce_captions_per_image(text_of(original), candidates)
+        assert keep_candidate(candidates, original, "similar_one_simhash", 0, "x") == stock[0]
+    assert simhash_of("one") == simhash_of("")
+
+
+def test_random_any_is_drawn_by_record():
+    chosen = {keep_candidate(["a", "b", "c"], "", "random_any", 0, f"id {number}") for number in range(20)}
+
+    assert chosen == {"a", "b", "c"}
+
+
+# --- resuming -------------------------------------------------------------------------------------
+
+KILLED = """
+import os, signal, sys
+from bettersynth import generators
+from bettersynth.configuration.types import Configuration
+from bettersynth.layout import Layout
+from bettersynth.plan import Plan
+
+configuration = Configuration.model_validate_json(open(sys.argv[1]).read())
+make, calls = generators.Recaptioner.make, []
+def killed(self, records):
+    calls.append(1)
+    if len(calls) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return make(self, records)
+generators.Recaptioner.make = killed
+generators.make_source_shard("new", "new-0000", configuration, Layout(sys.argv[2]), Plan(configuration))
+"""
+
+
+def test_a_killed_shard_goes_on_to_the_same_bytes(world, tmp_path):
+    whole = world(new=recaption("blip2")).pool(TEN)
+    whole.make("new")
+    broken = world(new=recaption("blip2")).pool(TEN)
+    settings = tmp_path / "configuration.json"
+    settings.write_text(broken.configuration.model_dump_json(by_alias=True))
+    command = [sys.executable, "-c", KILLED, str(settings), str(broken.layout.root)]
+    assert subprocess.run(command, env={**os.environ, "PYTHONPATH": str(SCRIPTS)}, check=False).returncode == -9
+
+    journal = broken.layout.work("new", "new-0000")
+    assert len(journal.read_text().splitlines()) == 8
+    assert not broken.layout.records("new", "new-0000").exists()
+    with journal.open("a") as file:
+        file.write('{"key": "torn')
+    broken.make("new")
+
+    assert broken.card("new")["reused"] == 8
+    for path in (Layout.records, Layout.failed):
+        assert sha256_file(path(broken.layout, "new", "new-0000")) == sha256_file(path(whole.layout, "new", "new-0000"))
+
+
+def test_other_rows_reuse_what_is_done(world):
+    place = world(new=recaption("blip2")).pool(TEN[:6])
+    place.make("new")
+    place.pool(TEN[3:9]).make("new")
+
+    assert (place.card("new")["asked"], place.card("new")["reused"]) == (6, 3)
+
+
+def test_another_seed_or_caption_reuses_nothing(world, models, pictures):
+    place = world(new=recaption("blip2")).pool(TEN[:4])
+    place.make("new")
+    datasets = {"new": {"from": "pool", **recaption("blip2", seed=5)}}
+    again = World(place.layout.root, models, pictures, datasets)
+    again.make("new")
+    assert again.card("new")["reused"] == 0
+    again.pool(TEN[:4], caption="another caption").make("new")
+    assert again.card("new")["reused"] == 0
+
+
+def test_batch_size_is_no_reason_to_caption_again(world, models, pictures):
+    place = world(new=recaption("blip2")).pool(TEN[:4])
+    place.make("new")
+    captioners = {"blip2": {**CAPTIONERS["blip2"], "batch": 1}}
+    again = World(place.layout.root, models, pictures, {"new": {"from": "pool", **recaption("blip2")}}, captioners)
+    again.make("new")
+
+    assert again.card("new")["reused"] == 4
+
+
+# --- failures -------------------------------------------------------------------------------------
+
+
+def test_damaged_image_fails_with_its_reason_and_is_tried_again(world):
+    place = world(new=recaption("llava")).pool(["00", "11"])
+
+    assert list(place.make("new")) == ["id 00"]
+    assert place.failed("new") == [{"id": "id 11", "source": "pool", "reason": "image unreadable"}]
+    place.make("new")
+    assert place.card("new")["reused"] == 1
+    assert place.card("new")["failed"] == {"image unreadable": 1}
+
+
+def test_missing_image_stops_and_names_the_record(world):
+    with pytest.raises(GeneratorError, match="record id 77: image missing"):
+        world(new=recaption("blip2")).pool(["00", "77"]).make("new")
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [("", "empty caption"), ("I'm sorry, I cannot see it", "refusal"), ("a dog <eos>", "control string")],
+)
+def test_bad_answers_fail_with_a_reason(world, monkeypatch, answer, reason):
+    monkeypatch.setattr(
+        "bettersynth.captioners.CaptionModel.write", lambda self, images, ids, seed: [[answer] for _ in images]
+    )
+    place = world(new=recaption("blip2")).pool(["00"])
+
+    assert place.make("new") == {}
+    assert place.failed("new") == [{"id": "id 00", "source": "pool", "reason": reason}]
+    assert (place.card("new")["asked"], place.card("new")["made"]) == (1, 0)
+
+
+def test_what_sampling_draws_is_within_the_models_top_k(models, pictures):
+    image = open_image(pictures / "00.png", 10**6)
+    model = load_captioner(Captioner(**CAPTIONERS["blip2"]), models["blip2"], "cpu")
+    greedy = load_captioner(Captioner(**CAPTIONERS["blip2_greedy"]), models["blip2"], "cpu")
+    model.language_model.generation_config.top_k = 1
+    keys = [f"id {number}" for number in range(8)]
+
+    assert model.write([image] * 8, keys, seed=0) == greedy.write([image] * 8, keys, seed=0)
+
+
+def test_out_of_memory_halves_the_batch(world, monkeypatch, caplog):
+    from bettersynth.captioners import CaptionModel
+
+    whole = world(new=recaption("blip2")).pool(TEN).make("new")
+    write = CaptionModel.write
+
+    def small_gpu(self, images, ids, seed):
+        if len(images) > 1:
+            raise torch.OutOfMemoryError
+        return write(self, images, ids, seed)
+
+    monkeypatch.setattr(CaptionModel, "write", small_gpu)
+    assert world(new=recaption("blip2")).pool(TEN).make("new") == whole
+    assert "out of GPU memory" in caplog.text
+
+
+def test_every_row_is_made_or_dropped(world):
+    place = world(new=recaption("blip2")).pool([*TEN, "11"])
+    made = place.make("new")
+    card = build_dataset("new", place.configuration, place.layout, place.plan)
+
+    assert card["ledger"]["in"] == 11
+    assert card["ledger"]["out"] == len(made) == place.card("new")["made"]
+    assert card["ledger"]["dropped"] == place.card("new")["failed"]
+
+
+# --- redraw and clean -----------------------------------------------------------------------------
+
+REDRAW = {"redraw": {"redrawer": "tiny", "seed": 4}}
+
+
+def test_redrawn_images_are_named_by_their_bytes(world, pictures):
+    place = world(new=REDRAW).pool(TEN[:3])
+    new = place.make("new")
+
+    assert len(new) == 3
+    for key, record in new.items():
+        assert record.image_root == "new"
+        assert record.text == text_of("a man riding a red horse")
+        path = place.layout.source_images("new") / record.images[0]
+        assert path.name == f"{sha256_bytes(path.read_bytes())}.png"
+        assert path.parent.name == path.name[:2]
+        assert Image.open(path).size == Image.open(pictures / f"{key[3:]}.png").size
+    assert len({record.images[0] for record in new.values()}) == 3
+
+
+def test_a_drawing_depends_on_the_record_only_and_a_lost_one_comes_back(world):
+    place = world(new=REDRAW).pool(TEN[:3])
+    first = place.make("new")
+    assert world(new=REDRAW).pool(TEN[2:0:-1]).make("new").items() <= first.items()
+
+    lost = place.layout.source_images("new") / first["id 01"].images[0]
+    lost.unlink()
+    assert place.make("new") == first
+    assert lost.exists()
+    assert place.card("new")["reused"] == 2
+
+
+def test_redrawn_images_can_be_captioned(tmp_path, models, pictures):
+    datasets = {"drawn": {"from": "pool", **REDRAW}, "told": {"from": "drawn", **recaption("llava")}}
+    place = World(tmp_path, models, pictures, datasets).pool(TEN[:2])
+    drawn = place.make("drawn")
+    build_dataset("drawn", place.configuration, place.layout, place.plan)
+
+    for key, record in place.make("told").items():
+        assert record.images == drawn[key].images
+        assert record.image_root == "drawn"
+
+
+def test_clean_repairs_drops_and_leaves_the_rest(world):
+    place = world(new={"clean": {"min_words": 3}}).pool(["00"])
+    texts = {"a": text_of("a red cat, stock photo"), "b": "<__dj__image> a red cat <|__dj__eoc|>", "c": text_of("cats")}
+    write_records(
+        place.layout.records("pool", "f-0000"), [Record(key, text, ["00.png"]) for key, text in texts.items()]
+    )
+    write_table(place.layout.index, pa.table([list(texts), ["f-0000"] * 3], INDEX))
+    new = place.make("new")
+
+    assert {key: record.text for key, record in new.items()} == {"a": text_of("a red cat"), "b": texts["b"]}
+    assert place.failed("new") == [{"id": "c", "source": "pool", "reason": "too few words"}]
+    card = build_dataset("new", place.configuration, place.layout, place.plan)
+    assert card["ledger"] == {"in": 3, "added": 0, "out": 2, "changed": 1, "dropped": {"too few words": 1}}
+
+
+def test_models_are_opened_only_when_there_is_work(world, monkeypatch):
+    place = world(new=recaption("blip2")).pool(TEN[:4])
+    place.make("new")
+    monkeypatch.setattr(generators.Recaptioner, "make", None)
+
+    place.make("new")

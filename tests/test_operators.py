@@ -1,0 +1,374 @@
+"""Our score shards against Data-Juicer's own executor, with the same records and models."""
+
+import importlib
+import inspect
+import json
+import math
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageDraw
+
+from bettersynth.configuration.types import Configuration
+from bettersynth.layout import Layout
+from bettersynth.operators.catalogue import CATALOGUE, UnknownOperatorError, operator_spec
+from bettersynth.publish import read_json, sha256_file
+from bettersynth.records import Record, read_table, text_of, write_records
+from bettersynth.staging import resource
+
+SHARD = "f-0000"
+REPOSITORY = Path(__file__).parents[1]
+WIDE = {"min_score": -1e9, "max_score": 1e9}
+# Operator -> (model, parameters that change the score, keep range that lets every record through).
+CASES = {
+    "image_text_similarity_filter": ("clip", {"horizontal_flip": True, "reduce_mode": "max"}, WIDE),
+    "image_text_matching_filter": ("blip_itm", {}, WIDE),
+    "image_aesthetics_filter": ("aesthetics", {}, WIDE),
+    "image_watermark_filter": ("watermark", {}, {"prob_threshold": 1.0}),
+    "image_nsfw_filter": ("nsfw", {}, WIDE),
+    "phrase_grounding_recall_filter": ("owlvit", {"iou_thr": 0.8}, {"min_recall": 0.0, "max_recall": 1.0}),
+    "words_num_filter": (None, {}, {"min_num": 0}),
+    "text_action_filter": ("spacy_en", {}, {"min_action_num": 0}),
+    "language_id_score_filter": ("lid_176", {}, {"min_score": 0.0}),
+    "text_length_filter": (None, {}, {"min_len": 0}),
+    "word_repetition_filter": (None, {"rep_len": 2}, {"min_ratio": 0.0, "max_ratio": 1.0}),
+    "character_repetition_filter": (None, {"rep_len": 5}, {"min_ratio": 0.0, "max_ratio": 1.0}),
+    "image_shape_filter": (None, {}, {}),
+    "image_size_filter": (None, {}, {}),
+    "image_aspect_ratio_filter": (None, {}, {"min_ratio": 0.0, "max_ratio": 1e9}),
+}
+MODEL_ARGUMENTS_BY_NAME = ("spacy", "fasttext")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Folder of every model the cases name: tiny ones of the real classes, and the staged resources."""
+    for name in ("spacy_en", "punkt_en", "lid_176"):
+        if not (REPOSITORY / resource(name).path).exists():
+            pytest.fail(f"{resource(name).path} is not staged: run `make setup`")
+    import tiny_models
+
+    root = tmp_path_factory.mktemp("models")
+    return {
+        "clip": tiny_models.clip(root / "clip"),
+        "blip_itm": tiny_models.blip_itm(root / "blip_itm"),
+        "aesthetics": tiny_models.aesthetics(root / "aesthetics-predictor-v2-linear"),
+        "watermark": tiny_models.classifier(root / "watermark", seed=4),
+        "nsfw": tiny_models.classifier(root / "nsfw", seed=14),
+        "owlvit": tiny_models.owlvit(root / "owlvit"),
+        "spacy_en": REPOSITORY / resource("spacy_en").path,
+        "lid_176": REPOSITORY / resource("lid_176").path,
+    }
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Folder of pictures, the awkward kinds among them."""
+    folder = tmp_path_factory.mktemp("images")
+    chance = random.Random(0)
+    for number in range(8):
+        image = Image.new("RGB", (40 + 9 * number, 64), tuple(chance.randrange(256) for _ in range(3)))
+        draw = ImageDraw.Draw(image)
+        for _ in range(4):
+            x, y = chance.randrange(30), chance.randrange(40)
+            draw.ellipse((x, y, x + 20, y + 15), fill=tuple(chance.randrange(256) for _ in range(3)))
+        image.save(folder / f"{number}.jpg", quality=90)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    image.save(folder / "turned.jpg", exif=turned)
+    image.convert("L").save(folder / "grey.png")
+    image.convert("P").save(folder / "palette.png")
+    image.convert("RGBA").save(folder / "clear.png")
+    image.convert("CMYK").save(folder / "print.jpg")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def records():
+    """Pairs of every shape that reaches an operator."""
+    captions = [
+        "a man riding a red horse on the beach",
+        "running and jumping dogs chase a cat",
+        "un chien dort sur la table de la cuisine",
+        "stock photo stock photo stock photo stock photo",
+        "the house, the tree and the car - stock photo",
+        "",
+        "of and with",
+        "日本の山 😀 naïve café",
+    ]
+    pairs = [Record(f"{number:03}", text_of(caption), [f"{number}.jpg"]) for number, caption in enumerate(captions)]
+    awkward = ["turned.jpg", "grey.png", "palette.png", "clear.png", "print.jpg"]
+    pairs += [Record(name, text_of("a dog with a ball"), [name]) for name in awkward]
+    pairs.append(Record("long", text_of("a very long story of a boat " * 40), ["0.jpg"]))
+    two_chunks = text_of("a red boat") + "<__dj__image> a big tree<|__dj__eoc|>"
+    pairs.append(Record("two chunks", two_chunks, ["1.jpg", "2.jpg"]))
+    pairs.append(Record("one chunk", "<__dj__image><__dj__image>\ntwo birds <|__dj__eoc|>", ["3.jpg", "4.jpg"]))
+    pairs.append(Record("twice", text_of("a red boat") + text_of("a blue boat"), ["5.jpg", "5.jpg"]))
+    pairs.append(Record("recaptioned", "<__dj__image> a flower on the table <|__dj__eoc|>", ["6.jpg"]))
+    return pairs
+
+
+@pytest.fixture(scope="module")
+def run(models, images, records, tmp_path_factory):
+    """`(configuration, layout)` of a run with one shard of records and an operator for every case."""
+    operators = {
+        op: {"op": op, "parameters": parameters, **({"model": model} if model else {})}
+        for op, (model, parameters, _) in CASES.items()
+    }
+    configuration = Configuration.model_validate(
+        {
+            "pool": {"files": [{"path": "raw.jsonl", "name": "f"}], "images": str(images)},
+            "models": {name: {"path": str(path)} for name, path in models.items()},
+            "operators": {**operators, "image_hash": {"op": "image_hash"}},
+        }
+    )
+    layout = Layout(tmp_path_factory.mktemp("results"))
+    write_records(layout.records("pool", SHARD), records)
+    return configuration, layout
+
+
+@pytest.fixture(scope="module")
+def scored(run):
+    """Scores a shard with the operator of that name and returns rows and card."""
+    from bettersynth.operators.scoring import score_shard
+
+    configuration, layout = run
+
+    def score(name):
+        score_shard(name, configuration, layout, "pool", SHARD)
+        return read_table(layout.scores("pool", name, SHARD)), read_json(layout.scores_card("pool", name, SHARD))
+
+    return score
+
+
+@pytest.fixture(scope="module")
+def stock(models, images, records, tmp_path_factory):
+    """What Data-Juicer's executor writes: id -> stats."""
+    folder = tmp_path_factory.mktemp("stock")
+    dataset = folder / "records.jsonl"
+    with dataset.open("w", encoding="utf-8") as file:
+        for record in records:
+            paths = [str(images / image) for image in record.images]
+            file.write(json.dumps({"id": record.id, "text": record.text, "images": paths}) + "\n")
+    process = []
+    for op, (model, parameters, keep) in CASES.items():
+        argument = CATALOGUE[op].model_argument
+        loaded = {argument: str(models[model])} if argument and argument not in MODEL_ARGUMENTS_BY_NAME else {}
+        process.append({op: {**loaded, **parameters, **keep}})
+    cache = folder / "cache" / "models"
+    cache.mkdir(parents=True)
+    (cache / "en_core_web_md-3.7.0").symlink_to(models["spacy_en"])
+    (cache / "lid.176.bin").symlink_to(models["lid_176"])
+    settings = folder / "settings.json"
+    export = folder / "out" / "kept.jsonl"
+    settings.write_text(
+        json.dumps(
+            {
+                "dataset_path": str(dataset),
+                "export_path": str(export),
+                "work_dir": str(folder),
+                "process": process,
+            }
+        )
+    )
+    environment = {
+        **os.environ,
+        "DATA_JUICER_CACHE_HOME": str(folder / "cache"),
+        "HF_HOME": str(folder / "hf"),
+        "NLTK_DATA": str(REPOSITORY / "models" / "nltk_data"),
+        "HF_HUB_OFFLINE": "1",
+        "UV_OFFLINE": "1",
+        "PIP_NO_INDEX": "1",
+        "PYTHONHASHSEED": "7",
+    }
+    for name in ("DATA_JUICER_MODELS_CACHE", "DATA_JUICER_ASSETS_CACHE"):
+        environment.pop(name, None)
+    command = [sys.executable, str(Path(__file__).with_name("stock_data_juicer.py")), str(settings)]
+    finished = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr[-4000:]
+    rows = [json.loads(line) for line in export.read_text(encoding="utf-8").splitlines()]
+    return {row["id"]: row["__dj__stats__"] for row in rows}
+
+
+@pytest.fixture(autouse=True)
+def in_repository(monkeypatch):
+    """Staged resources are found from the repository's root."""
+    monkeypatch.chdir(REPOSITORY)
+
+
+@pytest.mark.parametrize("op", CASES)
+def test_equals_data_juicers_executor(op, scored, stock, records):
+    table, card = scored(op)
+
+    assert table["id"].to_pylist() == [record.id for record in records] == list(stock)
+    assert card["rows"] == card["records"] == len(records)
+    for key in CATALOGUE[op].stats:
+        ours, theirs = table[key].to_pylist(), [stats[key] for stats in stock.values()]
+        assert all(_same(mine, other) for mine, other in zip(ours, theirs, strict=True)), (key, ours, theirs)
+        assert len({str(value) for value in ours}) > 1, "a constant score would prove nothing"
+
+
+def _same(ours, theirs):
+    """Equal; numbers to the ten decimals that the executor's JSON keeps, and float32 sums in another order."""
+    if isinstance(ours, list):
+        return len(ours) == len(theirs) and all(_same(*pair) for pair in zip(ours, theirs, strict=True))
+    if isinstance(ours, float):
+        return math.isclose(ours, theirs, abs_tol=2e-7)
+    return type(ours) is type(theirs) and ours == theirs
+
+
+def test_the_same_bytes_again(scored, run):
+    _, layout = run
+    scored("phrase_grounding_recall_filter")
+    first = sha256_file(layout.scores("pool", "phrase_grounding_recall_filter", SHARD))
+    _, card = scored("phrase_grounding_recall_filter")
+
+    assert sha256_file(layout.scores("pool", "phrase_grounding_recall_filter", SHARD)) == first == card["sha256"]
+
+
+def test_noun_phrases_come_in_a_fixed_order(models):
+    from bettersynth.configuration.types import Model, Operator
+    from bettersynth.operators.data_juicer import build, load_tagger
+
+    build(Operator(op="phrase_grounding_recall_filter"), Model(path=str(models["owlvit"])), "cpu")
+    module = importlib.import_module("data_juicer.ops.filter.phrase_grounding_recall_filter")
+    found = module.run_ner("a man, a dog, the tree and a red house on the beach", load_tagger())
+
+    assert found == ["a dog", "a man", "a red house", "the beach", "the tree"]
+
+
+def test_card_says_what_scored(scored, models):
+    _, card = scored("phrase_grounding_recall_filter")
+
+    assert card["tagger"] == "spaCy en_core_web_md 3.8.0"
+    assert set(card["inputs"]) == {"model", "spacy_en", "punkt_en"}
+    assert card["parameters"]["iou_thr"] == 0.8
+    assert card["parameters"]["large_area_ratio_thr"] == 0.95
+    assert card["seconds_by_part"]["computing"] > 0
+
+
+def test_image_hash_tells_files_and_pictures_apart(scored, images):
+    rows = {row["id"]: row for row in scored("image_hash")[0].to_pylist()}
+
+    assert rows["005"]["image_sha256"] == [sha256_file(images / "5.jpg")]
+    assert rows["twice"]["image_phash"][0] == rows["twice"]["image_phash"][1] == rows["005"]["image_phash"][0]
+    assert rows["clear.png"]["image_phash"] == rows["007"]["image_phash"] != rows["turned.jpg"]["image_phash"]
+    assert len(rows["grey.png"]["image_phash"][0]) == 16
+
+
+def test_damaged_image_has_no_value_and_is_listed(run, images, tmp_path):
+    from bettersynth.operators.scoring import score_shard
+
+    configuration, _ = run
+    whole = (images / "0.jpg").read_bytes()
+    (images / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    layout = Layout(tmp_path)
+    write_records(
+        layout.records("pool", SHARD),
+        [Record("good", text_of("a dog"), ["0.jpg"]), Record("bad", text_of("a dog"), ["cut.jpg"])],
+    )
+    score_shard("image_nsfw_filter", configuration, layout, "pool", SHARD)
+
+    good, bad = read_table(layout.scores("pool", "image_nsfw_filter", SHARD))["image_nsfw_score"].to_pylist()
+    assert bad is None
+    assert len(good) == 1
+    unreadable = read_json(layout.scores_card("pool", "image_nsfw_filter", SHARD))["unreadable"]
+    assert list(unreadable) == ["bad"]
+    assert "truncated" in unreadable["bad"]
+
+
+def test_missing_image_stops_and_names_the_record(run, tmp_path):
+    from bettersynth.operators.scoring import ScoringError, score_shard
+
+    configuration, _ = run
+    layout = Layout(tmp_path)
+    write_records(layout.records("pool", SHARD), [Record("lost 1", text_of("a dog"), ["nowhere.jpg"])])
+    with pytest.raises(ScoringError, match=r"image_shape_filter cannot score record lost 1 of .*f-0000.parquet"):
+        score_shard("image_shape_filter", configuration, layout, "pool", SHARD)
+
+    assert not layout.scores("pool", "image_shape_filter", SHARD).exists()
+    assert not layout.scores_card("pool", "image_shape_filter", SHARD).exists()
+
+
+def test_aesthetics_class_comes_from_the_folder_not_from_its_path(models, tmp_path, images):
+    from bettersynth.configuration.types import Model, Operator
+    from bettersynth.operators.data_juicer import build, score
+
+    moved = tmp_path / "v1" / "scorer"
+    moved.parent.mkdir()
+    moved.symlink_to(models["aesthetics"])
+    operator = Operator(op="image_aesthetics_filter")
+    scores = [
+        score(build(operator, Model(path=str(path)), "cpu"), text_of("a dog"), [str(images / "1.jpg")])
+        for path in (moved, models["aesthetics"])
+    ]
+
+    assert scores[0] == scores[1]
+
+
+def test_pickled_weights_are_refused(tmp_path):
+    from bettersynth.operators.data_juicer import check_model_folder
+
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"only pytorch_model.bin, which may run code"):
+        check_model_folder(tmp_path)
+
+
+def test_data_juicer_cannot_install_or_fetch():
+    from bettersynth.operators.offline import MissingPackageError, import_data_juicer
+
+    model_utils = import_data_juicer()
+    from data_juicer.utils.lazy_loader import LazyLoader
+
+    with pytest.raises(MissingPackageError, match=r"no-such-package.*make setup"):
+        LazyLoader.check_packages(["no-such-package"])
+    with pytest.raises(FileNotFoundError, match=r"lid.176.bin"):
+        model_utils.check_model("lid.176.bin")
+
+
+def test_catalogue_agrees_with_the_installed_operators():
+    for op, spec in CATALOGUE.items():
+        if op == "image_hash":
+            continue
+        module = importlib.import_module(f"data_juicer.ops.filter.{op}")
+        kind = next(
+            entry for _, entry in inspect.getmembers(module, inspect.isclass) if getattr(entry, "_name", "") == op
+        )
+        arguments = inspect.signature(kind.__init__).parameters
+        known = {*spec.parameters, *spec.thresholds, spec.model_argument or "spacy", *MODEL_ARGUMENTS_BY_NAME}
+        not_offered = {"self", "args", "kwargs", "trust_remote_code"}
+        if op in ("words_num_filter", "word_repetition_filter", "text_action_filter"):
+            not_offered |= {"lang", "tokenization"}  # other languages and tokenizers need further models
+        assert set(arguments) - not_offered == known & set(arguments), op
+        for name, parameter in spec.parameters.items():
+            assert arguments[name].default == parameter.default, (op, name)
+        for name, default in spec.thresholds.items():
+            assert default is None or arguments[name].default == default, (op, name)
+        assert (spec.device == "gpu") == (kind._accelerator == "cuda"), op
+
+
+def test_unknown_operator_is_answered_with_the_nearest():
+    with pytest.raises(UnknownOperatorError, match="did you mean `image_nsfw_filter`"):
+        operator_spec("image_nswf_filter")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("reduce_mode", "mean", "one of avg, max, min"),
+        ("iou_thr", 1.5, "at most 1"),
+        ("iou_thr", "high", "float expected"),
+        ("horizontal_flip", 1, "bool expected"),
+        ("iou_thr", 1, None),
+        ("reduce_mode", "min", None),
+    ],
+)
+def test_parameter_values_are_checked(name, value, problem):
+    found = operator_spec("phrase_grounding_recall_filter").parameters[name].problem(value)
+
+    assert found is None if problem is None else problem in found

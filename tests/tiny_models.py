@@ -1,0 +1,323 @@
+# ruff: noqa: E402 - torchvision must be hidden before transformers looks for it
+"""Tiny models with random weights, of the very classes that operators and generators load.
+
+Their folders are saved by `save_pretrained`, so that they open as published checkpoints do. Weights come from fixed
+seeds and are spread widely enough for scores to differ from image to image.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.modules.setdefault("torchvision", None)  # as bettersynth.operators.offline does
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    Blip2Config,
+    Blip2ForConditionalGeneration,
+    Blip2Processor,
+    Blip2QFormerConfig,
+    Blip2VisionConfig,
+    BlipConfig,
+    BlipForImageTextRetrieval,
+    BlipImageProcessor,
+    BlipProcessor,
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    CLIPProcessor,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
+    CLIPTokenizerFast,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    OPTConfig,
+    OwlViTConfig,
+    OwlViTForObjectDetection,
+    OwlViTImageProcessor,
+    OwlViTProcessor,
+    PreTrainedTokenizerFast,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTImageProcessor,
+)
+from transformers.models.bert import BertTokenizerFast
+from transformers.models.clip.tokenization_clip import bytes_to_unicode
+
+SIDE = 32
+WORDS = [
+    *("a", "the", "of", "on", "in", "with", "and", "one", "two", "three"),
+    *(
+        "man",
+        "woman",
+        "dog",
+        "cat",
+        "horse",
+        "bird",
+        "house",
+        "tree",
+        "car",
+        "beach",
+        "table",
+        "sky",
+        "water",
+        "street",
+    ),
+    *("ball", "boat", "mountain", "flower", "photo", "picture", "sign", "stock"),
+    *("red", "blue", "green", "yellow", "big", "small", "riding", "sitting", "running", "holding"),
+]
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+def _save(folder: Path, *parts: Any) -> Path:
+    for part in parts:
+        part.save_pretrained(folder)
+    return folder
+
+
+def _seeded(make: type, config: Any, seed: int, spread: float = 0.15) -> Any:
+    """A model with normally distributed matrices; the library's own start leaves all scores alike."""
+    torch.manual_seed(seed)
+    model = make(config)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=spread)
+    return model.eval()
+
+
+def _clip_vocabulary(folder: Path) -> tuple[Path, Path]:
+    letters = list(bytes_to_unicode().values())
+    tokens = letters + [letter + "</w>" for letter in letters] + ["<|startoftext|>", "<|endoftext|>"]
+    folder.mkdir(parents=True, exist_ok=True)
+    vocabulary, merges = folder / "vocab.json", folder / "merges.txt"
+    vocabulary.write_text(json.dumps({token: number for number, token in enumerate(tokens)}), encoding="utf-8")
+    merges.write_text("#version: 0.2\n", encoding="utf-8")
+    return vocabulary, merges
+
+
+def _clip_tokenizer(folder: Path, length: int = 64, kind: type = CLIPTokenizerFast) -> Any:
+    vocabulary, merges = _clip_vocabulary(folder)
+    return kind(str(vocabulary), str(merges), model_max_length=length)
+
+
+def _clip_image_processor() -> CLIPImageProcessor:
+    return CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
+
+
+def _clip_text_config(tokenizer: Any, length: int = 64) -> dict[str, Any]:
+    return {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": length,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+
+
+def _vision_config(**more: Any) -> dict[str, Any]:
+    return {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": SIDE,
+        "patch_size": 8,
+        **more,
+    }
+
+
+def clip(folder: Path) -> Path:
+    """CLIP for `image_text_similarity_filter`."""
+    tokenizer = _clip_tokenizer(folder)
+    config = CLIPConfig(text_config=_clip_text_config(tokenizer), vision_config=_vision_config(), projection_dim=16)
+    return _save(folder, _seeded(CLIPModel, config, 1), CLIPProcessor(_clip_image_processor(), tokenizer))
+
+
+def blip_itm(folder: Path) -> Path:
+    """BLIP for `image_text_matching_filter`."""
+    folder.mkdir(parents=True)
+    vocabulary = folder / "vocab.txt"
+    pieces = [*LETTERS, *(f"##{letter}" for letter in LETTERS)]
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "[ENC]", *WORDS, *pieces]
+    vocabulary.write_text("\n".join(dict.fromkeys(tokens)) + "\n", encoding="utf-8")
+    tokenizer = BertTokenizerFast(str(vocabulary), model_max_length=64)
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "encoder_hidden_size": 32,
+        "intermediate_size": 64,
+        "projection_dim": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 64,
+    }
+    config = BlipConfig(text_config=text, vision_config=_vision_config(), projection_dim=16, image_text_hidden_size=16)
+    images = BlipImageProcessor(size={"height": SIDE, "width": SIDE})
+    return _save(folder, _seeded(BlipForImageTextRetrieval, config, 2), BlipProcessor(images, tokenizer))
+
+
+def aesthetics(folder: Path) -> Path:
+    """Aesthetics predictor, version 2, linear."""
+    from aesthetics_predictor import AestheticsPredictorV2Linear
+
+    config = CLIPVisionConfig(**_vision_config(projection_dim=16))
+    processor = CLIPProcessor(_clip_image_processor(), _clip_tokenizer(folder))
+    return _save(folder, _seeded(AestheticsPredictorV2Linear, config, 3), processor)
+
+
+def classifier(folder: Path, seed: int) -> Path:
+    """ViT with two classes, for `image_watermark_filter` and `image_nsfw_filter`."""
+    config = ViTConfig(**_vision_config(), num_labels=2)
+    images = ViTImageProcessor(size={"height": SIDE, "width": SIDE})
+    return _save(folder, _seeded(ViTForImageClassification, config, seed), images)
+
+
+def owlvit(folder: Path) -> Path:
+    """OWL-ViT for `phrase_grounding_recall_filter`."""
+    tokenizer = _clip_tokenizer(folder, length=16)
+    text = {**_clip_text_config(tokenizer, 16), "pad_token_id": 0}
+    config = OwlViTConfig(text_config=text, vision_config=_vision_config(), projection_dim=32)
+    images = OwlViTImageProcessor(size={"height": SIDE, "width": SIDE})
+    return _save(folder, _seeded(OwlViTForObjectDetection, config, 5), OwlViTProcessor(images, tokenizer))
+
+
+def _word_tokenizer(*special: str) -> PreTrainedTokenizerFast:
+    """Words and, for what is not among them, letters; decoding gives words with blanks between."""
+    tokens = ["<pad>", "<s>", "</s>", "<unk>", *special, *(f"Ġ{word}" for word in WORDS), *LETTERS, "Ġ", ":", "."]
+    vocabulary = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
+    inner = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    inner.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        additional_special_tokens=list(special),
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+def blip2(folder: Path) -> Path:
+    """BLIP-2 with an OPT language model."""
+    tokenizer = _word_tokenizer("<image>")
+    vision = Blip2VisionConfig(**_vision_config())
+    qformer = Blip2QFormerConfig(
+        vocab_size=32,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        encoder_hidden_size=32,
+        cross_attention_frequency=1,
+    )
+    text = OPTConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        ffn_dim=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        word_embed_proj_dim=32,
+        max_position_embeddings=128,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    config = Blip2Config(
+        vision_config=vision.to_dict(),
+        qformer_config=qformer.to_dict(),
+        text_config=text.to_dict(),
+        num_query_tokens=4,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+    )
+    images = BlipImageProcessor(size={"height": SIDE, "width": SIDE})
+    processor = Blip2Processor(images, tokenizer, num_query_tokens=4)
+    model = _seeded(Blip2ForConditionalGeneration, config, 6)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[tokenizer.eos_token_id] = 0  # or most captions end before they begin
+    return _save(folder, model, processor)
+
+
+def llava(folder: Path) -> Path:
+    """LLaVA with a Llama language model and a chat template."""
+    tokenizer = _word_tokenizer("<image>", "USER:", "ASSISTANT:")
+    text = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(**_vision_config()),
+        text_config=text,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_seq_length=16,
+    )
+    processor = LlavaProcessor(
+        _clip_image_processor(),
+        tokenizer,
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        image_token="<image>",
+        chat_template=(
+            "{% for message in messages %}USER: {% for part in message['content'] %}"
+            "{% if part['type'] == 'image' %}<image> {% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endfor %}"
+            "{% if add_generation_prompt %} ASSISTANT:{% endif %}"
+        ),
+    )
+    return _save(folder, _seeded(LlavaForConditionalGeneration, config, 7), processor)
+
+
+def stable_diffusion(folder: Path) -> Path:
+    """Stable Diffusion's image-to-image pipeline, without a safety checker."""
+    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionImg2ImgPipeline, UNet2DConditionModel
+
+    tokenizer = _clip_tokenizer(folder / "tokenizer", kind=CLIPTokenizer)
+    torch.manual_seed(8)
+    pipeline = StableDiffusionImg2ImgPipeline(
+        vae=AutoencoderKL(
+            block_out_channels=(16, 32),
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+            latent_channels=4,
+            norm_num_groups=8,
+            sample_size=SIDE,
+        ),
+        text_encoder=CLIPTextModel(CLIPTextConfig(**_clip_text_config(tokenizer))),
+        tokenizer=tokenizer,
+        unet=UNet2DConditionModel(
+            block_out_channels=(16, 32),
+            layers_per_block=1,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            cross_attention_dim=32,
+            attention_head_dim=8,
+            norm_num_groups=8,
+            sample_size=SIDE // 2,
+        ),
+        scheduler=DDIMScheduler(steps_offset=1, clip_sample=False),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(folder)
+    return folder

@@ -1,0 +1,38 @@
+"""Score one run's answers to one benchmark and publish `result.json`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from bettersynth.configuration.types import Configuration
+from bettersynth.evaluation.mmbench import score_mmbench
+from bettersynth.evaluation.textvqa import score_textvqa
+from bettersynth.layout import Layout
+from bettersynth.publish import read_json, write_json
+
+
+def score_answers(
+    benchmark: str, recipe: str, seed: int, configuration: Configuration, layout: Layout
+) -> dict[str, Any]:
+    """Score the answers of `recipe` with `seed`; write and return the result.
+
+    A run whose seed was stopped after the probe has no answers: its result is `status: stopped`, without accuracy.
+    Raises `AnswersError` for an answer file that is not whole.
+    """
+    result = {"status": read_json(layout.pretrain(recipe, seed) / "card.json")["status"], "benchmark": benchmark}
+    if result["status"] != "stopped":
+        result |= _score(benchmark, configuration, layout.answers(recipe, seed, benchmark))
+    write_json(layout.result(recipe, seed, benchmark), result)
+    return result
+
+
+def _score(benchmark: str, configuration: Configuration, answers: Path) -> dict[str, Any]:
+    evaluation = configuration.evaluation
+    if evaluation is None:
+        raise ValueError("the configuration has no `evaluation`: name the benchmarks' files there")
+    if benchmark == "textvqa":
+        return score_textvqa(evaluation.textvqa.questions, evaluation.textvqa.annotations, answers)
+    if benchmark == "mmbench":
+        return score_mmbench(evaluation.mmbench.questions, answers)
+    raise ValueError(f"unknown benchmark {benchmark!r}; known: textvqa, mmbench")

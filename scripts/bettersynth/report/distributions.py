@@ -1,0 +1,139 @@
+"""How each score is distributed over the pool and over every generated source, and where thresholds cut."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from bettersynth.configuration.types import Configuration, Threshold
+from bettersynth.datasets.scores import plain, values_of
+from bettersynth.layout import Layout
+from bettersynth.plan import Plan
+from bettersynth.records import POOL, read_table
+from bettersynth.report.charts import histogram
+
+BINS = 48
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+MOST_WORDS = 8
+
+
+class Scores:
+    """The scores of a run as far as they are there, each source and operator read once."""
+
+    def __init__(self, layout: Layout, plan: Plan) -> None:
+        self._layout = layout
+        self._plan = plan
+        self._tables: dict[tuple[str, str], pa.Table | None] = {}
+
+    def table(self, source: str, operator: str) -> pa.Table | None:
+        """`id` and one column per stat; None when no shard has been scored."""
+        if (source, operator) not in self._tables:
+            paths = [self._layout.scores(source, operator, shard) for shard in self._plan.shards(source)]
+            tables = [read_table(path) for path in paths if path.exists()]
+            joined = pa.concat_tables(tables, promote_options="permissive") if tables else None
+            self._tables[source, operator] = joined
+        return self._tables[source, operator]
+
+
+def filters(configuration: Configuration) -> Iterator[tuple[str, str, str | None, Threshold]]:
+    """Every threshold of the configuration: dataset, operator, stat (None: the operator's only one), threshold."""
+    for name, node in configuration.datasets.items():
+        for key, threshold in (node.filter or {}).items():
+            operator, _, stat = key.partition(".")
+            yield name, operator, stat or None, threshold
+
+
+def interval_text(name: str, threshold: Threshold) -> str:
+    """A threshold as a person writes it: `similarity ≥ 0.32`, `0.01 ≤ similarity ≤ 0.28`."""
+    if threshold.one_of:
+        return f"{name} is {' or '.join(threshold.one_of)}"
+    low = None if threshold.min is None else plain(threshold.min)
+    high = None if threshold.max is None else plain(threshold.max)
+    if high is None:
+        return f"{name} ≥ {low}"
+    return f"{name} ≤ {high}" if low is None else f"{low} ≤ {name} ≤ {high}"
+
+
+def distributions(configuration: Configuration, plan: Plan, scores: Scores) -> list[dict[str, Any]]:
+    """One entry for each stat that has scores: a chart, quantiles by source, thresholds in words."""
+    entries = []
+    for operator in configuration.operators:
+        tables = {
+            source: table
+            for source in (POOL, *plan.generators)
+            if (table := scores.table(source, operator)) is not None
+        }
+        stats = dict.fromkeys(name for table in tables.values() for name in table.column_names if name != "id")
+        for stat in stats:
+            values = {source: values_of(stat, table[stat]).flat for source, table in tables.items()}
+            used = [
+                (dataset, threshold)
+                for dataset, of, named, threshold in filters(configuration)
+                if of == operator and named in (stat, None)
+            ]
+            entry = _distribution(operator, stat, values, used)
+            if entry is not None:
+                entries.append(entry)
+    return entries
+
+
+def _distribution(
+    operator: str, stat: str, values: Mapping[str, np.ndarray], used: list[tuple[str, Threshold]]
+) -> dict[str, Any] | None:
+    entry: dict[str, Any] = {
+        "operator": operator,
+        "stat": stat,
+        "thresholds": [f"{dataset}: {interval_text(operator, threshold)}" for dataset, threshold in used],
+    }
+    if any(array.dtype == object for array in values.values()):
+        if len(next(iter(values.values()))) == len(set(next(iter(values.values())))):
+            return None  # an identifier, such as an image's hash, has no distribution
+        return entry | {"words": {source: _commonest(array) for source, array in values.items()}}
+    finite = {source: array[np.isfinite(array)] for source, array in values.items()}
+    finite = {source: array for source, array in finite.items() if len(array)}
+    if not finite:
+        return None
+    edges = bin_edges(np.concatenate(list(finite.values())))
+    shares = {source: np.histogram(array, edges)[0] / len(array) for source, array in finite.items()}
+    title = f"Distribution of {stat} over {' and '.join(finite)}"
+    return entry | {
+        "chart": histogram(title, edges, shares, _marks(operator, used)),
+        "sources": [
+            {
+                "name": source,
+                "values": len(array),
+                "mean": float(array.mean()),
+                "quantiles": [float(value) for value in np.quantile(array, QUANTILES)],
+                "lost": len(values[source]) - len(array),
+            }
+            for source, array in finite.items()
+        ],
+    }
+
+
+def bin_edges(values: np.ndarray) -> np.ndarray:
+    """Edges of at most `BINS` bins; one bin per number when the values are few whole numbers."""
+    low, high = float(values.min()), float(values.max())
+    if np.all(values == np.round(values)) and high - low < BINS:
+        return np.arange(low - 0.5, high + 1.5)
+    return np.linspace(low, high if high > low else low + 1, BINS + 1)
+
+
+def _marks(operator: str, used: list[tuple[str, Threshold]]) -> list[tuple[float, str]]:
+    """Bounds that thresholds use, each once, with everything that is kept by it."""
+    kept: dict[float, list[str]] = {}
+    for dataset, threshold in used:
+        for bound in (threshold.min, threshold.max):
+            if bound is not None:
+                kept.setdefault(bound, []).append(f"{dataset} keeps {interval_text(operator, threshold)}")
+    return [(bound, "; ".join(texts)) for bound, texts in sorted(kept.items())]
+
+
+def _commonest(words: np.ndarray) -> list[tuple[str, float]]:
+    """The commonest words and their shares, by share and then by name."""
+    counts = sorted(Counter(words.tolist()).items(), key=lambda item: (-item[1], str(item[0])))
+    return [(str(word), count / len(words)) for word, count in counts[:MOST_WORDS]]

@@ -1,0 +1,193 @@
+"""Pairs to look at: kept and dropped just at a threshold, and pairs before and after rewriting.
+
+Which pairs are shown is decided first, by rows `(id, source)`; their records are then read once for all.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from PIL import Image
+
+from bettersynth.configuration.types import Configuration
+from bettersynth.datasets.scores import plain, values_of
+from bettersynth.images import ImageProblem, ImageRoots
+from bettersynth.layout import Layout
+from bettersynth.plan import Plan
+from bettersynth.publish import sha256_bytes
+from bettersynth.records import caption_of, read_table
+from bettersynth.report.distributions import Scores, filters
+from bettersynth.sources import ROWS, load_records, read_rows
+
+SIDE = 112
+"""Longest side of a thumbnail, in pixels."""
+AT_THRESHOLD = 3
+"""Pairs shown on each side of a threshold."""
+REWRITTEN = 6
+MOST_THRESHOLDS = 12
+MOST_GENERATORS = 8
+
+Pair = dict[str, Any]
+"""A pair as the page shows it: `id`, `caption`, and `image` (a data URI) or `problem` (why there is none)."""
+
+
+class Bound(NamedTuple):
+    """One end of a threshold's interval: its `min` or its `max`."""
+
+    dataset: str
+    operator: str
+    stat: str | None
+    any_or_all: str
+    side: str
+    value: float
+
+
+class Gallery:
+    """The records of the pairs to be shown, with thumbnails of their first images."""
+
+    def __init__(self, rows: pa.Table, configuration: Configuration, layout: Layout, plan: Plan) -> None:
+        self._roots = ImageRoots(configuration.pool, layout)
+        distinct = rows.group_by(ROWS.names, use_threads=False).aggregate([])
+        records = load_records(distinct, layout, plan).to_pylist() if rows.num_rows else []
+        self._pairs = {(record["id"], record["source"]): self._show(record) for record in records}
+
+    def pairs(self, rows: pa.Table) -> list[Pair]:
+        """The pairs of the rows, in order."""
+        return [self._pairs[row["id"], row["source"]] for row in rows.to_pylist()]
+
+    def _show(self, record: dict[str, Any]) -> Pair:
+        pair = {"id": record["id"], "caption": caption_of(record["text"])}
+        try:
+            return pair | {"image": _data_uri(self._roots.open(record["image_root"], record["images"][0]))}
+        except ImageProblem as problem:
+            return pair | {"problem": str(problem.reason)}
+
+
+def _data_uri(image: Image.Image) -> str:
+    image.thumbnail((SIDE, SIDE))
+    data = io.BytesIO()
+    image.save(data, "JPEG", quality=72, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
+
+
+def examples(configuration: Configuration, layout: Layout, plan: Plan, scores: Scores) -> dict[str, Any]:
+    """`at_thresholds` and `rewritten` with their pairs, and how many of each were left out as too many.
+
+    Only what can be shown from the files on this machine: records need not be where a report is made.
+    """
+    at_thresholds = list(_at_thresholds(configuration, layout, plan, scores))
+    rewritten = list(_rewritten(layout, plan))
+    shown = at_thresholds[:MOST_THRESHOLDS], rewritten[:MOST_GENERATORS]
+    tables = [table for entry in (*shown[0], *shown[1]) for table in entry["rows"].values()]
+    gallery = Gallery(pa.concat_tables([ROWS.empty_table(), *tables]), configuration, layout, plan)
+    for entry in (*shown[0], *shown[1]):
+        entry["pairs"] = {side: gallery.pairs(rows) for side, rows in entry.pop("rows").items()}
+    return {
+        "at_thresholds": shown[0],
+        "thresholds_left_out": len(at_thresholds) - len(shown[0]),
+        "rewritten": shown[1],
+        "generators_left_out": len(rewritten) - len(shown[1]),
+    }
+
+
+def _at_thresholds(
+    configuration: Configuration, layout: Layout, plan: Plan, scores: Scores
+) -> Iterator[dict[str, Any]]:
+    """For each bound that dropped something: the rows next to it on both sides, nearest first, and their scores.
+
+    Filters of the same parent that share a bound are shown once.
+    """
+    seen = set()
+    for bound in _bounds(configuration):
+        key = (plan.dataset(bound.dataset).from_, *bound[1:])
+        if key in seen or not layout.dataset_card(bound.dataset).exists():
+            continue
+        seen.add(key)
+        dropped = _dropped_by(bound, read_table(layout.dropped(bound.dataset)))
+        kept = read_rows(bound.dataset, layout)
+        nearest = {"kept": _nearest(bound, kept, scores), "dropped": _nearest(bound, dropped, scores)}
+        rows = {side: near for side, (near, _) in nearest.items()}
+        if dropped.num_rows and all(_readable(near, layout, plan) for near in rows.values()):
+            yield {
+                "dataset": bound.dataset,
+                "rule": f"{bound.operator} {'≥' if bound.side == 'min' else '≤'} {plain(bound.value)}",
+                "rows": rows,
+                "scores": {side: values for side, (_, values) in nearest.items()},
+            }
+
+
+def _bounds(configuration: Configuration) -> Iterator[Bound]:
+    for name, operator, stat, threshold in filters(configuration):
+        for side, value in (("min", threshold.min), ("max", threshold.max)):
+            if value is not None:
+                yield Bound(name, operator, stat, threshold.any_or_all, side, value)
+
+
+def _dropped_by(bound: Bound, dropped: pa.Table) -> pa.Table:
+    """The rows that a dataset dropped for this bound, as the reasons say."""
+    end = f" {'below' if bound.side == 'min' else 'above'} {plain(bound.value)}"
+    mine = pc.and_(pc.starts_with(dropped["reason"], f"{bound.operator}."), pc.ends_with(dropped["reason"], end))
+    return dropped.filter(mine).select(ROWS.names)
+
+
+def _nearest(bound: Bound, rows: pa.Table, scores: Scores) -> tuple[pa.Table, list[float]]:
+    """The distinct rows whose scores lie nearest to the bound, and those scores."""
+    tables, values = [ROWS.empty_table()], [np.empty(0)]
+    for source in pc.unique(rows["source"]).to_pylist():
+        scored = _decisive(bound, source, scores)
+        if scored is not None:
+            ids = pc.unique(rows["id"].filter(pc.equal(rows["source"], source)))
+            places = pc.index_in(ids, value_set=scored[0]).drop_null()
+            mine = scored[0].take(places)
+            tables.append(pa.table([mine, pa.repeat(source, len(mine))], ROWS))
+            values.append(scored[1][places.to_numpy()])
+    found, value = pa.concat_tables(tables), np.concatenate(values)
+    distance = np.abs(value - bound.value)
+    farthest = np.partition(distance, AT_THRESHOLD - 1)[AT_THRESHOLD - 1] if len(distance) > AT_THRESHOLD else np.inf
+    near = np.flatnonzero(distance <= farthest)
+    order = near[np.lexsort((found["id"].take(pa.array(near)).to_numpy(), distance[near]))[:AT_THRESHOLD]]
+    return found.take(pa.array(order)), value[order].tolist()
+
+
+def _decisive(bound: Bound, source: str, scores: Scores) -> tuple[pa.Array, np.ndarray] | None:
+    """Ids with a score in the source, and of each the value that decides: with `any`, the best of its values."""
+    table = scores.table(source, bound.operator)
+    if table is None:
+        return None
+    stat = bound.stat or next(name for name in table.column_names if name != "id")
+    values = values_of(stat, table[stat])
+    present = np.flatnonzero(values.counts)
+    if not len(present):
+        return None
+    largest = (bound.side == "min") == (bound.any_or_all == "any")
+    decisive = (np.fmax if largest else np.fmin).reduceat(values.flat, values.starts[present])
+    return table["id"].combine_chunks().take(pa.array(present)), decisive
+
+
+def _rewritten(layout: Layout, plan: Plan) -> Iterator[dict[str, Any]]:
+    """Rows before and after each generator, chosen by the hash of their ids."""
+    for name, node in plan.generators.items():
+        if not layout.rows(name).exists():
+            continue
+        before, after = read_rows(node.from_, layout), read_rows(name, layout)
+        made = pc.unique(after["id"].filter(pc.equal(after["source"], name))).to_pylist()
+        chosen = sorted(made, key=lambda record_id: sha256_bytes(record_id.encode()))[:REWRITTEN]
+        ids = pa.array(chosen, pa.string())
+        rows = {
+            "before": before.take(pc.index_in(ids, value_set=before["id"])),
+            "after": pa.table([ids, pa.repeat(name, len(ids))], ROWS),
+        }
+        if chosen and all(_readable(table, layout, plan) for table in rows.values()):
+            yield {"dataset": name, "verb": node.verb, "rows": rows}
+
+
+def _readable(rows: pa.Table, layout: Layout, plan: Plan) -> bool:
+    """Whether the records of the rows' sources lie on this machine."""
+    sources = pc.unique(rows["source"]).to_pylist()
+    return all(layout.records(source, shard).exists() for source in sources for shard in plan.shards(source))

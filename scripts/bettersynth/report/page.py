@@ -1,0 +1,336 @@
+"""The report: one self-contained page, made from the files of a run and nothing else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from bettersynth.configuration.types import Configuration, Dataset
+from bettersynth.layout import BENCHMARKS, Layout
+from bettersynth.plan import Plan
+from bettersynth.publish import publish, read_json
+from bettersynth.records import POOL
+from bettersynth.report import charts
+from bettersynth.report.distributions import QUANTILES, Scores, distributions, interval_text
+from bettersynth.report.examples import examples
+from bettersynth.report.leaderboard import read_log
+from bettersynth.report.provenance import provenance
+from bettersynth.report.truth import filter_quality
+
+BENCHMARK_NAMES = {"textvqa": "TextVQA", "mmbench": "MMBench"}
+STAGES = ("probe", "pretrain", "finetune")
+TONES = {"better": "good", "worse": "bad", "baseline": "base"}
+MOST_FUNNELS = 3
+MOST_CURVES = 8
+"""Funnels and loss curves of more recipes than these are folded."""
+
+
+def build_report(configuration: Configuration, layout: Layout, plan: Plan) -> Path:
+    """Write `report/index.html` from whatever results are there, and return its path.
+
+    What is missing is named on the page. The leaderboard is read, not made: run `build_leaderboard` before.
+    """
+    scores = Scores(layout, plan)
+    page = (
+        _environment()
+        .get_template("template.html.j2")
+        .render(
+            configuration=configuration,
+            leaderboard=_leaderboard_view(_read(layout.leaderboard)),
+            missing=list(_missing(configuration, layout, plan)),
+            categories=_categories(configuration, layout),
+            pool=_pool(configuration, layout),
+            graph=_graph(configuration, layout, plan),
+            datasets={name: _step(name, configuration, layout) for name in configuration.datasets},
+            funnels=[_funnel(name, configuration, layout, plan) for name in configuration.recipes],
+            distributions=distributions(configuration, plan, scores),
+            quantiles=QUANTILES,
+            curves=list(_curves(configuration, layout)),
+            truth=filter_quality(configuration, layout),
+            examples=examples(configuration, layout, plan, scores),
+            provenance=provenance(configuration, layout, plan),
+            benchmarks=BENCHMARK_NAMES,
+            most_funnels=MOST_FUNNELS,
+            most_curves=MOST_CURVES,
+        )
+    )
+    with publish(layout.report) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return layout.report
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "count": lambda value: "–" if value is None else f"{value:,}",
+        "fixed": lambda value, digits=3: "–" if value is None else f"{value:.{digits}f}",
+        "percent": lambda value, digits=1: "–" if value is None else f"{100 * value:.{digits}f}",
+        "signed": lambda value, digits=3: "–" if value is None else f"{value:+.{digits}f}".replace("-", "−"),
+        "short": charts.number,
+        "duration": duration,
+        "breakable": breakable,
+    }
+    return environment
+
+
+def breakable(text: str) -> Markup:
+    """A long name that may be broken after its dots and underscores."""
+    return Markup(re.sub(r"([._])(?=\w)", r"\1<wbr>", str(escape(text))))
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: `12 s`, `3.4 min`, `1.2 h`."""
+    if seconds < 1:
+        return "under 1 s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+
+
+def describe(node: Dataset) -> str:
+    """What a dataset's verb does, in a few words."""
+    parameters = node.parameters
+    match node.verb:
+        case "filter":
+            return "; ".join(interval_text(key, threshold) for key, threshold in parameters.items())
+        case "rank":
+            by = " + ".join(key if weight == 1 else f"{weight:g} × {key}" for key, weight in parameters.by.items())
+            size = f"{parameters.top:,}" if parameters.top else f"{100 * parameters.fraction:g} %"
+            skipped = f" after the first {parameters.skip:,}" if parameters.skip else ""
+            return f"{'best' if parameters.descending else 'lowest'} {size} by {by}{skipped}"
+        case "sample":
+            size = f"{parameters.rows:,} rows" if parameters.rows else f"{100 * parameters.fraction:g} %"
+            return f"random {size}, seed {parameters.seed}"
+        case "union" | "intersect" | "subtract":
+            sign = {"union": "and", "intersect": "also in", "subtract": "without"}[node.verb]
+            return f"{sign} {', '.join(parameters)}"
+        case "recaption":
+            return f"new captions by {parameters.captioner}"
+        case "redraw":
+            return f"new images by {parameters.redrawer}"
+        case "splice":
+            rest = "" if parameters.unmatched == "keep" else "; rewritten pairs without a place in it go"
+            return f"takes in {parameters.dataset}{rest}"
+        case "repeat":
+            return f"every row {parameters} times"
+        case "dedup":
+            return f"first of each group of {'near-' if parameters.near else ''}equal {parameters.by}s"
+        case _:
+            return "captions tidied"
+
+
+def _read(path: Path) -> Any:
+    return read_json(path) if path.exists() else None
+
+
+def _missing(configuration: Configuration, layout: Layout, plan: Plan) -> Iterator[str]:
+    """What the configuration asks for and is not there yet, in words."""
+    for operator in configuration.operators:
+        shards = plan.shards(POOL)
+        there = sum(layout.scores(POOL, operator, shard).exists() for shard in shards)
+        if there < len(shards):
+            yield f"{operator} has scored {there} of {len(shards)} shards of the pool"
+    datasets = [name for name in configuration.datasets if not layout.dataset_card(name).exists()]
+    if datasets:
+        yield f"datasets not made: {', '.join(datasets)}"
+    for recipe, definition in configuration.recipes.items():
+        results = [layout.result(recipe, seed, name) for seed in definition.seeds for name in BENCHMARKS]
+        there = sum(path.exists() for path in results)
+        if there < len(results):
+            yield f"{recipe} has {there} of {len(results)} evaluations"
+
+
+# --- leaderboard ---------------------------------------------------------------------------------
+
+
+def _leaderboard_view(leaderboard: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The leaderboard with a strip for each recipe on one shared scale."""
+    if leaderboard is None or not leaderboard["recipes"]:
+        return None
+    scale = _score_scale(leaderboard["recipes"])
+    rows = []
+    for entry in leaderboard["recipes"]:
+        published = _published_score(entry)
+        tone = TONES.get(entry["verdict"], "plain")
+        title = f"{entry['recipe']}: {sentence(entry, leaderboard['baseline'])}"
+        chart = charts.strip(
+            title,
+            scale,
+            entry["score"],
+            entry["score_interval"],
+            sorted(entry["seed_scores"].values()),
+            published,
+            tone,
+        )
+        statuses = [seed["status"] for seed in entry["seeds"]]
+        counts = {status: statuses.count(status) for status in ("done", "stopped", "missing")}
+        rows.append(entry | {"chart": chart, "tone": tone, "published_score": published, "counts": counts})
+    return leaderboard | {"recipes": rows, "axis": charts.axis(scale), "summary": _summary(leaderboard)}
+
+
+def _published_score(entry: dict[str, Any]) -> float | None:
+    published = entry["published"] or {}
+    figures = [published.get(benchmark) for benchmark in BENCHMARKS]
+    known = [figure for figure in figures if figure is not None]
+    return sum(known) / len(known) if len(known) == len(BENCHMARKS) else None
+
+
+def _score_scale(entries: list[dict[str, Any]]) -> tuple[float, float]:
+    """From the lowest to the highest seed or published figure, 1 inside; intervals may be cut."""
+    values = [1.0, *(score for entry in entries for score in entry["seed_scores"].values())]
+    values += [score for score in map(_published_score, entries) if score is not None]
+    low, high = min(values), max(values)
+    margin = 0.12 * (high - low) or 0.1
+    return low - margin, high + margin
+
+
+def _summary(leaderboard: dict[str, Any]) -> str:
+    """The result in one sentence, no stronger than the evidence."""
+    baseline = leaderboard["baseline"]
+    compared = [entry for entry in leaderboard["recipes"] if entry["recipe"] != baseline and entry["score"] is not None]
+    if not compared:
+        return f"No recipe has a result to compare with {baseline} yet."
+    verdicts = [entry["verdict"] for entry in compared]
+    parts = [f"{verdicts.count(verdict)} {verdict}" for verdict in ("better", "worse", "not distinguishable")]
+    best = compared[0]
+    return (
+        f"Of {len(compared)} recipe{'s' if len(compared) > 1 else ''} compared with {baseline}: {', '.join(parts)}. "
+        f"The highest score, {best['score']:.3f}, is {best['recipe']}’s: {sentence(best, baseline)}."
+    )
+
+
+def sentence(entry: dict[str, Any], baseline: str) -> str:
+    """A verdict in words: `not distinguishable from baseline with 3 paired seeds`."""
+    link = {"better": f" than {baseline}", "worse": f" than {baseline}", "not distinguishable": f" from {baseline}"}
+    verdict = entry["verdict"]
+    return f"{verdict}{link[verdict]} {entry['basis']}" if verdict in link else f"{verdict}: {entry['basis']}"
+
+
+def _categories(configuration: Configuration, layout: Layout) -> dict[str, Any] | None:
+    """MMBench by category: mean circular accuracy over the finished seeds of each recipe."""
+    rows: list[dict[str, Any]] = []
+    names: dict[str, int] = {}
+    for recipe, definition in configuration.recipes.items():
+        results = [_read(layout.result(recipe, seed, "mmbench")) for seed in definition.seeds]
+        finished = [result for result in results if result and "by_category" in result]
+        if finished:
+            parts = [
+                result["by_category"].get("l2-category") or result["by_category"]["category"] for result in finished
+            ]
+            names |= {name: facts["questions"] for part in parts for name, facts in part.items()}
+            metrics = {
+                metric: _mean([result[metric] for result in finished])
+                for metric in ("circular_exact", "circular_infer", "vanilla")
+            }
+            by_name = {name: _mean([part[name]["circular_exact"] for part in parts]) for name in parts[0]}
+            rows.append({"recipe": recipe, "seeds": len(finished), **metrics, "categories": by_name})
+    return {"names": names, "rows": rows} if rows else None
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+# --- pool and datasets ---------------------------------------------------------------------------
+
+
+def _pool(configuration: Configuration, layout: Layout) -> dict[str, Any]:
+    files = []
+    for file in configuration.pool.files:
+        ledger = _read(layout.file_ledger(file.name))
+        if ledger is not None:
+            files.append(
+                {"name": file.name, "path": file.path, **{k: ledger[k] for k in ("lines", "rows", "quarantined")}}
+            )
+    return {"files": files, "index": _read(layout.index_card)}
+
+
+def _step(name: str, configuration: Configuration, layout: Layout) -> dict[str, Any]:
+    """A dataset's definition in words, with its ledger if it was made."""
+    node = configuration.datasets[name]
+    card = _read(layout.dataset_card(name))
+    return {
+        "name": name,
+        "from": node.from_,
+        "verb": node.verb,
+        "does": describe(node),
+        "ledger": card and card["ledger"],
+    }
+
+
+def _funnel(recipe: str, configuration: Configuration, layout: Layout, plan: Plan) -> dict[str, Any]:
+    """Every step from the pool to the recipe's training file."""
+    dataset = configuration.recipes[recipe].dataset
+    index, trainset = _read(layout.index_card), _read(layout.trainset_card(recipe))
+    steps = [_step(name, configuration, layout) for name in plan.lineage(dataset)]
+    rows = [index["rows"]] if index else []
+    rows += [step["ledger"][side] for step in steps if step["ledger"] for side in ("in", "out")]
+    last = steps[-1]["ledger"]["out"] if steps and steps[-1]["ledger"] else (index and index["rows"])
+    return {
+        "recipe": recipe,
+        "dataset": dataset,
+        "pool": index and index["rows"],
+        "steps": steps,
+        "most": max(rows, default=1) or 1,
+        "out": last,
+        "trained": trainset and trainset["rows"],
+    }
+
+
+def _graph(configuration: Configuration, layout: Layout, plan: Plan) -> Any:
+    """The datasets as a graph, those that recipes train on marked."""
+    trained: dict[str, list[str]] = {}
+    for recipe, definition in configuration.recipes.items():
+        trained.setdefault(definition.dataset, []).append(recipe)
+    order = dict.fromkeys([POOL, *(step for name in configuration.datasets for step in plan.lineage(name))])
+    nodes = []
+    for name in order:
+        card = _read(layout.dataset_card(name))
+        rows = f"{card['rows']:,} rows" if card else "not made yet"
+        node = None if name == POOL else configuration.datasets[name]
+        detail = "the raw pairs" if node is None else describe(node)
+        if name in trained:
+            detail += f"; trained by {', '.join(trained[name])}"
+        parents = () if node is None else tuple(node.parents)
+        nodes.append(charts.Node(name, rows, f"{detail}; {rows}", parents, name in trained))
+    return charts.graph("Datasets and their parents", nodes)
+
+
+# --- training ------------------------------------------------------------------------------------
+
+
+def _curves(configuration: Configuration, layout: Layout) -> Iterator[dict[str, Any]]:
+    """Loss curves of each recipe, one chart per stage; charts of a stage share their scales."""
+    lines: dict[tuple[str, str], dict[str, list[charts.Point]]] = {
+        (stage, recipe): {
+            f"seed {seed}": charts.thin(read_log(getattr(layout, stage)(recipe, seed) / "log.jsonl"))
+            for seed in definition.seeds
+        }
+        for recipe, definition in configuration.recipes.items()
+        for stage in STAGES
+    }
+    scales = {}
+    for stage in STAGES:
+        points = [point for (of, _), group in lines.items() if of == stage for log in group.values() for point in log]
+        if points:
+            steps, losses = zip(*points, strict=True)
+            scales[stage] = max(steps), (min(losses), max(losses))
+    for recipe in configuration.recipes:
+        stages = {
+            stage: charts.curves(f"Loss of {recipe} by step, {stage}", lines[stage, recipe], *scales[stage])
+            for stage in STAGES
+            if any(lines[stage, recipe].values())
+        }
+        seeds = _read(layout.seeds(recipe))
+        yield {"recipe": recipe, "stages": stages, "seeds": seeds["seeds"] if seeds else []}

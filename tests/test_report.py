@@ -1,0 +1,260 @@
+"""The page: self-contained, complete, and with the numbers of the ledgers."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from fake_results import fake_configuration, write_fake_results
+
+from bettersynth.layout import Layout
+from bettersynth.plan import Plan
+from bettersynth.publish import read_json
+from bettersynth.records import write_table
+from bettersynth.report import build_leaderboard, build_report
+from bettersynth.report.charts import Node, graph, thin, ticks
+from bettersynth.report.distributions import bin_edges
+from bettersynth.report.truth import filter_quality
+
+
+class Elements(HTMLParser):
+    """Tags with attributes, ids, link targets, and the text of the page."""
+
+    VOID = frozenset({"meta", "link", "img", "br", "wbr"})
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.open, self.text = [], [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+        if tag != "wbr":
+            self.text.append(" ")
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, f"</{tag}> closes another element"
+        self.text.append(" ")
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("style", "title"):
+            self.text.append(data)
+
+
+def _build(folder, **options):
+    configuration, layout, plan = write_fake_results(folder, **options)
+    build_leaderboard(configuration, layout)
+    path = build_report(configuration, layout, plan)
+    return configuration, layout, plan, path.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    return _build(tmp_path_factory.mktemp("report"))
+
+
+@pytest.fixture(scope="module")
+def page(built):
+    return built[3]
+
+
+@pytest.fixture(scope="module")
+def elements(page):
+    return Elements(page)
+
+
+def _words(elements):
+    return " ".join("".join(elements.text).split())
+
+
+def test_the_page_loads_nothing(page, elements):
+    for tag, attributes in elements.tags:
+        assert tag not in ("script", "iframe", "object", "embed")
+        for name in ("src", "srcset", "href", "xlink:href"):
+            assert attributes.get(name, "#").startswith(("#", "data:")), (tag, attributes)
+    assert "url(" not in page
+    assert "@import" not in page
+
+
+def test_elements_are_closed_ids_unique_and_links_lead_somewhere(elements):
+    assert elements.open == []
+    ids = [attributes["id"] for _, attributes in elements.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    targets = {attributes["href"][1:] for tag, attributes in elements.tags if tag == "a"}
+    assert targets <= set(ids)
+
+
+def test_images_have_alternatives_and_charts_titles(page, elements):
+    images = [attributes for tag, attributes in elements.tags if tag == "img"]
+    assert images
+    assert all(attributes["alt"] for attributes in images)
+    assert page.count("<svg") == page.count("<svg class=") == len(re.findall(r"<svg [^>]*><title>[^<]+</title>", page))
+
+
+def test_every_recipe_and_dataset_appears(built, elements):
+    configuration = built[0]
+    ids = {attributes.get("id") for _, attributes in elements.tags}
+    words = _words(elements)
+    for recipe in configuration.recipes:
+        assert {f"recipe-{recipe}", f"funnel-{recipe}"} <= ids
+    assert all(dataset in words for dataset in configuration.datasets)
+
+
+def test_numbers_are_those_of_the_ledgers(built, elements):
+    configuration, layout, _, _ = built
+    words = _words(elements)
+    for name in configuration.datasets:
+        card = read_json(layout.dataset_card(name))
+        for reason, count in card["ledger"]["dropped"].items():
+            assert f"{count:,} {reason}" in words
+    for file in configuration.pool.files:
+        ledger = read_json(layout.file_ledger(file.name))
+        assert ledger["lines"] == ledger["rows"] + sum(ledger["quarantined"].values())
+        assert f"{ledger['lines']:,} {ledger['rows']:,}" in words
+        for reason, count in ledger["quarantined"].items():
+            assert f"{count:,} {reason}" in words
+
+
+def test_verdicts_are_stated_plainly(elements):
+    words = _words(elements)
+    assert "Of 4 recipes compared with baseline: 1 better, 0 worse, 3 not distinguishable." in words
+    assert "not distinguishable with 2 paired seeds" in words
+    assert "every seed was stopped after the probe" in words
+    assert "not_run_yet has 0 of 6 evaluations" in words
+
+
+def test_published_figures_stand_beside_ours(elements):
+    words = _words(elements)
+    assert "◇ 2.9804" in words
+    assert "◇ 246,074" in words
+
+
+def test_the_same_files_give_the_same_bytes(built, page):
+    configuration, layout, plan, _ = built
+    assert build_report(configuration, layout, plan).read_text(encoding="utf-8") == page
+
+
+def test_text_from_the_data_cannot_become_markup(tmp_path):
+    configuration, layout, plan = write_fake_results(tmp_path, rows=60, training=False)
+    table = pa.Table.from_pylist(
+        [
+            {
+                "id": f"{number:06d}",
+                "text": "<__dj__image>\n<script>alert(1)</script> <|__dj__eoc|>",
+                "images": ["x.jpg"],
+            }
+            | {"image_root": "pool"}
+            for number in range(60)
+        ]
+    )
+    for shard in plan.shards("pool"):
+        write_table(layout.records("pool", shard), table)
+    page = build_report(configuration, layout, plan).read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert "image missing" in page
+
+
+def test_an_analysis_without_training(tmp_path):
+    *_, page = _build(tmp_path, rows=60, training=False)
+    words = _words(Elements(page))
+    assert "trains no recipe" in words
+    assert "Ledger of every dataset" in words
+    assert 'id="leaderboard"' not in page
+
+
+def test_nothing_has_run_yet(tmp_path):
+    configuration = fake_configuration(tmp_path)
+    layout = Layout(tmp_path / "results")
+    words = _words(Elements(build_report(configuration, layout, Plan(configuration)).read_text(encoding="utf-8")))
+    for text in (
+        "No leaderboard yet",
+        "No raw file has been read yet",
+        "Nothing has been scored yet",
+        "Not trained yet",
+    ):
+        assert text in words
+    assert "words_num has scored 0 of 3 shards of the pool" in words
+
+
+def test_records_need_not_be_on_this_machine(tmp_path):
+    configuration, layout, plan = write_fake_results(tmp_path, rows=60, training=False)
+    for shard in plan.shards("pool"):
+        layout.records("pool", shard).unlink()
+    page = build_report(configuration, layout, plan).read_text(encoding="utf-8")
+    assert "<h3>image_text_matching ≥ 0.6" not in page
+    assert "<h3>image_text_similarity ≥ 0.22" in page  # these are rewritten pairs, which are still there
+
+
+def test_sixty_recipes(tmp_path):
+    *_, page = _build(tmp_path, rows=60, extra_recipes=53)
+    assert page.count('id="recipe-') == 60
+    assert len(page) < 2_000_000
+
+
+def test_examples_lie_next_to_the_threshold_on_their_side(page):
+    block = page[page.index("<h3>image_text_matching ≥ 0.6") :]
+    kept, dropped = block[: block.index("<h3>", 4)].split("<h4>dropped</h4>")
+    scores = [[float(value) for value in re.findall(r'class="sub">(\S+) ·', part)] for part in (kept, dropped)]
+    assert len(scores[0]) == 3
+    assert all(value >= 0.6 for value in scores[0]) and scores[0] == sorted(scores[0])
+    assert all(value < 0.6 for value in scores[1]) and scores[1] == sorted(scores[1], reverse=True)
+
+
+def test_precision_and_recall_against_a_count_by_hand(built):
+    configuration, layout, _, _ = built
+    quality = filter_quality(configuration, layout)
+    entry = next(entry for entry in quality["filters"] if entry["dataset"] == "grounded")
+    truth = {row["id"]: row for row in pq.read_table(configuration.report.truth).to_pylist()}
+    dropped = pq.read_table(layout.dropped("grounded"))["id"].to_pylist()
+    found = sum(not truth[name]["caption_right"] for name in dropped)
+    wrong = sum(not row["caption_right"] for row in truth.values())
+    assert entry["defects"]["caption not right"]["recall"] == pytest.approx(found / wrong)
+    assert entry["defects"]["caption not right"]["precision"] == pytest.approx(found / len(dropped))
+    assert entry["dropped"] == len(dropped)
+    # Rewritten pairs do not count, so the filter over them alone is not listed.
+    assert "better" not in {entry["dataset"] for entry in quality["filters"]}
+
+
+def test_the_leaderboards_file_has_what_the_page_shows(built, elements):
+    entries = json.loads(built[1].leaderboard.read_text())["recipes"]
+    words = _words(elements)
+    for entry in entries:
+        if entry["score"] is not None:
+            assert f"{entry['score']:.3f}" in words
+
+
+def test_a_long_edge_passes_beside_the_boxes():
+    """`start` leads to `end` directly and through `middle`: three columns, two rows."""
+    chain = [Node("start", "", "", (), False), Node("middle", "", "", ("start",), False)]
+    drawn = graph("chain", [*chain, Node("end", "", "", ("middle", "start"), True)])
+    tops = [float(y) for y in re.findall(r'<rect x="[^"]*" y="([^"]*)"', drawn)]
+    assert len(tops) == 3
+    assert tops[0] == tops[2] != tops[1]
+
+
+def test_ticks_are_round_numbers_inside_the_range():
+    assert ticks(0, 1, 5) == [0, 0.2, 0.4, 0.6, 0.8, 1]
+    assert ticks(1.13, 2.9, 4) == [1.5, 2, 2.5]
+    assert ticks(3, 3) == [3]
+
+
+def test_thinning_keeps_points_on_their_line():
+    points = [(float(step), step / 7) for step in range(1, 782)]
+    thinned = thin(points)
+    assert len(thinned) == 150
+    assert all(loss == pytest.approx(step / 7) for step, loss in thinned)
+    assert thin(points[:20]) == points[:20]
+
+
+def test_whole_numbers_get_a_bin_each():
+    assert bin_edges(np.array([3.0, 5.0, 4.0])).tolist() == [2.5, 3.5, 4.5, 5.5]
+    assert len(bin_edges(np.array([0.1, 0.7]))) == 49

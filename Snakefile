@@ -47,3 +47,12 @@ include: "rules/generate.smk"
 include: "rules/train.smk"
 include: "rules/evaluate.smk"
 include: "rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        layout.report if configuration.datasets or configuration.recipes else layout.index,
+        layout.leaderboard if configuration.recipes else [],
+        exports(),
+    localrule: True

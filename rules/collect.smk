@@ -1,23 +1,10 @@
 # Targets that gather, and nothing else.
 localrules:
-    all,
     pool,
     scores,
     datasets,
     trainsets,
     exports,
-
-
-rule all:
-    default_target: True
-    input:
-        layout.report if configuration.recipes or configuration.datasets else layout.index,
-        layout.leaderboard if configuration.recipes else [],
-        [
-            layout.export(dataset, form) / "card.json"
-            for dataset, forms in configuration.exports.items()
-            for form in forms
-        ],
 
 
 rule pool:
@@ -43,11 +30,7 @@ rule trainsets:
 
 rule exports:
     input:
-        [
-            layout.export(dataset, form) / "card.json"
-            for dataset, forms in configuration.exports.items()
-            for form in forms
-        ],
+        exports(),
 
 
 for recipe_name in configuration.recipes:

@@ -69,6 +69,13 @@ def results(recipe):
     ]
 
 
+def exports():
+    """Cards of all exported datasets."""
+    return [
+        layout.export(dataset, form) / "card.json" for dataset, forms in configuration.exports.items() for form in forms
+    ]
+
+
 def benchmark_files(benchmark):
     """Question and annotation files of a benchmark."""
     section = getattr(configuration.evaluation, benchmark)

@@ -13,18 +13,8 @@ from typing import Any
 
 from bettersynth.configuration import configure
 from bettersynth.layout import Layout
+from bettersynth.operators.offline import ENVIRONMENT
 from bettersynth.plan import Plan
-
-OFFLINE = {
-    "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-    "HF_DATASETS_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "PIP_NO_INDEX": "1",
-    "UV_OFFLINE": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "RAY_USAGE_STATS_ENABLED": "0",
-}
 
 
 class Job:
@@ -35,7 +25,7 @@ class Job:
     """
 
     def __init__(self, snakemake: Any) -> None:
-        os.environ.update(OFFLINE)
+        os.environ.update(ENVIRONMENT)
         os.environ["OMP_NUM_THREADS"] = str(snakemake.threads)
         self.wildcards = snakemake.wildcards
         self.params = snakemake.params

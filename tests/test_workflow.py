@@ -1,0 +1,176 @@
+"""The whole graph for real, on a small world: what it makes, and what a change makes it do again."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from workflow import CONFIGURATION, ROOT, Run
+
+from bettersynth.miniature.render import render_world
+
+pytestmark = pytest.mark.workflow
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Run:
+    """A run of every phase, from raw pairs to the report."""
+    folder = tmp_path_factory.mktemp("finished")
+    render_world(folder / "data", records=60, second_records=12, textvqa=12, mmbench=6, instructions=48, faults=True)
+    run = Run(folder, copy.deepcopy(CONFIGURATION))
+    run.snakemake()
+    return run
+
+
+@pytest.fixture
+def run(finished, tmp_path) -> Run:
+    """The finished run, copied to another place."""
+    return finished.copy(tmp_path / "elsewhere")
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text().splitlines()
+
+
+def test_every_phase_left_its_files(finished):
+    results = finished.results
+    assert (results / "report" / "index.html").stat().st_size > 10_000
+    leaderboard = json.loads((results / "report" / "leaderboard.json").read_text())
+    assert {entry["recipe"] for entry in leaderboard["recipes"]} == {"unfiltered", "best"}
+    for seed in ("1", "2"):
+        for benchmark in ("textvqa", "mmbench"):
+            assert (results / "runs" / "best" / f"seed-{seed}" / "evaluation" / benchmark / "result.json").exists()
+    verdicts = json.loads((results / "runs" / "best" / "seeds.json").read_text())
+    assert sorted(entry["verdict"] for entry in verdicts["seeds"]) == ["go", "stopped"]
+
+
+def test_every_line_of_the_pool_is_accounted_for(finished):
+    for name in ("stage_1", "stage_2"):
+        ledger = json.loads((finished.results / "pool" / "files" / f"{name}.json").read_text())
+        raw = (finished.folder / "data" / f"mgm_pretrain_{name}.jsonl").read_bytes().splitlines()
+        quarantined = lines(finished.results / "pool" / "files" / f"{name}.quarantine.jsonl")
+        assert ledger["lines"] == len(raw) == ledger["rows"] + sum(ledger["quarantined"].values()) + ledger["blank"]
+        assert len(quarantined) == sum(ledger["quarantined"].values())
+
+
+def test_every_ledger_adds_up(finished):
+    for name in finished.configuration["datasets"]:
+        folder = finished.results / "datasets" / name
+        card = json.loads((folder / "card.json").read_text())
+        ledger = card["ledger"]
+        assert ledger["in"] + ledger["added"] == ledger["out"] + sum(ledger["dropped"].values())
+        assert pq.read_metadata(folder / "rows.parquet").num_rows == ledger["out"] == card["rows"]
+        assert pq.read_metadata(folder / "dropped.parquet").num_rows == sum(ledger["dropped"].values())
+
+
+def test_a_second_run_does_nothing_even_elsewhere(run):
+    assert "Nothing to be done" in run.announced()
+
+
+def test_touched_files_rerun_nothing(run):
+    for path in (run.folder / "data").rglob("*.jsonl"):
+        os.utime(path)
+    assert run.would_run() == {}
+
+
+def test_a_comment_in_a_script_reruns_nothing(run, tmp_path, monkeypatch):
+    checkout = tmp_path / "checkout"
+    ignored = shutil.ignore_patterns(".venv", ".git", "results", "data", "models", ".snakemake", "logs", "benchmarks")
+    shutil.copytree(ROOT, checkout, symlinks=True, ignore=ignored)
+    for script in (checkout / "scripts").glob("*.py"):
+        script.write_text(script.read_text() + "# a comment\n")
+    output = run.snakemake("--dry-run", "--snakefile", str(checkout / "Snakefile")).stdout
+    assert "Nothing to be done" in output
+
+
+def test_a_threshold_scores_nothing_and_touches_only_what_is_below(run):
+    changed = copy.deepcopy(run.configuration)
+    changed["datasets"]["better"]["filter"]["similarity"]["min"] = -0.5
+    run.configure(changed)
+    jobs = run.would_run()
+    assert jobs["dataset"] == 3, jobs  # better, spliced, best
+    assert not jobs.keys() & {"score_neural", "score_plain", "recaption", "ingest_stage_1"}
+    assert (jobs["trainset"], jobs["probe"], jobs["export"]) == (1, 2, 4)
+    assert "unfiltered" not in run.announced("recipe_unfiltered").replace("recipe_unfiltered", "")
+
+
+def test_one_changed_word_scores_one_shard(run):
+    path = run.folder / "data" / "mgm_pretrain_stage_1.jsonl"
+    first, rest = path.read_text(errors="surrogateescape").split("\n", 1)
+    record = json.loads(first)
+    record["text"] = record["text"].replace("<__dj__image>\n", "<__dj__image>\nreally ")
+    path.write_text(json.dumps(record) + "\n" + rest, errors="surrogateescape")
+    jobs = run.would_run("scores")
+    assert jobs == {"ingest_stage_1": 1, "pool_index": 1, "score_neural": 1, "score_plain": 1}
+    run.snakemake("scores")
+    assert run.would_run("scores") == {}
+    card = json.loads((run.results / "pool" / "index.json").read_text())
+    assert card["rows"] == pq.read_metadata(run.results / "pool" / "index.parquet").num_rows
+
+
+def test_another_file_scores_only_its_own_shards(run):
+    data = run.folder / "data"
+    lines_of_two = lines(data / "mgm_pretrain_stage_2.jsonl")
+    extra = [json.dumps({**json.loads(line), "id": f"7{json.loads(line)['id'][1:]}"}) for line in lines_of_two[:5]]
+    (data / "more.jsonl").write_text("\n".join([*extra, lines_of_two[0]]) + "\n")
+    changed = copy.deepcopy(run.configuration)
+    changed["pool"]["files"].append({"name": "more", "path": "data/more.jsonl"})
+    run.configure(changed)
+    jobs = run.would_run("scores")
+    assert jobs == {"ingest_more": 1, "pool_index": 1, "score_neural": 1, "score_plain": 1}
+    run.snakemake("pool")
+    card = json.loads((run.results / "pool" / "index.json").read_text())
+    assert card["duplicate_across_files"] == 1
+
+
+def test_another_operator_scores_only_itself(run):
+    changed = copy.deepcopy(run.configuration)
+    changed["operators"]["image_shape"] = {"op": "image_shape_filter"}
+    run.configure(changed)
+    assert run.would_run("scores") == {"score_plain": 4}
+
+
+def test_another_model_invalidates_its_scores(run):
+    model = run.folder / "clip"
+    shutil.copytree(ROOT / "resources" / "miniature" / "models" / "clip", model)
+    changed = copy.deepcopy(run.configuration)
+    changed["models"]["clip"]["path"] = str(model)
+    run.configure(changed)
+    assert run.would_run("scores") == {}, "the same model in another place"
+    weights = bytearray((model / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (model / "model.safetensors").write_bytes(weights)
+    assert run.would_run("scores") == {"score_neural": 4}
+
+
+def test_a_failing_job_names_record_and_log(run):
+    image = next((run.folder / "data" / "images").rglob("*.jpg"))
+    for path in (run.folder / "data" / "images").rglob("*.jpg"):
+        if path.stat().st_size > 500:
+            image = path
+            break
+    image.write_bytes(b"gone")
+    (run.results / "trainsets" / "unfiltered.json").unlink()
+    result = run.snakemake("--forcerun", "trainset", "--", "results/small/trainsets/unfiltered.json", check=False)
+    output = result.stdout + result.stderr
+    assert result.returncode != 0
+    assert image.name in output and "logs/small/trainset/unfiltered.log" in output
+
+
+def test_a_wrong_configuration_stops_before_the_graph(run):
+    changed = copy.deepcopy(run.configuration)
+    changed["datasets"]["wordy"]["filter"]["words_num"] = {"mim": 3}
+    run.configure(changed)
+    result = run.snakemake("--dry-run", check=False)
+    assert result.returncode != 0
+    assert "did you mean `min`" in result.stdout + result.stderr
+
+
+def test_the_rules_and_files_are_drawn(run):
+    assert "digraph" in run.snakemake("--rulegraph").stdout
+    assert "score_neural" in run.snakemake("--dag", "--forceall").stdout

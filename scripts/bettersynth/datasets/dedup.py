@@ -1,0 +1,123 @@
+"""Equal and near-equal captions and images. Of each group the first row stays.
+
+A near-duplicate is near to a row that stays (not merely to another near-duplicate), so nothing goes by a chain.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+from datasketch import MinHash
+
+from bettersynth.datasets.ledger import Reasons, stays
+from bettersynth.datasets.verbs import duplicates
+from bettersynth.progress import progress
+
+SHINGLE_WORDS = 3
+PERMUTATIONS = 128
+MISSED = 0.01
+HASH_BITS = 64
+
+
+def text_reasons(captions: Sequence[str], similarity: float | None) -> Reasons:
+    """Why each caption is dropped: equal to an earlier one, or nearer than `similarity` (None: only equal ones)."""
+    reasons = duplicates(captions, "duplicate text")
+    if similarity is not None:
+        kept = np.flatnonzero(stays(reasons)).tolist()
+        near = _near_texts([captions[place] for place in kept], similarity)
+        reasons[[kept[place] for place in near]] = "near-duplicate text"
+    return reasons
+
+
+def shingles(caption: str) -> frozenset[str]:
+    """The caption's runs of three words in lower case; the whole caption when it has fewer."""
+    words = caption.lower().split()
+    last = max(1, len(words) - SHINGLE_WORDS + 1)
+    return frozenset(" ".join(words[start : start + SHINGLE_WORDS]) for start in range(last))
+
+
+def jaccard(first: frozenset[str], second: frozenset[str]) -> float:
+    """Shared shingles among all shingles of both."""
+    return len(first & second) / len(first | second)
+
+
+def _near_texts(captions: list[str], similarity: float) -> list[int]:
+    """Places of captions near to an earlier one that stays: MinHash proposes, the true Jaccard similarity decides.
+
+    Of pairs just at `similarity` fewer than one in a hundred are not proposed, and ever fewer above. datasketch's own
+    MinHashLSH would need some 3 GB for the contest's pool, these buckets need 0.1 GB.
+    """
+    near: list[int] = []
+    seen: dict[int, list[int]] = defaultdict(list)
+    for place, buckets in enumerate(_shared_buckets(captions, similarity)):
+        mine = shingles(captions[place])
+        earlier = dict.fromkeys(other for bucket in buckets for other in seen[bucket])
+        if any(jaccard(mine, shingles(captions[other])) >= similarity for other in earlier):
+            near.append(place)
+        else:
+            for bucket in buckets:
+                seen[bucket].append(place)
+    return near
+
+
+def _shared_buckets(captions: list[str], similarity: float) -> Iterator[list[int]]:
+    """For each caption the numbers of its LSH buckets, those left out that hold no other caption."""
+    rows = _rows_per_band(similarity)
+    bands = PERMUTATIONS // rows
+    weights = np.random.RandomState(0).randint(1, 2**63, rows, dtype=np.uint64)
+    sets = ([shingle.encode() for shingle in sorted(shingles(caption))] for caption in captions)
+    sketches = progress(MinHash.generator(sets, num_perm=PERMUTATIONS), len(captions), "captions sketched")
+    keys = np.empty((len(captions), bands), np.uint64)
+    for place, sketch in enumerate(sketches):
+        keys[place] = sketch.hashvalues[: bands * rows].reshape(bands, rows) @ weights  # modulo 2**64
+    keys += np.arange(bands, dtype=np.uint64)
+    _, numbers, counts = np.unique(keys, return_inverse=True, return_counts=True)
+    for row in numbers.reshape(keys.shape):
+        yield row[counts[row] > 1].tolist()
+
+
+def _rows_per_band(similarity: float) -> int:
+    """Most MinHash rows in a band at which a pair of this similarity meets in some band 99 times of 100."""
+    fitting = [
+        rows for rows in range(1, PERMUTATIONS + 1) if (1 - similarity**rows) ** (PERMUTATIONS // rows) <= MISSED
+    ]
+    return max(fitting, default=1)
+
+
+def image_reasons(digests: Sequence[Sequence[str]], hashes: Sequence[Sequence[str]], distance: int | None) -> Reasons:
+    """Why each row's images are dropped: equal bytes as an earlier row's, or perceptual hashes within `distance`.
+
+    One list per row, one hexadecimal string per image. `distance` counts differing bits (None: only equal bytes).
+    """
+    reasons = duplicates([tuple(row) for row in digests], "duplicate image")
+    if distance is not None:
+        kept = np.flatnonzero(stays(reasons)).tolist()
+        near = _near_images([tuple(int(value, 16) for value in hashes[place]) for place in kept], distance)
+        reasons[[kept[place] for place in near]] = "near-duplicate image"
+    return reasons
+
+
+def _near_images(hashes: list[tuple[int, ...]], distance: int) -> list[int]:
+    """Places of rows of which every image is within `distance` of the same image of an earlier row that stays.
+
+    Two hashes that differ in at most d bits are equal in one of d + 1 bands at least; only such rows are compared.
+    """
+    edges = np.linspace(0, HASH_BITS, distance + 2).astype(int).tolist()
+    bands = [(low, (1 << (high - low)) - 1) for low, high in pairwise(edges)]
+    seen: dict[tuple[int, int, int], list[tuple[int, ...]]] = defaultdict(list)
+    near = []
+    for place, images in enumerate(progress(hashes, len(hashes), "images compared")):
+        keys = [(len(images), band, images[0] >> low & mask) for band, (low, mask) in enumerate(bands)]
+        if any(_within(images, other, distance) for key in keys for other in seen[key]):
+            near.append(place)
+        else:
+            for key in keys:
+                seen[key].append(images)
+    return near
+
+
+def _within(first: tuple[int, ...], second: tuple[int, ...], distance: int) -> bool:
+    return all((one ^ other).bit_count() <= distance for one, other in zip(first, second, strict=True))

@@ -1,0 +1,43 @@
+"""The rows of a dataset whose records a generator made (recaption, redraw, clean)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from bettersynth.datasets.ledger import Outcome, split
+from bettersynth.layout import Layout
+from bettersynth.plan import Plan
+from bettersynth.records import read_table
+from bettersynth.sources import ROWS, load_records
+
+FAILED = pa.schema([("id", pa.string()), ("source", pa.string()), ("reason", pa.string())])
+"""`sources/{source}/records/{shard}.failed.parquet`: rows that were asked for and not made, with their old source."""
+
+
+def generated(name: str, rows: pa.Table, layout: Layout, plan: Plan) -> Outcome:
+    """The parent's rows with the source `name`; those that could not be made go, with the generator's reason.
+
+    Of a `clean`, rows whose text did not change keep their source. Raises ValueError when a row was neither made nor
+    reported as failed, or both.
+    """
+    shards = plan.shards(name)
+    made = pa.concat_tables(read_table(layout.records(name, shard), ["id", "text"]) for shard in shards)
+    failed = pa.concat_tables(read_table(layout.failed(name, shard), FAILED.names) for shard in shards)
+    made_at = pc.index_in(rows["id"], value_set=made["id"])
+    failed_at = pc.index_in(rows["id"], value_set=failed["id"])
+    unclear = pc.equal(made_at.is_valid(), failed_at.is_valid())
+    if pc.any(unclear).as_py():
+        examples = ", ".join(rows["id"].filter(unclear).to_pylist()[:5])
+        raise ValueError(
+            f"the source `{name}` does not say whether it made {pc.sum(unclear).as_py()} of its rows, such as "
+            f"{examples}; its shards belong to other rows: run `snakemake --forcerun {plan.dataset(name).verb}`"
+        )
+    reasons = np.array(failed["reason"].take(failed_at).to_pylist(), dtype=object)
+    source = pa.repeat(name, rows.num_rows)
+    if plan.dataset(name).verb == "clean":
+        before = load_records(rows, layout, plan)["text"]
+        same = pc.fill_null(pc.equal(before, made["text"].take(made_at)), True)
+        source = pc.if_else(same, rows["source"], source)
+    return split(rows, reasons, result=pa.table([rows["id"], source], ROWS))

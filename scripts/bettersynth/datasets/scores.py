@@ -1,0 +1,151 @@
+"""Scores of a dataset's rows, and Data-Juicer's keep rule over them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from bettersynth.configuration.types import Threshold
+from bettersynth.datasets.ledger import Reasons, no_reasons
+from bettersynth.layout import Layout
+from bettersynth.plan import Plan
+from bettersynth.publish import read_json, sha256_file
+from bettersynth.records import read_table
+from bettersynth.sources import align
+
+
+class Values(NamedTuple):
+    """Values of n rows: row i has `flat[starts[i]:starts[i + 1]]`; `label` is `<operator>.<stat>`."""
+
+    label: str
+    flat: npt.NDArray[Any]
+    starts: npt.NDArray[np.int64]
+
+    @property
+    def counts(self) -> npt.NDArray[np.int64]:
+        """Number of values of each row."""
+        return np.diff(self.starts)
+
+    @property
+    def numeric(self) -> bool:
+        """Whether the values are numbers, not words."""
+        return self.flat.dtype != object
+
+
+def load_values(rows: pa.Table, key: str, layout: Layout, plan: Plan) -> Values:
+    """The values of `key`, an operator or `operator.stat`, for every row in order.
+
+    Raises ValueError for a missing or stale score, and for an operator with several stats when none is chosen.
+    """
+    operator, _, stat = key.partition(".")
+    table = load_scores(rows, operator, layout, plan)
+    stats = [name for name in table.column_names if name != "id"]
+    if not stat and len(stats) == 1:
+        stat = stats[0]
+    if stat not in stats:
+        choices = ", ".join(f"`{operator}.{name}`" for name in stats)
+        raise ValueError(f"`{key}` does not name one stat of the operator `{operator}`; write one of {choices}")
+    return values_of(f"{operator}.{stat}", table[stat])
+
+
+def load_scores(rows: pa.Table, operator: str, layout: Layout, plan: Plan) -> pa.Table:
+    """The scores of one operator, `id` and its stats, for every row in order; raises ValueError when stale."""
+
+    def scores_of(source: str) -> pa.Table:
+        tables = [_read_shard(source, operator, shard, layout) for shard in plan.shards(source)]
+        return pa.concat_tables(tables, promote_options="permissive")
+
+    return align(rows, scores_of, f"scores of `{operator}`")
+
+
+def _read_shard(source: str, operator: str, shard: str, layout: Layout) -> pa.Table:
+    path = layout.scores(source, operator, shard)
+    scored = read_json(layout.scores_card(source, operator, shard))["records_sha256"]
+    present = sha256_file(layout.records(source, shard))
+    if scored != present:
+        raise ValueError(
+            f"{path} was made from other records (sha256 {scored[:12]}…) than the present "
+            f"{layout.records(source, shard)} ({present[:12]}…); score it again: `snakemake --force {path}`"
+        )
+    return read_table(path)
+
+
+def values_of(label: str, column: pa.ChunkedArray | pa.Array) -> Values:
+    """Values from a column of lists, numbers or words; a null row has no value, a null in a list is not a number."""
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        counts = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+        flat = pc.list_flatten(column)
+    else:
+        counts = column.is_valid().to_numpy(zero_copy_only=False).astype(np.int64)
+        flat = column.drop_null()
+    if not pa.types.is_string(flat.type):
+        flat = pc.cast(flat, pa.float64())
+    starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+    return Values(label, flat.to_numpy(zero_copy_only=False), starts)
+
+
+def threshold_reasons(values: Values, threshold: Threshold) -> Reasons:
+    """Why each row is dropped, by Data-Juicer's rule: a closed interval, over any or all of a row's values.
+
+    A row is dropped for its first value outside. Unlike Data-Juicer, a row without any value is dropped too.
+    """
+    inside = _inside(values, threshold)
+    hits = np.diff(np.concatenate([[0], np.cumsum(inside)])[values.starts])
+    kept = (hits > 0) if threshold.any_or_all == "any" else (hits == values.counts) & (values.counts > 0)
+    reasons = no_reasons(len(kept))
+    reasons[values.counts == 0] = f"{values.label} no value"
+
+    dropped = np.flatnonzero(~kept & (values.counts > 0))
+    outside = np.flatnonzero(~inside)
+    first = outside[np.searchsorted(outside, values.starts[dropped])]
+    reasons[dropped] = _explain(values, threshold, values.flat[first])
+    return reasons
+
+
+def _inside(values: Values, threshold: Threshold) -> npt.NDArray[np.bool_]:
+    if threshold.one_of is not None:
+        if values.numeric and len(values.flat):
+            raise ValueError(f"`{values.label}` is a number: give `min` or `max` instead of `one_of`")
+        return np.isin(values.flat.astype(object), threshold.one_of)
+    if not values.numeric:
+        raise ValueError(f"`{values.label}` is a word: give `one_of` instead of `min` and `max`")
+    low = -np.inf if threshold.min is None else threshold.min
+    high = np.inf if threshold.max is None else threshold.max
+    return (values.flat >= low) & (values.flat <= high)
+
+
+def _explain(values: Values, threshold: Threshold, found: npt.NDArray[Any]) -> Reasons:
+    reasons = no_reasons(len(found))
+    if threshold.one_of is not None:
+        reasons[:] = f"{values.label} not one of {', '.join(threshold.one_of)}"
+        return reasons
+    reasons[:] = f"{values.label} not a number"
+    if threshold.min is not None:
+        reasons[found < threshold.min] = f"{values.label} below {plain(threshold.min)}"
+    if threshold.max is not None:
+        reasons[found > threshold.max] = f"{values.label} above {plain(threshold.max)}"
+    return reasons
+
+
+def plain(number: float) -> str:
+    """A number as a person writes it: `0.9984`, `10`."""
+    return np.format_float_positional(number, trim="-")
+
+
+def mean_per_row(values: Values) -> tuple[npt.NDArray[np.float64], Reasons]:
+    """The mean of each row's values, and why it has none (NaN then)."""
+    if not values.numeric:
+        raise ValueError(f"`{values.label}` is a word and cannot be ranked by")
+    row = np.repeat(np.arange(len(values.counts)), values.counts)
+    sums = np.bincount(row, weights=values.flat, minlength=len(values.counts))
+    means = np.divide(sums, values.counts, out=np.full(len(sums), np.nan), where=values.counts > 0)
+    reasons = no_reasons(len(sums))
+    reasons[np.isnan(means)] = f"{values.label} not a number"
+    reasons[values.counts == 0] = f"{values.label} no value"
+    return means, reasons

@@ -1,0 +1,76 @@
+"""Rows and the records behind them: which rows a dataset has, and the late join of text and images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from bettersynth.layout import Layout
+from bettersynth.plan import Plan
+from bettersynth.records import POOL, SCHEMA, read_table
+from bettersynth.sharding import shard_name
+
+ROWS = pa.schema([("id", pa.string()), ("source", pa.string())])
+"""A dataset: rows in order. Within one dataset an id has one source, however often it is repeated."""
+
+
+def read_rows(dataset: str, layout: Layout) -> pa.Table:
+    """The rows `(id, source)` of a dataset, or of the pool."""
+    if dataset != POOL:
+        return read_table(layout.rows(dataset), ROWS.names)
+    ids = read_table(layout.index, ["id"])["id"]
+    return pa.table([ids, pa.repeat(POOL, len(ids))], ROWS)
+
+
+def asked_rows(rows: pa.Table, shard: str, shards: int) -> pa.Table:
+    """The distinct rows that a generator's shard is asked for, in the dataset's order.
+
+    `shard` is one of `<source>-0000` … of `shards`; the hash of the id decides, as in the pool.
+    """
+    source = shard.rpartition("-")[0]
+    distinct = rows.to_pandas().drop_duplicates()
+    mine = [shard_name(source, record_id, shards) == shard for record_id in distinct["id"]]
+    return pa.Table.from_pandas(distinct[mine], ROWS, preserve_index=False).replace_schema_metadata(None)
+
+
+def load_records(rows: pa.Table, layout: Layout, plan: Plan) -> pa.Table:
+    """The records of the rows, in their order and as often: `id, source, text, images, image_root`.
+
+    Raises ValueError when a row's record is not in its source.
+    """
+
+    def records_of(source: str) -> pa.Table:
+        paths = [layout.records(source, shard) for shard in plan.shards(source)]
+        return pa.concat_tables(read_table(path, SCHEMA.names) for path in paths)
+
+    joined = align(rows, records_of, "records") if rows.num_rows else SCHEMA.empty_table()
+    return joined.add_column(1, "source", rows["source"])
+
+
+def align(rows: pa.Table, table_of: Callable[[str], pa.Table], what: str) -> pa.Table:
+    """The rows of the sources' tables that belong to `rows`, in their order and as often.
+
+    `table_of(source)` gives a table with a column `id`. Of equal ids in it the first counts: in the pool, that of the
+    file configured first, as in the index. Raises ValueError when an id is not there. There is one row at least.
+    """
+    sources = rows["source"].to_numpy()
+    parts, places = [], []
+    for source in pc.unique(rows["source"]).to_pylist():
+        place = np.flatnonzero(sources == source)
+        table = table_of(source)
+        ids = rows["id"].take(pa.array(place))
+        found = pc.index_in(ids, value_set=table["id"])
+        if found.null_count:
+            missing = ids.filter(pc.is_null(found))
+            examples = ", ".join(pc.unique(missing).to_pylist()[:5])
+            raise ValueError(
+                f"{len(missing)} rows of source `{source}` have no {what}, such as {examples}: the {what} are of other "
+                f"records than the dataset; delete those of `{source}` and run again"
+            )
+        parts.append(table.take(found))
+        places.append(place)
+    joined = pa.concat_tables(parts, promote_options="permissive")
+    return joined.take(pa.array(np.argsort(np.concatenate(places))))

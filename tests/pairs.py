@@ -1,0 +1,78 @@
+"""Small pools of real images and captions for the tests of the data plane."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from PIL import Image
+
+from bettersynth.configuration.types import Configuration
+from bettersynth.ingest import build_index, ingest_file
+from bettersynth.layout import Layout
+from bettersynth.plan import Plan
+from bettersynth.publish import sha256_file, write_json
+from bettersynth.records import POOL, read_table, text_of, write_table
+
+
+def write_image(path: Path, size: tuple[int, int] = (24, 16), colour: str = "teal", **options: Any) -> Path:
+    """A plain picture; the name's ending decides the format."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path, **options)
+    return path
+
+
+def pair(record_id: Any, caption: str = "a teal square", image: str = "images/one.png") -> dict[str, Any]:
+    """A record in Data-Juicer's form."""
+    return {"id": record_id, "text": text_of(caption), "images": [image]}
+
+
+def llava_pair(
+    record_id: str, caption: str, image: str = "images/one.png", question: str = "What is it?"
+) -> dict[str, Any]:
+    """A record in LLaVA's form."""
+    turns = [{"from": "human", "value": f"{question}\n<image>"}, {"from": "gpt", "value": caption}]
+    return {"id": record_id, "image": image, "conversations": turns}
+
+
+def write_jsonl(path: Path, records: Iterable[Any]) -> Path:
+    """JSON lines."""
+    path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
+    return path
+
+
+def configure_pairs(
+    folder: Path, files: dict[str, Sequence[Any]], *, shards: int = 3, **sections: Any
+) -> Configuration:
+    """A configuration over JSONL files of these records, written to `folder`; `pool` keys come as `pool={…}`."""
+    write_image(folder / "images" / "one.png")
+    entries = [
+        {"name": name, "path": str(write_jsonl(folder / f"{name}.jsonl", records)), "shards": shards}
+        for name, records in files.items()
+    ]
+    pool = {"files": entries, "images": str(folder)} | sections.pop("pool", {})
+    return Configuration.model_validate({"name": "pairs", "pool": pool, **sections})
+
+
+def make_pool(configuration: Configuration, folder: Path) -> tuple[Layout, Plan]:
+    """Take the raw files in."""
+    layout = Layout(folder / "results")
+    for file in configuration.pool.files:
+        ingest_file(configuration.pool, file, layout)
+    build_index(configuration.pool, layout)
+    return layout, Plan(configuration)
+
+
+def write_scores(
+    layout: Layout, plan: Plan, operator: str, values: dict[str, dict[str, Any]], source: str = POOL
+) -> None:
+    """Score shards of a source from `{id: {stat: value}}`, with the cards that a scorer writes."""
+    schema = pa.Table.from_pylist([{"id": name, **stats} for name, stats in values.items()]).schema
+    for shard in plan.shards(source):
+        path = layout.records(source, shard)
+        rows = [{"id": name, **values[name]} for name in read_table(path, ["id"])["id"].to_pylist()]
+        write_table(layout.scores(source, operator, shard), pa.Table.from_pylist(rows, schema))
+        write_json(layout.scores_card(source, operator, shard), {"records_sha256": sha256_file(path)})

@@ -1,0 +1,159 @@
+"""Images: found below their folder only, measured before they are decoded, decoded as Data-Juicer does."""
+
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from pairs import write_image
+from PIL import ExifTags, Image, ImageFile
+
+from bettersynth.configuration.types import Pool
+from bettersynth.images import ImageProblem, ImageReason, ImageRoots, check_image, open_image, resolve
+from bettersynth.layout import Layout
+
+LIMIT = 100_000_000
+
+
+def reason(function, *arguments):
+    with pytest.raises(ImageProblem) as caught:
+        function(*arguments)
+    return caught.value.reason
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        "../secret.png",
+        "images/../../secret.png",
+        "images\\..\\..\\secret.png",
+        "/etc/passwd",
+        "\\\\host\\share\\a.png",
+        "C:\\a.png",
+        "http://example.org/a.png",
+        "file:///etc/passwd",
+        "//example.org/a.png",
+        "zip://a.png::b.zip",
+        "a.png::b.zip",
+        "a\0.png",
+    ],
+)
+def test_paths_that_leave_the_folder_are_refused(tmp_path, path):
+    assert reason(resolve, tmp_path, path) == ImageReason.PATH
+
+
+def test_a_link_out_of_the_folder_is_refused_and_a_linked_folder_is_not(tmp_path):
+    write_image(tmp_path / "elsewhere" / "a.png")
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    (inside / "a.png").symlink_to(tmp_path / "elsewhere" / "a.png")
+    (inside / "folder").symlink_to(tmp_path / "elsewhere")
+    assert reason(resolve, inside, "a.png") == ImageReason.PATH
+    assert reason(resolve, inside, "folder/a.png") == ImageReason.PATH
+
+    (tmp_path / "linked").symlink_to(tmp_path / "elsewhere")
+    assert resolve(tmp_path / "linked", "a.png") == tmp_path / "elsewhere" / "a.png"
+
+
+def test_names_that_only_look_odd_are_found(tmp_path):
+    for name in ("a..b.png", "00/été 1.png", "semi;colon.png"):
+        write_image(tmp_path / name)
+        assert check_image(resolve(tmp_path, name), LIMIT) == (24, 16)
+
+
+def test_unusable_headers_have_their_own_reasons(tmp_path):
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "page.jpg").write_text("<html>404</html>")
+    (tmp_path / "short.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    write_image(tmp_path / "picture.ppm")
+    (tmp_path / "folder.jpg").mkdir()
+    expected = {
+        "absent.jpg": ImageReason.MISSING,
+        "folder.jpg": ImageReason.MISSING,
+        "empty.jpg": ImageReason.HEADER,
+        "short.png": ImageReason.HEADER,
+        "page.jpg": ImageReason.FORMAT,
+        "picture.ppm": ImageReason.FORMAT,
+    }
+    assert {name: reason(check_image, tmp_path / name, LIMIT) for name in expected} == expected
+
+
+def test_a_format_is_known_by_its_bytes_not_its_name(tmp_path):
+    write_image(tmp_path / "a.png").rename(tmp_path / "a.jpg")
+    assert open_image(tmp_path / "a.jpg", LIMIT).size == (24, 16)
+
+
+def bomb(path, width, height):
+    """A PNG of a few bytes that says it is huge."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
+    return path
+
+
+@pytest.mark.parametrize("size", [(50_000, 50_000), (10_001, 10_000)])
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_too_large_an_image_is_refused_by_its_header(tmp_path, size):
+    path = bomb(tmp_path / "bomb.png", *size)
+    assert reason(check_image, path, LIMIT) == ImageReason.TOO_LARGE
+    assert reason(open_image, path, LIMIT) == ImageReason.TOO_LARGE
+
+
+def test_the_limit_is_ours_not_pillows(tmp_path):
+    assert check_image(bomb(tmp_path / "wide.png", 20_000, 20_000), 400_000_000) == (20_000, 20_000)
+
+
+def test_an_image_cut_short_is_refused_even_after_data_juicer_allowed_it(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    path = tmp_path / "cut.jpg"
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[:-500])
+    ImageFile.LOAD_TRUNCATED_IMAGES = True  # as importing data_juicer does
+    assert check_image(path, LIMIT) == (64, 64)
+    assert reason(open_image, path, LIMIT) == ImageReason.UNREADABLE
+
+
+def odd_images(folder):
+    """Images in unusual modes, orders and orientations."""
+    colours = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
+    picture = Image.fromarray(colours)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    picture.save(folder / "turned.jpg", exif=exif)
+    picture.convert("CMYK").save(folder / "cmyk.jpg")
+    picture.convert("P").save(folder / "palette.png")
+    picture.convert("RGBA").save(folder / "alpha.png")
+    picture.convert("L").save(folder / "grey.png")
+    Image.fromarray(colours[:, :, 0].astype(np.uint16) * 200).save(folder / "deep.png")
+    picture.save(folder / "moving.gif", save_all=True, append_images=[picture.rotate(180)])
+    picture.save(folder / "picture.webp", lossless=True)
+    return sorted(folder.iterdir())
+
+
+def test_every_kind_of_image_is_decoded_as_data_juicer_decodes_it(tmp_path):
+    from data_juicer.utils.mm_utils import load_image
+
+    for path in odd_images(tmp_path):
+        ours = open_image(path, LIMIT)
+        assert ours.mode == "RGB"
+        np.testing.assert_array_equal(np.asarray(ours), np.asarray(load_image(str(path))), err_msg=path.name)
+    assert open_image(tmp_path / "turned.jpg", LIMIT).size == (20, 30)
+
+
+def test_image_roots_tell_the_pool_from_a_redrawer(tmp_path):
+    layout = Layout(tmp_path / "results" / "c")
+    pool = Pool.model_validate({"files": [{"path": "x.jsonl", "name": "x"}], "images": str(tmp_path / "data")})
+    roots = ImageRoots(pool, layout)
+    write_image(tmp_path / "data" / "a.png", colour="red")
+    write_image(layout.source_images("drawn") / "a.png", colour="blue")
+    assert roots.open("pool", "a.png").getpixel((0, 0)) == (255, 0, 0)
+    assert roots.open("drawn", "a.png").getpixel((0, 0)) == (0, 0, 255)
+    assert roots.from_pool("pool", "a.png") == "a.png"
+    from_pool = roots.from_pool("drawn", "a.png")
+    assert from_pool == "../results/c/sources/drawn/images/a.png"
+    assert (tmp_path / "data" / from_pool).samefile(layout.source_images("drawn") / "a.png")
+    assert reason(roots.path, "drawn", "../../../secret") == ImageReason.PATH

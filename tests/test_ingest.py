@@ -1,0 +1,294 @@
+"""Ingest: every line is a record or is in quarantine with its reason, and the ledger adds up."""
+
+import gzip
+import io
+import json
+
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pairs import configure_pairs, llava_pair, make_pool, pair, write_image, write_jsonl
+
+from bettersynth.configuration.types import Pool
+from bettersynth.ingest import ingest_file
+from bettersynth.layout import Layout
+from bettersynth.publish import read_json, sha256_file
+from bettersynth.raw import CONTROL_STRINGS, Reason, RecordProblem, parse_record, raw_lines
+from bettersynth.records import END_OF_CHUNK, IMAGE_TOKEN, Record, read_records, read_table, text_of
+
+
+def take_in(folder, content: bytes, name="raw.jsonl", shards=2, **pool):
+    """Take a raw file of these bytes in; returns ledger, records by id, and quarantine."""
+    write_image(folder / "images" / "one.png")
+    (folder / name).write_bytes(content)
+    entry = {"name": "raw", "path": str(folder / name), "shards": shards}
+    settings = Pool.model_validate({"files": [entry], "images": str(folder), **pool})
+    layout = Layout(folder / "results")
+    ledger = ingest_file(settings, settings.files[0], layout)
+    shards_read = [layout.records("pool", f"raw-{number:04d}") for number in range(shards)]
+    records = {record.id: record for path in shards_read for record in read_records(path)}
+    quarantine = [json.loads(line) for line in layout.quarantine("raw").read_text(encoding="utf-8").splitlines()]
+    assert ledger["lines"] == ledger["rows"] + sum(ledger["quarantined"].values())
+    assert len(records) == ledger["rows"] == read_table(layout.order("raw")).num_rows
+    assert len(quarantine) == sum(ledger["quarantined"].values())
+    return ledger, records, quarantine
+
+
+def line(**changes) -> bytes:
+    """A good record as a raw line, with keys changed; None removes a key."""
+    record = {key: value for key, value in {**pair("x"), **changes}.items() if value is not None}
+    return json.dumps(record, ensure_ascii=False).encode()
+
+
+def with_text(text) -> bytes:
+    return line(text=text)
+
+
+FAULTS = {
+    "torn": (b'{"id": "x", "text": "<__dj__im', Reason.TORN),
+    "two values": (line() + line(), Reason.TORN),
+    "not a number": (b'{"id": NaN}', Reason.TORN),
+    "latin-1": (line().replace(b"teal", b"t\xe9al"), Reason.ENCODING),
+    "lone surrogate": (line().replace(b"teal", b"\\ud800"), Reason.ENCODING),
+    "byte order mark inside": (b"\xef\xbb\xbf" + line(), Reason.ENCODING),
+    "NUL byte": (line().replace(b"teal", b"te\0al"), Reason.NUL),
+    "NUL escaped": (line().replace(b"teal", b"\\u0000"), Reason.NUL),
+    "NUL in id": (line(id="a\0"), Reason.NUL),
+    "a list": (b"[1, 2]", Reason.NOT_OBJECT),
+    "id a float": (line(id=1.5), Reason.ODD_ID),
+    "id a bool": (line(id=True), Reason.ODD_ID),
+    "id a list": (line(id=["x"]), Reason.ODD_ID),
+    "id empty": (line(id=" "), Reason.ODD_ID),
+    "no text": (line(text=None), Reason.NO_TEXT),
+    "text a list": (line(text=["a"]), Reason.NO_TEXT),
+    "images a string": (line(images="images/one.png"), Reason.NO_IMAGES),
+    "images empty": (line(images=[]), Reason.NO_IMAGES),
+    "images missing": (line(images=None), Reason.NO_IMAGES),
+    "image a number": (line(images=[1]), Reason.NO_IMAGES),
+    "image empty": (line(images=[""]), Reason.NO_IMAGES),
+    "two images, one token": (line(images=["images/one.png"] * 2), Reason.IMAGE_COUNT),
+    "two tokens, one image": (with_text(IMAGE_TOKEN + text_of("a")), Reason.IMAGE_COUNT),
+    "no token": (with_text("a teal square"), Reason.NO_IMAGE_TOKEN),
+    "LLaVA's token": (with_text("<image>\na teal square"), Reason.PLAIN_TOKEN),
+    "caption empty": (with_text(text_of("  \n ")), Reason.EMPTY_CAPTION),
+    **{
+        f"{word} in the caption": (with_text(text_of(f"a {word} b")), Reason.CONTROL_STRING) for word in CONTROL_STRINGS
+    },
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_has_its_reason(fault):
+    raw, reason = FAULTS[fault]
+    with pytest.raises(RecordProblem) as caught:
+        parse_record(raw)
+    assert caught.value.reason == reason, caught.value.detail
+
+
+def test_the_ledger_adds_up_over_every_fault_at_once(tmp_path):
+    content = b"\n".join([line(id="first"), *(raw for raw, _ in FAULTS.values()), b"", line(id="last"), b"  \r", b""])
+    ledger, records, quarantine = take_in(tmp_path, content)
+    assert set(records) == {"first", "last"}
+    assert ledger["lines"] == len(FAULTS) + 2
+    assert ledger["blank"] == 2
+    assert [(entry["line"], entry["reason"]) for entry in quarantine] == [
+        (number, str(reason)) for number, (_, reason) in enumerate(FAULTS.values(), 2)
+    ]
+    assert all(entry["file"].endswith("raw.jsonl") and entry["detail"] for entry in quarantine)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_image_faults_are_quarantined_with_their_reasons(tmp_path):
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "text.jpg").write_text("no image")
+    (tmp_path / "out.png").symlink_to("/etc/hostname")
+    write_image(tmp_path / "large.png", (101, 100))
+    paths = {
+        "images/absent.png": "image missing",
+        "empty.jpg": "image header",
+        "text.jpg": "image format",
+        "large.png": "image too large",
+        "../one.png": "image path",
+        "out.png": "image path",
+        "https://example.org/one.png": "image path",
+    }
+    content = b"\n".join(line(id=path, images=[path]) for path in ["images/one.png", *paths])
+    ledger, records, quarantine = take_in(tmp_path, content, max_pixels=10_000)
+    assert set(records) == {"images/one.png"}
+    assert {json.loads(entry["raw"])["id"]: entry["reason"] for entry in quarantine} == paths
+    assert ledger["quarantined"] == {
+        "image format": 1,
+        "image header": 1,
+        "image missing": 1,
+        "image path": 3,
+        "image too large": 1,
+    }
+
+
+def test_the_first_of_equal_ids_stays_and_numbers_are_ids_too(tmp_path):
+    content = b"\n".join([line(id=7), line(id="7", text=text_of("another")), line(id=8)])
+    _, records, quarantine = take_in(tmp_path, content)
+    assert records["7"].text == text_of("a teal square")
+    assert set(records) == {"7", "8"}
+    assert quarantine[0]["reason"] == "duplicate id"
+    assert "line 1" in quarantine[0]["detail"]
+
+
+def test_a_missing_id_comes_from_the_content_wherever_the_line_stands(tmp_path):
+    one, two = line(id=None), line(id=None, text=text_of("another"))
+    _, records, _ = take_in(tmp_path, one + b"\n" + two)
+    _, reordered, _ = take_in(tmp_path, line(id="x") + b"\n" + two + b"\n" + one)
+    assert len(records) == 2
+    assert set(records) < set(reordered)
+
+
+def test_only_a_line_feed_ends_a_line_and_windows_files_are_read(tmp_path):
+    caption = "one\u2028two\u2029three\x85four"
+    content = b"\xef\xbb\xbf" + line(id="a", text=text_of(caption)) + b"\r\n" + line(id="b") + b"\r\n"
+    _, records, quarantine = take_in(tmp_path, content)
+    assert not quarantine
+    assert records["a"].text == text_of(caption)
+
+
+def test_a_long_refused_line_is_cut_in_the_quarantine(tmp_path):
+    _, _, quarantine = take_in(tmp_path, b'{"id": "' + b"x" * 1_000_000)
+    assert len(quarantine[0]["raw"]) == 2000
+
+
+@pytest.mark.parametrize(
+    "name", ["raw.jsonl", "raw.jsonl.gz", "raw.jsonl.zst", "raw.json", "raw.json.gz", "raw.json.zst"]
+)
+def test_every_kind_of_file_gives_the_same_pool(tmp_path, name):
+    captions = {f"{number:03d}": f"caption {number} é" for number in range(300)}
+    plain = b"\n".join(line(id=key, text=text_of(value)) for key, value in captions.items())
+    entries = [llava_pair(key, value) for key, value in captions.items()]
+    content = json.dumps(entries, indent=4).encode() if ".json" in name and ".jsonl" not in name else plain
+    content = gzip.compress(content) if name.endswith("gz") else content
+    content = zstandard.compress(content) if name.endswith("zst") else content
+    ledger, records, _ = take_in(tmp_path, content, name)
+    expected, _, _ = take_in(tmp_path / "plain", plain)
+    assert ledger["shards"] == expected["shards"]
+    assert records["007"] == Record("007", text_of("caption 7 é"), ["images/one.png"])
+
+
+@pytest.mark.parametrize("name", ["raw.jsonl.gz", "raw.jsonl.zst"])
+@pytest.mark.parametrize("kept", [0.5, 0.99])
+def test_a_compressed_file_cut_short_fails_with_its_name(tmp_path, name, kept):
+    content = b"\n".join(line(id=f"{number}") for number in range(5000))
+    packed = gzip.compress(content) if name.endswith("gz") else zstandard.compress(content)
+    with pytest.raises(ValueError, match=rf"{name}: damaged compressed file"):
+        take_in(tmp_path, packed[: int(len(packed) * kept)], name)
+
+
+def test_concatenated_compressed_files_are_read_whole(tmp_path):
+    packed = zstandard.compress(line(id="a") + b"\n") + zstandard.compress(line(id="b"))
+    assert set(take_in(tmp_path, packed, "raw.jsonl.zst")[1]) == {"a", "b"}
+
+
+@pytest.mark.parametrize("cut", [1, 3, 100])
+def test_a_list_that_breaks_off_fails_with_the_entry(tmp_path, cut):
+    content = json.dumps([llava_pair("a", "one"), llava_pair("b", "two")]).encode()
+    with pytest.raises(ValueError, match=r"breaks off or is damaged at entry"):
+        take_in(tmp_path, content[:-cut], "raw.json")
+
+
+def test_llava_entries_that_are_no_caption_of_one_image_are_quarantined(tmp_path):
+    good = llava_pair("good", "  a teal square\n")
+    turns = good["conversations"]
+    entries = {
+        "good": good,
+        "text only": {key: value for key, value in good.items() if key != "image"},
+        "two rounds": {**good, "conversations": turns * 2},
+        "answer only": {**good, "conversations": turns[1:]},
+        "no token": {**good, "conversations": [{"from": "human", "value": "What?"}, turns[1]]},
+        "no words": {**good, "conversations": [turns[0], {"from": "gpt", "value": None}]},
+        "control": {**good, "conversations": [turns[0], {"from": "gpt", "value": "an <image> here"}]},
+    }
+    content = json.dumps([{**entry, "id": name} for name, entry in entries.items()]).encode()
+    _, records, quarantine = take_in(tmp_path, content, "raw.json")
+    assert records["good"].text == text_of("a teal square")
+    assert {json.loads(entry["raw"])["id"]: entry["reason"] for entry in quarantine} == {
+        "text only": "no image list",
+        "two rounds": "not one question and answer",
+        "answer only": "not one question and answer",
+        "no token": "no image token",
+        "no words": "no text",
+        "control": "control string",
+    }
+
+
+def test_both_published_forms_of_the_text_are_records():
+    spaced = f"{IMAGE_TOKEN} a teal square {END_OF_CHUNK}"  # as image_captioning_mapper writes it
+    assert parse_record(with_text(spaced)).text == spaced
+    assert parse_record(with_text(f"{IMAGE_TOKEN}\na teal square")).text == f"{IMAGE_TOKEN}\na teal square"
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.dictionaries(st.text(), st.text() | st.integers() | st.none()), max_size=8), st.integers(1, 64))
+def test_a_list_is_cut_at_its_entries_whatever_they_hold(entries, chunk):
+    import bettersynth.raw as raw
+
+    encoded = json.dumps(entries, ensure_ascii=False, indent=chunk % 3 or None).encode("utf-8", "surrogatepass")
+    try:
+        encoded.decode()
+    except UnicodeDecodeError:
+        return
+    before, raw._CHUNK = raw._CHUNK, chunk
+    try:
+        found = list(raw._list_entries(io.BytesIO(encoded[1:]), encoded[:1], "list.json"))
+    finally:
+        raw._CHUNK = before
+    assert [json.loads(entry.raw) for entry in found] == entries
+    assert [entry.number for entry in found] == list(range(1, len(entries) + 1))
+
+
+def test_lines_longer_than_a_chunk_and_a_last_line_without_end(tmp_path):
+    content = b"\n".join([b"a" * 3_000_000, b"", b"b" * 2_000_000])
+    (tmp_path / "long.jsonl").write_bytes(content)
+    assert [raw for _, raw in raw_lines(tmp_path / "long.jsonl")] == content.split(b"\n")
+
+
+def test_the_same_records_in_another_order_make_the_same_shards(tmp_path):
+    records = [pair(f"{number}", f"caption {number}") for number in range(50)]
+    for name, order in (("a", records), ("b", records[::-1])):
+        make_pool(configure_pairs(tmp_path / name, {"raw": order}), tmp_path / name)
+    ledgers = [read_json(Layout(tmp_path / name / "results").file_ledger("raw")) for name in "ab"]
+    assert ledgers[0]["shards"] == ledgers[1]["shards"]
+    orders = [read_table(Layout(tmp_path / name / "results").order("raw"))["id"].to_pylist() for name in "ab"]
+    assert orders[0] == orders[1][::-1] == [record["id"] for record in records]
+
+
+def test_the_earlier_file_wins_an_id_that_two_files_hold(tmp_path):
+    one = [pair("a"), pair("b"), pair("c", image="images/absent.png")]
+    two = [pair("d"), pair("b", "another"), pair("c")]
+    layout, _ = make_pool(configure_pairs(tmp_path, {"one": one, "two": two}), tmp_path)
+    index = read_table(layout.index).to_pylist()
+    assert [row["id"] for row in index] == ["a", "b", "d", "c"], "files as configured, lines within"
+    assert [row["shard"].split("-")[0] for row in index] == ["one", "one", "two", "two"]
+    card = read_json(layout.index_card)
+    assert card["rows_by_file"] == {"one": 2, "two": 2}
+    assert (card["duplicate_across_files"], card["duplicate_examples"]) == (1, ["b"])
+    assert card["sha256"] == sha256_file(layout.index)
+
+
+def test_adding_a_file_leaves_the_shards_of_the_others(tmp_path):
+    one = [pair(f"{number}") for number in range(20)]
+    alone, _ = make_pool(configure_pairs(tmp_path, {"one": one}), tmp_path)
+    before = read_json(alone.file_ledger("one"))["shards"]
+    both, _ = make_pool(configure_pairs(tmp_path, {"one": one, "two": [pair("x")]}), tmp_path)
+    assert read_json(both.file_ledger("one"))["shards"] == before
+
+
+def test_empty_files_and_shards_are_fine(tmp_path):
+    layout, plan = make_pool(configure_pairs(tmp_path, {"empty": [], "one": [pair("a")]}), tmp_path)
+    assert read_table(layout.index)["id"].to_pylist() == ["a"]
+    assert all(layout.records("pool", shard).exists() for shard in plan.shards("pool"))
+
+
+def test_a_missing_image_folder_is_named_and_quarantines_nothing(tmp_path):
+    path = write_jsonl(tmp_path / "raw.jsonl", [pair("a")])
+    pool = Pool.model_validate({"files": [{"name": "raw", "path": str(path)}], "images": str(tmp_path / "absent")})
+    with pytest.raises(FileNotFoundError, match=r"absent: no such folder"):
+        ingest_file(pool, pool.files[0], Layout(tmp_path / "results"))
+    assert not (tmp_path / "results").exists()

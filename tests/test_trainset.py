@@ -1,0 +1,192 @@
+"""The training file: the kit's form, the kit's cap, and no row that could not be trained on."""
+
+import json
+import random
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pairs import configure_pairs, llava_pair, make_pool, pair, write_image
+from PIL import ImageFile
+
+from bettersynth.datasets import build_dataset
+from bettersynth.datasets.generated import FAILED
+from bettersynth.images import ImageRoots
+from bettersynth.llava import kit_cap
+from bettersynth.publish import read_json, sha256_file
+from bettersynth.records import IMAGE_TOKEN, Record, read_records, text_of, write_records, write_table
+from bettersynth.sharding import shard_name
+from bettersynth.trainset import PreflightError, build_trainset
+
+DATASETS = {"all": {"from": "pool", "repeat": 1}, "twice": {"from": "all", "repeat": 2}}
+
+
+def make(folder: Path, records, **sections):
+    """A pool, its datasets built, and recipes over them."""
+    sections = {"recipes": {"whole": {"dataset": "all"}}, "datasets": DATASETS} | sections
+    configuration = configure_pairs(folder, {"one": records}, **sections)
+    layout, plan = make_pool(configuration, folder)
+    for name in configuration.datasets:
+        build_dataset(name, configuration, layout, plan)
+    return configuration, layout, plan
+
+
+def trained(world, recipe="whole"):
+    card = build_trainset(recipe, *world)
+    path = world[1].trainset(recipe)
+    assert read_json(world[1].trainset_card(recipe)) == card
+    assert card["sha256"] == sha256_file(path)
+    entries = json.loads(path.read_text(encoding="utf-8"))
+    assert card["rows"] == len(entries) == card["preflight"]["rows"]
+    return card, entries
+
+
+def test_an_entry_is_the_kits(tmp_path):
+    question = "Provide a brief description of the given image.\n<image>"
+    restore = [
+        llava_pair("b", "old"),
+        {**llava_pair("a", "old"), "conversations": [{"from": "human", "value": question}]},
+    ]
+    (tmp_path / "stage_1.json").write_text(json.dumps(restore[:1]))
+    (tmp_path / "stage_2.json").write_text(json.dumps([*restore[1:], llava_pair("b", "x", question="Ignored?")]))
+    files = [str(tmp_path / "stage_1.json"), str(tmp_path / "stage_2.json")]
+    world = make(tmp_path, [pair("a", "a café"), pair("b", "two")], pool={"restore": files})
+    card, entries = trained(world)
+    assert entries[0] == {
+        "id": "a",
+        "image": "images/one.png",
+        "conversations": [{"from": "human", "value": question}, {"from": "gpt", "value": "a café"}],
+    }
+    assert entries[1]["conversations"][0]["value"] == "What is it?\n<image>", "the file named first wins"
+    assert card["preflight"] == {"rows": 2, "images": 1, "failures": 0}
+    assert set(card["inputs"]) == {"all", *files}
+
+
+def test_the_kits_own_converter_gives_the_same_entries(tmp_path, monkeypatch):
+    from tools.fmt_conversion.multimodal.data_juicer_format_to_target_format import dj_to_llava
+
+    records = [pair(f"{n}", f"caption  {n} \\ “é”") for n in range(5)] + [
+        {"id": "s", "text": f"{IMAGE_TOKEN} spaced form <|__dj__eoc|>", "images": ["images/one.png"]}
+    ]
+    restore = tmp_path / "stage_1.json"
+    restore.write_text(json.dumps([llava_pair(record["id"], "old", question=f"{record['id']}?") for record in records]))
+    world = make(tmp_path, records, pool={"restore": [str(restore)]})
+    _, entries = trained(world)
+    theirs = tmp_path / "theirs.json"
+    dj_to_llava.main(
+        str(tmp_path / "one.jsonl"),
+        str(theirs),
+        image_special_token=IMAGE_TOKEN,
+        restore_questions=True,
+        original_llava_ds_path=str(restore),
+    )
+    assert entries == json.loads(theirs.read_text())
+
+
+def test_an_id_without_question_is_named(tmp_path):
+    (tmp_path / "stage_1.json").write_text(json.dumps([llava_pair("a", "old")]))
+    world = make(tmp_path, [pair("a"), pair("lost")], pool={"restore": [str(tmp_path / "stage_1.json")]})
+    with pytest.raises(ValueError, match=r"record `lost` has no question in .*stage_1\.json"):
+        build_trainset("whole", *world)
+    assert not world[1].trainset("whole").exists()
+
+
+@given(st.integers(0, 300), st.integers(1, 300), st.integers(0, 5000))
+def test_the_cap_is_the_kits_own_sampling(rows, cap, seed):
+    entries = [f"entry {number}" for number in range(rows)]
+    kept = kit_cap(rows, cap, seed)
+    if rows <= cap:
+        assert kept is None
+    else:
+        random.seed(seed)
+        assert [entries[place] for place in kept] == random.sample(entries, cap)
+
+
+def test_a_recipe_caps_its_own_way(tmp_path):
+    records = [pair(f"{number:02d}") for number in range(20)]
+    recipes = {
+        "whole": {"dataset": "all"},
+        "capped": {"dataset": "twice"},
+        "uncapped": {"dataset": "twice", "trainset": {"cap": None}},
+        "seeded": {"dataset": "twice", "trainset": {"cap": 7, "cap_seed": 5, "question": "Eh?"}},
+    }
+    world = make(tmp_path, records, trainset={"cap": 30}, recipes=recipes)
+    twice = [record["id"] for record in records] * 2
+
+    def ids(recipe):
+        return [entry["id"] for entry in trained(world, recipe)[1]]
+
+    assert ids("whole") == twice[:20], "not more than the cap: order untouched"
+    random.seed(1024)
+    assert ids("capped") == random.sample(twice, 30)
+    assert ids("uncapped") == twice
+    random.seed(5)
+    assert ids("seeded") == random.sample(twice, 7)
+    card, entries = trained(world, "seeded")
+    assert (card["dropped_by_cap"], card["parameters"]["cap_seed"]) == (33, 5)
+    assert entries[0]["conversations"][0]["value"] == "Eh?\n<image>"
+
+
+def test_redrawn_images_are_found_from_the_pools_folder(tmp_path):
+    datasets = {"drawn": {"from": "pool", "redraw": {"redrawer": "sd"}}}
+    configuration = configure_pairs(
+        tmp_path / "data", {"one": [pair("a")]}, datasets=datasets, recipes={"whole": {"dataset": "drawn"}}
+    )
+    layout, plan = make_pool(configuration, tmp_path)
+    write_image(layout.source_images("drawn") / "new.png", (7, 7))
+    write_records(layout.records("drawn", "drawn-0000"), [Record("a", text_of("new"), ["new.png"], "drawn")])
+    write_table(layout.failed("drawn", "drawn-0000"), FAILED.empty_table())
+    build_dataset("drawn", configuration, layout, plan)
+    _, entries = trained((configuration, layout, plan))
+    assert entries[0]["image"] == "../results/sources/drawn/images/new.png"
+    assert (tmp_path / "data" / entries[0]["image"]).is_file()
+
+
+def test_the_preflight_names_every_record_that_could_not_be_trained_on(tmp_path):
+    names = ["cut.jpg", "gone.png", "fine.png", "said.png"]
+    for name in names:
+        write_image(tmp_path / "images" / name, (64, 64))
+    world = make(tmp_path, [pair(name, image=f"images/{name}") for name in names])
+    layout = world[1]
+    cut = tmp_path / "images" / "cut.jpg"
+    cut.write_bytes(cut.read_bytes()[:-20])
+    (tmp_path / "images" / "gone.png").unlink()
+    shard = layout.records("pool", shard_name("one", "said.png", 3))
+    records = [r._replace(text=text_of("an <eos>")) if r.id == "said.png" else r for r in read_records(shard)]
+    write_records(shard, records)
+
+    ImageFile.LOAD_TRUNCATED_IMAGES = True
+    with pytest.raises(PreflightError) as caught:
+        build_trainset("whole", *world)
+    message = str(caught.value)
+    assert "recipe `whole`: 3 findings in 4 rows" in message
+    found = dict(re.findall(r"^  (\S+\.\w+): (image \w+|control string)", message, re.MULTILINE))
+    assert found == {"cut.jpg": "image unreadable", "gone.png": "image missing", "said.png": "control string"}
+    assert "`snakemake --forcerun ingest_one`" in message
+    assert not layout.trainset("whole").exists()
+
+
+def test_a_question_without_image_token_is_a_finding(tmp_path):
+    entry = {**llava_pair("a", "x"), "conversations": [{"from": "human", "value": "What is it?"}]}
+    (tmp_path / "stage_1.json").write_text(json.dumps([entry]))
+    world = make(tmp_path, [pair("a")], pool={"restore": [str(tmp_path / "stage_1.json")]})
+    with pytest.raises(PreflightError, match="a: question: not exactly one `<image>`"):
+        build_trainset("whole", *world)
+
+
+def test_training_reads_the_same_picture_that_was_scored(tmp_path):
+    world = make(tmp_path, [pair("a")])
+    configuration, layout, _ = world
+    _, entries = trained(world)
+    image = ImageRoots(configuration.pool, layout).open("pool", entries[0]["image"])
+    assert image.size == (24, 16)
+
+
+def test_a_training_file_has_the_same_bytes_every_time(tmp_path):
+    world = make(tmp_path, [pair(f"{number}") for number in range(30)], trainset={"cap": 10})
+    trained(world)
+    before = world[1].trainset("whole").read_bytes()
+    trained(world)
+    assert world[1].trainset("whole").read_bytes() == before

@@ -76,7 +76,7 @@ class Graph:
         """What decides whether a raw file is read again."""
         pool = self.configuration.pool
         entry = next(entry for entry in pool.files if entry.name == file)
-        return {"digest": self.digest(file).file, "shards": entry.shards, "max_pixels": pool.max_pixels}
+        return {"digest": self.digest(file).file, "shards": entry.shards, "max_pixels": pool.max_pixels, "decode": pool.decode}
 
     # models
     @cached_property

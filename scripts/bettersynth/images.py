@@ -68,13 +68,18 @@ def resolve(root: str | Path, relative: str) -> Path:
     return real
 
 
-def check_image(path: str | Path, max_pixels: int) -> tuple[int, int]:
-    """Width and height from the image's header; no pixel is decoded.
+def check_image(path: str | Path, max_pixels: int, *, decode: bool = False) -> tuple[int, int]:
+    """Width and height from the image's header; with `decode`, every byte is read too, at the least resolution.
 
-    Raises ImageProblem: `image missing`, `image header`, `image format` or `image too large`.
+    Raises ImageProblem: `image missing`, `image header`, `image format` or `image too large`; with `decode`, also
+    `image unreadable`.
     """
     with _open_header(path, max_pixels) as image:
-        return image.size
+        size = image.size
+        if decode:
+            image.draft("RGB", (1, 1))  # a JPEG is then decoded at an eighth of its size, in a fraction of the time
+            _load(image, path)
+        return size
 
 
 def open_image(path: str | Path, max_pixels: int) -> Image.Image:
@@ -84,10 +89,8 @@ def open_image(path: str | Path, max_pixels: int) -> Image.Image:
     cut short is refused. Raises ImageProblem: those of `check_image`, and `image unreadable`.
     """
     with _open_header(path, max_pixels) as image:
-        # Importing data_juicer switches this on, and Pillow reads it at every load.
-        ImageFile.LOAD_TRUNCATED_IMAGES = False
+        _load(image, path)
         try:
-            image.load()
             if image.getexif().get(ExifTags.Base.Orientation) is not None:
                 image = ImageOps.exif_transpose(image)
             return image.convert("RGB")
@@ -112,6 +115,15 @@ def _open_header(path: str | Path, max_pixels: int) -> Image.Image:
         image.close()
         raise ImageProblem(ImageReason.TOO_LARGE, f"{path}: {width} × {height} is more than {max_pixels} pixels")
     return image
+
+
+def _load(image: Image.Image, path: str | Path) -> None:
+    # Importing data_juicer switches this on, and Pillow reads it at every load.
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        image.load()
+    except Exception as error:  # a decoder fails in many ways on hostile bytes; all mean the same here
+        raise ImageProblem(ImageReason.UNREADABLE, f"{path}: {error}") from error
 
 
 def _unidentified(path: str | Path) -> ImageProblem:

@@ -76,7 +76,7 @@ def ingest_file(pool: Pool, file: PoolFile, layout: Layout) -> dict[str, Any]:
         blank=blank,
         rows=len(kept),
         quarantined=dict(sorted(reasons.items())),
-        parameters={"images": pool.images, "max_pixels": pool.max_pixels, "shards": file.shards},
+        parameters={"images": pool.images, "decode": pool.decode, "max_pixels": pool.max_pixels, "shards": file.shards},
         shards=shards,
     )
 
@@ -121,13 +121,13 @@ def _image_problems(candidates: list[Candidate], pool: Pool) -> Iterable[ImagePr
     def problem_of(candidate: Candidate) -> ImageProblem | None:
         try:
             for path in candidate.record.images:
-                check_image(resolve(pool.images, path), pool.max_pixels)
+                check_image(resolve(pool.images, path), pool.max_pixels, decode=pool.decode)
         except ImageProblem as problem:
             return problem
         return None
 
     found = map_threads(problem_of, candidates, min(16, 4 * (os.cpu_count() or 1)))
-    yield from progress(found, len(candidates), "image headers")
+    yield from progress(found, len(candidates), "images checked")
 
 
 def _write_shards(file: PoolFile, kept: list[Candidate], layout: Layout) -> dict[str, dict[str, Any]]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from bettersynth.configuration.types import Configuration
 from bettersynth.images import ImageRoots
-from bettersynth.raw import PLAIN_IMAGE_TOKEN, parse_json, raw_lines
+from bettersynth.raw import DERIVED_ID, PLAIN_IMAGE_TOKEN, parse_json, raw_lines
 from bettersynth.records import caption_of
 
 BATCH = 8192
@@ -29,8 +29,8 @@ class Questions:
 
     def __getitem__(self, record_id: str) -> str:
         """The human turn, image token included; raises ValueError when the restore files do not have the id."""
-        if not self._files:
-            return self._same
+        if not self._files or record_id.startswith(DERIVED_ID):
+            return self._same  # an id that the raw file did not give is in no restore file either
         question = self._restored.get(record_id)
         if question is None:
             raise ValueError(

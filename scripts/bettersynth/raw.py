@@ -37,6 +37,9 @@ CONTROL_STRINGS = (
 )
 """Strings that a tokenizer or Data-Juicer takes for a command (Gemma's special tokens, modality tokens)."""
 
+DERIVED_ID = "sha256-"
+"""How the id of a record begins that came without one."""
+
 _CONTROL = re.compile("|".join(map(re.escape, CONTROL_STRINGS)))
 _BOM = codecs.BOM_UTF8
 _CHUNK = 1 << 20
@@ -228,7 +231,7 @@ def parse_record(raw: bytes) -> Record:
 def _id_of(value: Any, text: str, images: list[str]) -> str:
     match value:
         case None:
-            return "sha256-" + hashlib.sha256(orjson.dumps([text, images])).hexdigest()[:32]
+            return DERIVED_ID + hashlib.sha256(orjson.dumps([text, images])).hexdigest()[:32]
         case bool():
             pass
         case int():

@@ -156,6 +156,8 @@ def _write_pool(
                     digest.update(chunk.images_sha256.encode())
                     counts.update(_count(chunk.truth))
                     bar.update(len(chunk.lines))
+                if name == "stage_1":
+                    restore.writelines(f",\n{original}" for original in _originals(broken, seed))
                 restore.write("]\n")
     if broken:
         _insert(out / "mgm_pretrain_stage_1.jsonl", broken, seed)
@@ -203,6 +205,12 @@ def _original(identity: str, path: str, caption: str, seed: int) -> dict[str, An
     asked = dice.choice((f"{question}\n<image>", f"<image>\n{question}"))
     turns = [{"from": "human", "value": asked}, {"from": "gpt", "value": caption}]
     return {"id": identity, "image": path, "conversations": turns}
+
+
+def _originals(faults: list[Fault], seed: int) -> list[str]:
+    """Restore records of the faults that have an id of their own: the kit's file knows every record."""
+    own = {f"{int(fault.id):09d}" for fault in faults if fault.id is not None and fault.kind != "duplicate_id"}
+    return [json.dumps(_original(identity, image_path(identity), "a red circle", seed)) for identity in sorted(own)]
 
 
 def _count(table: pa.Table) -> dict[str, int]:

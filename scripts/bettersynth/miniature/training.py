@@ -1,0 +1,606 @@
+"""How the miniature's models are trained: one short function for each, on `material`.
+
+Each function builds its model, fits it, writes its folder and returns the figures for its card. Vision towers
+also learn to name what stands in each patch, by linear heads that are thrown away; that is what makes so short
+a training enough.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import CLIPVisionModel
+from transformers.loss.loss_for_object_detection import generalized_box_iou
+from transformers.image_transforms import center_to_corners_format
+
+from bettersynth.miniature import models
+from bettersynth.miniature.material import (
+    GRID,
+    IMAGE_DEFECTS,
+    PAIR_WRITERS,
+    PATCH_LABELS,
+    Material,
+    all_phrases,
+)
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+LLAVA_PROMPTS = (
+    "Describe the image.",
+    "Describe the image in detail.",
+    "Describe the picture in detail.",
+    "What is in the photo?",
+    "Write a detailed caption for the picture.",
+    "Render a clear and concise summary of the photo.",
+    "",
+)
+STYLE_FILLERS = ("plain", "sunny", "night", "old")
+
+
+@dataclass
+class Lesson:
+    """Where and how long to train: `pace` scales steps, `batch` batches; after `seconds` learning winds down."""
+
+    material: Material
+    out: Path
+    device: str
+    seed: int
+    pace: float = 1.0
+    batch: float = 1.0
+    seconds: float = math.inf
+    words: list[str] = field(default_factory=models.language)
+
+    @cached_property
+    def texts(self) -> list[dict[str, Any]]:
+        """The texts of every scene."""
+        return list(self.material.texts())
+
+    @cached_property
+    def images(self) -> Tensor:
+        """Every picture on the device: (n, 96, 96, 3), uint8."""
+        return torch.from_numpy(self.material.images).to(self.device)
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """Every picture's patch labels on the device: (n, kinds, patches), uint8."""
+        return torch.from_numpy(self.material.labels).to(self.device)
+
+    @cached_property
+    def defects(self) -> Tensor:
+        """Every picture's defect on the device, as a number of `IMAGE_DEFECTS`: (n,)."""
+        return torch.tensor([text["defect"] for text in self.texts], device=self.device)
+
+    def where(self, *defects: str) -> Tensor:
+        """Numbers of the pictures that have one of these defects."""
+        wanted = torch.tensor([IMAGE_DEFECTS.index(defect) for defect in defects], device=self.device)
+        return torch.isin(self.defects, wanted).nonzero()[:, 0]
+
+    @cached_property
+    def safe(self) -> Tensor:
+        """Numbers of the pictures in which nothing is covered."""
+        return self.where(*(defect for defect in IMAGE_DEFECTS if defect != "unsafe"))
+
+    def pixels(self, chosen: Tensor, mean: Iterable[float] = CLIP_MEAN, std: Iterable[float] = CLIP_STD) -> Tensor:
+        """Pictures as an image processor hands them over: (b, 3, 96, 96)."""
+        pixels = self.images[chosen].permute(0, 3, 1, 2).float() / 255
+        shape = (1, 3, 1, 1)
+        return (pixels - torch.tensor(mean, device=self.device).view(shape)) / torch.tensor(
+            std, device=self.device
+        ).view(shape)
+
+    def draw(self, numbers: Tensor, count: int) -> Tensor:
+        """`count` (scaled by `batch`) random ones of `numbers`."""
+        return numbers[torch.randint(len(numbers), (self.size(count),), device=self.device)]
+
+    def size(self, count: int) -> int:
+        """`count` scaled by `batch`."""
+        return max(2, round(count * self.batch))
+
+
+def fit(
+    lesson: Lesson,
+    name: str,
+    trained: Iterable[nn.Parameter],
+    loss_of: Callable[[float], Tensor],
+    *,
+    steps: int,
+    rate: float,
+    share: float = 1.0,
+) -> dict[str, float]:
+    """Minimise `loss_of(progress)` by AdamW with warm-up and a cosine down to zero.
+
+    Progress runs from 0 to 1 over the steps, or over `share` of the lesson's seconds if those end first.
+    """
+    parameters = [parameter for parameter in trained if parameter.requires_grad]
+    steps = max(2, round(steps * lesson.pace))
+    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.01, betas=(0.9, 0.98), fused=lesson.device == "cuda")
+    started, step, progress, smooth, reported = time.monotonic(), 0, 0.0, None, 0.0
+    while progress < 1:
+        warm = min(1.0, (step + 1) / min(200, max(1, steps // 10)))
+        for group in optimizer.param_groups:
+            group["lr"] = rate * warm * (0.5 + 0.5 * math.cos(math.pi * progress))
+        with torch.autocast(lesson.device, torch.bfloat16, enabled=lesson.device == "cuda"):
+            loss = loss_of(progress)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        step += 1
+        elapsed = time.monotonic() - started
+        progress = max(step / steps, elapsed / (share * lesson.seconds))
+        if elapsed - reported > 15 or progress >= 1:
+            reported, smooth = elapsed, float(loss.detach())
+            print(f"{name}: step {step}/{steps}, {step / elapsed:.1f} steps/s, loss {smooth:.4f}", file=sys.stderr, flush=True)
+    return {"steps": step, "seconds": round(time.monotonic() - started, 1), "loss": round(smooth, 4)}
+
+
+# --- parts that several models share ---------------------------------------------------------------
+
+
+class PatchReader(nn.Module):
+    """Linear heads that name what stands in each patch: teachers of a vision tower, then thrown away."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.heads = nn.ModuleList(nn.Linear(width, len(values) + 1) for values in PATCH_LABELS.values())
+
+    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Mean loss over the kinds; features (b, patches, width), labels (b, kinds, patches)."""
+        features = self.norm(features)
+        losses = []
+        for number, head in enumerate(self.heads):
+            logits = head(features).flatten(0, 1).float()
+            weights = torch.ones(logits.shape[1], device=logits.device)
+            weights[0] = 0.1
+            losses.append(F.cross_entropy(logits, labels[:, number].flatten().long(), weights))
+        return torch.stack(losses).mean()
+
+
+@dataclass(frozen=True)
+class TokenTable:
+    """Token ids of one text per scene (n, length), and how many of them count (n,)."""
+
+    ids: Tensor
+    lengths: Tensor
+
+    def rows(self, chosen: Tensor, pad: int) -> tuple[Tensor, Tensor]:
+        """Ids, padded on the right, and attention mask of the chosen scenes, no longer than needed."""
+        lengths = self.lengths[chosen]
+        longest = int(lengths.max())
+        mask = torch.arange(longest, device=lengths.device) < lengths.unsqueeze(1)
+        return self.ids[chosen, :longest].long().masked_fill(~mask, pad), mask.long()
+
+
+def token_table(
+    lesson: Lesson, tokenizer: Any, texts: list[str], *, start: int | None = None, end: int | None = None, limit: int = 200
+) -> TokenTable:
+    """Encode a text for each scene, at most `limit` tokens of it, between the ids `start` and `end`."""
+    head, tail = ([] if token is None else [token] for token in (start, end))
+    encodings = tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+    rows = [[*head, *encoding.ids[:limit], *tail] for encoding in encodings]
+    lengths = np.array([len(row) for row in rows])
+    ids = np.zeros((len(rows), lengths.max()), np.int32)
+    ids[np.arange(lengths.max()) < lengths[:, None]] = np.concatenate(rows)
+    return TokenTable(*(torch.from_numpy(array).to(lesson.device) for array in (ids, lengths)))
+
+
+def _clip_table(lesson: Lesson, tokenizer: Any, texts: list[str]) -> TokenTable:
+    return token_table(lesson, tokenizer, texts, start=tokenizer.bos_token_id, end=tokenizer.eos_token_id, limit=75)
+
+
+def _stack_right(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], pad: int) -> tuple[Tensor, Tensor]:
+    """Two batches of ids and masks under each other."""
+    length = max(first[0].shape[1], second[0].shape[1])
+    ids = [F.pad(ids, (0, length - ids.shape[1]), value=pad) for ids, _ in (first, second)]
+    masks = [F.pad(mask, (0, length - mask.shape[1])) for _, mask in (first, second)]
+    return torch.cat(ids), torch.cat(masks)
+
+
+def _language_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Next-token loss where labels are not -100; logits (b, length, vocabulary)."""
+    return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=-100)
+
+
+def _finish(lesson: Lesson, name: str, folder: models.Folder, figures: dict[str, float]) -> dict[str, Any]:
+    """Write the model's folder; figures for its card."""
+    count = models.parameters(folder.model)
+    if isinstance(folder.model, nn.Module):
+        folder.model.eval()
+    folder.save(lesson.out / FOLDERS.get(name, name))
+    return {"parameters": count, **figures}
+
+
+# --- the models ----------------------------------------------------------------------------------
+
+
+def train_clip(lesson: Lesson) -> dict[str, Any]:
+    """Contrast each picture with 512 right captions and 512 with one attribute wrong; logit scale up to 100."""
+    folder = models.clip(lesson.words, lesson.out / "clip")
+    model, tokenizer = folder.model.to(lesson.device), folder.beside[0].tokenizer
+    end = tokenizer.eos_token_id
+    tables = [
+        [_clip_table(lesson, tokenizer, [text["pairs"][k][side] for text in lesson.texts]) for side in (0, 1)]
+        for k in range(len(PAIR_WRITERS))
+    ]
+    reader = PatchReader(128).to(lesson.device)
+    threshold = nn.Parameter(torch.tensor(0.15, device=lesson.device))
+
+    def loss_of(progress: float) -> Tensor:
+        chosen = lesson.draw(lesson.safe, 512)
+        right, wrong = (table.rows(chosen, end) for table in random.choice(tables))
+        ids, mask = _stack_right(right, wrong, end)
+        seen = model.vision_model(lesson.pixels(chosen), output_hidden_states=True)
+        image = F.normalize(model.visual_projection(seen.pooler_output).float(), dim=-1)
+        text = F.normalize(model.text_projection(model.text_model(ids, mask).pooler_output).float(), dim=-1)
+        scale = 100 ** min(1.0, 0.6 + 0.8 * progress)
+        logits = scale * image @ text.T
+        truth = torch.arange(len(chosen), device=lesson.device)
+        contrast = F.cross_entropy(logits, truth) + F.cross_entropy(logits[:, : len(chosen)].T, truth)
+        # Right and wrong apart by one threshold for all pictures: it is with one threshold that a filter works.
+        margin = scale / 4 * ((image * text[: len(chosen)]).sum(-1) - threshold)
+        wrong_margin = scale / 4 * ((image * text[len(chosen) :]).sum(-1) - threshold)
+        apart = F.softplus(-margin).mean() + F.softplus(wrong_margin).mean()
+        patches = reader(seen.hidden_states[-2][:, 1:], lesson.labels[chosen])
+        return contrast / 2 + apart + patches
+
+    trained = [*model.parameters(), *reader.parameters(), threshold]
+    figures = fit(lesson, "clip", trained, loss_of, steps=6000, rate=1e-3)
+    model.logit_scale.data.fill_(math.log(100))
+    return _finish(lesson, "clip", folder, figures)
+
+
+def train_blip_itm(lesson: Lesson) -> dict[str, Any]:
+    """Tell right captions from those of other pictures and those with one attribute wrong."""
+    folder = models.blip_itm(lesson.words, lesson.out / "blip_itm")
+    model, tokenizer = folder.model.to(lesson.device), folder.beside[0].tokenizer
+    pad, edges = tokenizer.pad_token_id, {"start": tokenizer.cls_token_id, "end": tokenizer.sep_token_id}
+    tables = [
+        [
+            token_table(lesson, tokenizer, [text["pairs"][k][side] for text in lesson.texts], **edges, limit=126)
+            for side in (0, 1)
+        ]
+        for k in range(len(PAIR_WRITERS))
+    ]
+    reader = PatchReader(128).to(lesson.device)
+    count, others = lesson.size(256), lesson.size(64)
+
+    def loss_of(progress: float) -> Tensor:
+        chosen = lesson.draw(lesson.safe, 256)
+        right, wrong = (table.rows(chosen, pad) for table in random.choice(tables))
+        ids, mask = _stack_right(right, wrong, pad)
+        ids = torch.cat([ids, ids[1 : others + 1]])
+        mask = torch.cat([mask, mask[1 : others + 1]])
+        image = model.vision_model(lesson.pixels(chosen)).last_hidden_state
+        seen = torch.cat([image, image, image[:others]])
+        read = model.text_encoder(
+            input_ids=ids,
+            attention_mask=mask,
+            encoder_hidden_states=seen,
+            encoder_attention_mask=torch.ones(seen.shape[:2], dtype=torch.long, device=lesson.device),
+        ).last_hidden_state
+        truth = (torch.arange(len(ids), device=lesson.device) < count).long()
+        match = F.cross_entropy(model.itm_head(read[:, 0]).float(), truth)
+        return match + reader(image[:, 1:], lesson.labels[chosen])
+
+    figures = fit(lesson, "blip_itm", [*model.parameters(), *reader.parameters()], loss_of, steps=10000, rate=1e-3)
+    return _finish(lesson, "blip_itm", folder, figures)
+
+
+def train_aesthetics(lesson: Lesson) -> dict[str, Any]:
+    """Give sharp, clean pictures 7 of 10, watermarked ones 6, and blurred, noisy or pale ones 3."""
+    folder = models.aesthetics(lesson.words, lesson.out / FOLDERS["aesthetics"])
+    model = folder.model.to(lesson.device)
+    fine, ugly = lesson.where("clean", "watermark", "unsafe"), lesson.where("blur", "noise", "pale")
+    target = torch.tensor([{"watermark": 6.0, "clean": 7.0, "unsafe": 7.0}.get(defect, 3.0) for defect in IMAGE_DEFECTS])
+    target = target.to(lesson.device)
+    model.layers[-1].bias.data.fill_(5.0)
+
+    def loss_of(progress: float) -> Tensor:
+        chosen = torch.cat([lesson.draw(fine, 128), lesson.draw(ugly, 128)])
+        image = model.visual_projection(model.vision_model(lesson.pixels(chosen)).pooler_output)
+        score = model.layers(F.normalize(image, dim=-1))[:, 0].float()
+        return F.mse_loss(score, target[lesson.defects[chosen]])
+
+    figures = fit(lesson, "aesthetics", model.parameters(), loss_of, steps=2500, rate=5e-4)
+    return _finish(lesson, "aesthetics", folder, figures)
+
+
+def _train_classifier(lesson: Lesson, name: str, folder: models.Folder, positive: str) -> dict[str, Any]:
+    model = folder.model.to(lesson.device)
+    yes, no = lesson.where(positive), lesson.where(*(defect for defect in IMAGE_DEFECTS if defect != positive))
+    truth = torch.arange(2 * lesson.size(128), device=lesson.device).lt(lesson.size(128)).long()
+
+    def loss_of(progress: float) -> Tensor:
+        chosen = torch.cat([lesson.draw(yes, 128), lesson.draw(no, 128)])
+        pixels = lesson.pixels(chosen, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+        return F.cross_entropy(model(pixels).logits.float(), truth)
+
+    figures = fit(lesson, name, model.parameters(), loss_of, steps=2500, rate=7e-4)
+    return _finish(lesson, name, folder, figures)
+
+
+def train_watermark(lesson: Lesson) -> dict[str, Any]:
+    """Find watermarks: a balanced classification."""
+    return _train_classifier(lesson, "watermark", models.classifier("watermark", "clean"), "watermark")
+
+
+def train_nsfw(lesson: Lesson) -> dict[str, Any]:
+    """Find the stand-in for unsafe content: a balanced classification."""
+    return _train_classifier(lesson, "nsfw", models.classifier("nsfw", "normal"), "unsafe")
+
+
+def train_owlvit(lesson: Lesson) -> dict[str, Any]:
+    """Light up, for each of twelve phrases, the one patch at the centre of what it names, and box it.
+
+    Focal loss over all patches and phrases (half of them name nothing in the picture), L1 and generalised IoU
+    on the boxes. That only one patch answers matters: Data-Juicer looks at as many boxes as there are phrases.
+    """
+    folder = models.owlvit(lesson.words, lesson.out / "owlvit")
+    model, tokenizer = folder.model.to(lesson.device), folder.beside[0].tokenizer
+    known = {phrase: number for number, phrase in enumerate(all_phrases())}
+    encoded = tokenizer(list(known), padding="max_length", max_length=16, return_tensors="pt").to(lesson.device)
+    asked = torch.tensor([[known[p[0]] for p in text["phrases"]] for text in lesson.texts], device=lesson.device)
+    cells = torch.tensor([[p[1] for p in text["phrases"]] for text in lesson.texts], device=lesson.device)
+    boxes = torch.tensor([[p[2] or [0.5] * 4 for p in text["phrases"]] for text in lesson.texts], device=lesson.device)
+    reader = PatchReader(128).to(lesson.device)
+
+    def loss_of(progress: float) -> Tensor:
+        chosen = lesson.draw(lesson.safe, 256)
+        texts = model.owlvit.text_model(**encoded).pooler_output
+        queries = model.owlvit.text_projection(texts)[asked[chosen]]
+        image, _ = model.image_embedder(lesson.pixels(chosen))
+        features = image.flatten(1, 2)
+        logits, _ = model.class_predictor(features, queries, torch.ones(queries.shape[:2], device=lesson.device))
+        there = cells[chosen] >= 0
+        picture, query = there.nonzero(as_tuple=True)
+        cell = cells[chosen][there]
+        truth = torch.zeros_like(logits)
+        truth[picture, cell, query] = 1
+        plain = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+        focal = (plain * (truth - logits.sigmoid()).abs() ** 2).sum() / there.sum()
+        predicted = model.box_predictor(features, image)[picture, cell].float()
+        wanted = boxes[chosen][there]
+        overlap = generalized_box_iou(center_to_corners_format(predicted), center_to_corners_format(wanted))
+        box = F.l1_loss(predicted, wanted) * 5 + (1 - overlap.diagonal()).mean()
+        return focal + box + 0.5 * reader(features, lesson.labels[chosen])
+
+    figures = fit(lesson, "owlvit", [*model.parameters(), *reader.parameters()], loss_of, steps=8000, rate=7e-4)
+    return _finish(lesson, "owlvit", folder, figures)
+
+
+def train_blip2(lesson: Lesson) -> dict[str, Any]:
+    """Write the short captions of the world, all parts from scratch."""
+    folder = models.blip2(lesson.words, lesson.out / "blip2")
+    model, tokenizer = folder.model.to(lesson.device), folder.beside[0].tokenizer
+    pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
+    embeddings = model.get_input_embeddings().weight
+    embeddings.data[len(tokenizer) - 1 : -1] = 0  # ids that no text has: alike at the start, they stay alike
+    tables = [
+        token_table(lesson, tokenizer, [text[kind][k] for text in lesson.texts], start=end, end=end)
+        for kind in ("short", "full")
+        for k in range(len(lesson.texts[0][kind]))
+    ]
+    reader = PatchReader(128).to(lesson.device)
+    image_ids = torch.full((lesson.size(256), models.QUERIES), model.config.image_token_index, device=lesson.device)
+
+    def loss_of(progress: float) -> Tensor:
+        chosen = lesson.draw(lesson.safe, 256)
+        texts, mask = random.choice(tables).rows(chosen, pad)
+        attended = torch.cat([torch.ones_like(image_ids), mask], 1)
+        image = model.vision_model(lesson.pixels(chosen)).last_hidden_state
+        queries = model.qformer(
+            query_embeds=model.query_tokens.expand(len(chosen), -1, -1), encoder_hidden_states=image
+        ).last_hidden_state
+        embedded = torch.cat([model.language_projection(queries), model.get_input_embeddings()(texts)], 1)
+        hidden = model.language_model.model(inputs_embeds=embedded, attention_mask=attended).last_hidden_state
+        logits = model.language_model.lm_head(hidden[:, models.QUERIES :])
+        return _language_loss(logits, texts.masked_fill(mask == 0, -100)) + 0.5 * reader(image[:, 1:], lesson.labels[chosen])
+
+    figures = fit(lesson, "blip2", [*model.parameters(), *reader.parameters()], loss_of, steps=8000, rate=1e-3)
+    return _finish(lesson, "blip2", folder, figures)
+
+
+def train_llava(lesson: Lesson) -> dict[str, Any]:
+    """Write the long captions of the world in answer to any of several prompts; the tower starts from our CLIP."""
+    folder = models.llava(lesson.words, lesson.out / "llava")
+    model, tokenizer = folder.model.to(lesson.device), folder.beside[0].tokenizer
+    tower = CLIPVisionModel.from_pretrained(lesson.out / "clip", local_files_only=True)
+    model.model.vision_tower.load_state_dict(tower.state_dict())
+    pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
+    tables = [
+        token_table(lesson, tokenizer, [text["long"][k] for text in lesson.texts], end=end) for k in range(2)
+    ]
+    prompts = [_llava_prompt(folder.beside[0], text).to(lesson.device) for text in LLAVA_PROMPTS]
+    reader = PatchReader(128).to(lesson.device)
+    count = lesson.size(192)
+
+    def loss_of(progress: float) -> Tensor:
+        chosen = lesson.draw(lesson.safe, 192)
+        prompt = random.choice(prompts).expand(count, -1)
+        answer, mask = random.choice(tables).rows(chosen, pad)
+        ids = torch.cat([prompt, answer], 1)
+        attended = torch.cat([torch.ones_like(prompt), mask], 1)
+        labels = ids.masked_fill(attended == 0, -100)
+        labels[:, : prompt.shape[1]] = -100
+        seen = model.model.vision_tower(lesson.pixels(chosen), output_hidden_states=True).hidden_states[-2][:, 1:]
+        embedded = model.get_input_embeddings()(ids)
+        places = (ids == model.config.image_token_index).unsqueeze(-1).expand_as(embedded)
+        visual = model.model.multi_modal_projector(seen)
+        embedded = embedded.masked_scatter(places, visual.to(embedded.dtype))
+        hidden = model.model.language_model(inputs_embeds=embedded, attention_mask=attended).last_hidden_state
+        loss = _language_loss(model.lm_head(hidden[:, prompt.shape[1] - 1 :]), labels[:, prompt.shape[1] - 1 :])
+        return loss + 0.3 * reader(seen, lesson.labels[chosen])
+
+    figures = fit(lesson, "llava", [*model.parameters(), *reader.parameters()], loss_of, steps=5000, rate=1e-3)
+    return _finish(lesson, "llava", folder, figures)
+
+
+def _llava_prompt(processor: Any, question: str) -> Tensor:
+    """Token ids of the chat form of a question, the image's tokens in full: (1, length)."""
+    content = [{"type": "image"}, *([{"type": "text", "text": question}] if question else [])]
+    text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    text = text.replace("<image>", "<image>" * GRID * GRID)
+    return processor.tokenizer(text, return_tensors="pt").input_ids
+
+
+def train_diffusion(lesson: Lesson) -> dict[str, Any]:
+    """First the autoencoder, then noise prediction in its latents, conditioned on captions (dropped 1 in 10)."""
+    folder = models.diffusion(lesson.words, lesson.out / "diffusion")
+    vae, unet, text = (part.to(lesson.device) for part in (folder.model.vae, folder.model.unet, folder.model.text_encoder))
+    tokenizer, scheduler = folder.model.tokenizer, folder.model.scheduler
+    clean = lesson.where("clean")
+
+    def pixels(chosen: Tensor) -> Tensor:
+        return lesson.pixels(chosen, (0.5,) * 3, (0.5,) * 3)
+
+    def autoencoder_loss(progress: float) -> Tensor:
+        wanted = pixels(lesson.draw(clean, 128))
+        latent = vae.encode(wanted).latent_dist
+        drawn = vae.decode(latent.sample()).sample
+        return F.l1_loss(drawn, wanted) + F.mse_loss(drawn, wanted) + 1e-5 * latent.kl().mean() / 100
+
+    first = fit(lesson, "diffusion/vae", vae.parameters(), autoencoder_loss, steps=4000, rate=1e-3, share=0.3)
+    vae.requires_grad_(False).eval()
+    with torch.no_grad():
+        spread = torch.cat([vae.encode(pixels(lesson.draw(clean, 128))).latent_dist.mean for _ in range(4)]).std()
+    vae.register_to_config(scaling_factor=round(1 / float(spread), 4))
+    captions = [text_of["full"][0] for text_of in lesson.texts], [text_of["short"][0] for text_of in lesson.texts]
+    tables = [_clip_table(lesson, tokenizer, texts) for texts in captions]
+    end = tokenizer.eos_token_id
+    empty = torch.tensor(tokenizer("").input_ids, device=lesson.device)
+
+    def denoising_loss(progress: float) -> Tensor:
+        chosen = lesson.draw(clean, 192)
+        with torch.no_grad():
+            latent = vae.encode(pixels(chosen)).latent_dist.sample().float() * vae.config.scaling_factor
+        ids, _ = random.choice(tables).rows(chosen, end)
+        ids = F.pad(ids, (0, 77 - ids.shape[1]), value=end)
+        unconditional = torch.rand(len(ids), device=lesson.device) < 0.1
+        ids[unconditional] = F.pad(empty, (0, 77 - len(empty)), value=end)
+        moment = torch.randint(scheduler.config.num_train_timesteps, (len(ids),), device=lesson.device)
+        noise = torch.randn_like(latent)
+        noisy = scheduler.add_noise(latent, noise, moment)
+        predicted = unet(noisy, moment, encoder_hidden_states=text(ids).last_hidden_state).sample
+        return F.mse_loss(predicted.float(), noise)
+
+    trained = [*unet.parameters(), *text.parameters()]
+    second = fit(lesson, "diffusion", trained, denoising_loss, steps=12000, rate=1e-3, share=0.7)
+    unet.eval(), text.eval()
+    return _finish(lesson, "diffusion", folder, {"vae_steps": first["steps"], "vae_loss": first["loss"], **second})
+
+
+def train_convnext(lesson: Lesson) -> dict[str, Any]:
+    """Name what stands in each patch of the enlarged picture, from every one of the four stages."""
+    folder = models.convnext()
+    model = folder.model.to(lesson.device)
+    readers = nn.ModuleList(PatchReader(width) for width in model.config.hidden_sizes).to(lesson.device)
+
+    def loss_of(progress: float) -> Tensor:
+        chosen = lesson.draw(lesson.safe, 128)
+        large = F.interpolate(lesson.pixels(chosen), size=models.AUX_SIZE, mode="bicubic", align_corners=False)
+        stages = model(large, output_hidden_states=True).hidden_states[1:]
+        losses = []
+        for reader, stage in zip(readers, stages, strict=True):
+            cells = F.adaptive_avg_pool2d(stage, GRID) if stage.shape[-1] > GRID else F.interpolate(stage, size=GRID)
+            losses.append(reader(cells.flatten(2).transpose(1, 2), lesson.labels[chosen]))
+        return torch.stack(losses).mean()
+
+    figures = fit(lesson, "convnext", [*model.parameters(), *readers.parameters()], loss_of, steps=4000, rate=1e-3)
+    return _finish(lesson, "convnext", folder, figures)
+
+
+def train_gemma(lesson: Lesson) -> dict[str, Any]:
+    """Text alone: captions, questions and answers, each behind 144 words that name what stands in each patch.
+
+    A patch is named by its thing's colour or shape in turn (now and then size or action), by the sign's word, or
+    by the style where nothing stands; a quarter of the words are replaced at random. Such a model has something
+    that visual tokens can be aligned to.
+    """
+    folder = models.gemma(lesson.words)
+    model, tokenizer = folder.model.to(lesson.device), folder.beside[0]
+    pad = tokenizer.pad_token_id
+    tables = [
+        token_table(lesson, tokenizer, [_gemma_turn(*text["turns"][k]) for text in lesson.texts])
+        for k in range(len(lesson.texts[0]["turns"]))
+    ]
+    names = [
+        torch.tensor(tokenizer.convert_tokens_to_ids([values[0], *values]), device=lesson.device)
+        for values in PATCH_LABELS.values()
+    ]
+    fillers = torch.tensor(tokenizer.convert_tokens_to_ids(list(STYLE_FILLERS)), device=lesson.device)
+    any_name = torch.cat([*(ids[1:] for ids in names), fillers])
+    styles = torch.tensor([text["style"] for text in lesson.texts], device=lesson.device)
+    before = tokenizer("<bos><start_of_turn>user\n", add_special_tokens=False, return_tensors="pt").input_ids.to(lesson.device)
+    everything = torch.arange(len(lesson.texts), device=lesson.device)
+    checker = torch.arange(GRID * GRID, device=lesson.device) + torch.arange(GRID, device=lesson.device).repeat_interleave(GRID)
+
+    def grid(chosen: Tensor) -> Tensor:
+        colour, shape, size, action, word = (ids[lesson.labels[chosen, k].long()] for k, ids in enumerate(names))
+        labels = lesson.labels[chosen]
+        words = torch.where((checker % 2 == 0).expand_as(colour), colour, shape)
+        rare = torch.rand(colour.shape, device=lesson.device)
+        words = torch.where(rare < 0.12, size, words)
+        words = torch.where((rare > 0.75) & (labels[:, 3] > 0), action, words)
+        words = torch.where(labels[:, 0] == 0, fillers[styles[chosen]].unsqueeze(1), words)
+        words = torch.where(labels[:, 4] > 0, word, words)
+        other = any_name[torch.randint(len(any_name), words.shape, device=lesson.device)]
+        return torch.where(torch.rand(words.shape, device=lesson.device) < 0.25, other, words)
+
+    def loss_of(progress: float) -> Tensor:
+        chosen = lesson.draw(everything, 192)
+        texts, mask = random.choice(tables).rows(chosen, pad)
+        ids = torch.cat([before.expand(len(chosen), -1), grid(chosen), texts], 1)
+        start = ids.shape[1] - texts.shape[1]
+        attended = torch.cat([torch.ones_like(ids[:, :start]), mask], 1)
+        labels = texts.masked_fill(mask == 0, -100)
+        hidden = model.model(input_ids=ids, attention_mask=attended).last_hidden_state[:, start:]
+        return _language_loss(model.lm_head(hidden), labels)
+
+    figures = fit(lesson, "gemma", model.parameters(), loss_of, steps=8000, rate=1e-3)
+    return _finish(lesson, "gemma", folder, figures)
+
+
+def _gemma_turn(question: str, answer: str) -> str:
+    """What follows the picture in Gemma's chat form."""
+    return f"\n{question}<end_of_turn>\n<start_of_turn>model\n{answer}<end_of_turn>\n<eos>"
+
+
+FOLDERS = {"aesthetics": "aesthetics-predictor-v2-linear"}
+"""Folders that are not named as their model: the operator reads the model's class from this one's name."""
+
+TRAINERS: dict[str, Callable[[Lesson], dict[str, Any]]] = {
+    "clip": train_clip,
+    "blip_itm": train_blip_itm,
+    "aesthetics": train_aesthetics,
+    "watermark": train_watermark,
+    "nsfw": train_nsfw,
+    "owlvit": train_owlvit,
+    "blip2": train_blip2,
+    "diffusion": train_diffusion,
+    "convnext": train_convnext,
+    "gemma": train_gemma,
+    "llava": train_llava,
+}
+NEEDS = {"llava": "clip"}
+"""Models that start from another one."""
+
+
+def train(name: str, lesson: Lesson) -> dict[str, Any]:
+    """Train one model; the same seed draws the same batches."""
+    torch.manual_seed(lesson.seed)
+    random.seed(lesson.seed)
+    torch.set_float32_matmul_precision("high")
+    return TRAINERS[name](lesson)

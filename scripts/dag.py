@@ -19,18 +19,19 @@ arguments = parser.parse_args()
 
 def snakemake(picture: str) -> str:
     """Snakemake's own drawing of the target, as DOT."""
-    command = ["snakemake", "--configfile", arguments.config, "--forceall", f"--{picture}", arguments.target]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    command = ["snakemake", "--configfile", arguments.config, "--forceall", f"--{picture}", "dot", arguments.target]
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode:
+        raise SystemExit(result.stderr)
+    return result.stdout
 
 
-configuration = load(arguments.config)
 recipe = arguments.target.removeprefix("recipe_") if arguments.target.startswith("recipe_") else None
-for name, drawing in {
-    "rules": restyled(snakemake("rulegraph")),
-    "jobs": restyled(snakemake("dag")),
-    "datasets": dataset_graph(configuration, recipe),
-}.items():
-    path = arguments.out / f"{name}.svg"
+drawings = {"rules": restyled(snakemake("rulegraph")), "datasets": dataset_graph(load(arguments.config), recipe)}
+if recipe:  # of everything, the single jobs are too many to read
+    drawings["jobs"] = restyled(snakemake("dag"))
+for name, drawing in drawings.items():
+    path = arguments.out / f"{recipe or 'all'}.{name}.svg"
     with publish(path) as temporary:
         drawing.draw(temporary, format="svg", prog="dot")
     print(f"{name}: {path}")

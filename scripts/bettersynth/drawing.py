@@ -18,7 +18,7 @@ def styled(graph: pygraphviz.AGraph) -> pygraphviz.AGraph:
     graph.graph_attr.update(rankdir="LR", bgcolor=PAPER, fontname=FONT, nodesep="0.25", ranksep="0.45", margin="0.2")
     graph.node_attr.update(shape="box", style="rounded,filled", fontname=FONT, fontsize="11", color="#9ca3af")
     graph.node_attr.update(fontcolor=INK, fillcolor=PAPER, penwidth="1", margin="0.12,0.06")
-    graph.edge_attr.update(color="#6b7280", arrowsize="0.6", fontname=FONT, fontsize="9")
+    graph.edge_attr.update(color="#6b7280", arrowsize="0.6", penwidth="1", fontname=FONT, fontsize="9")
     return graph
 
 
@@ -55,7 +55,7 @@ def dataset_graph(configuration: Configuration, recipe: str | None = None) -> py
             f"recipe {name}",
             label=f"{name}\n{seeds} seed{'s' * (seeds > 1)}",
             fillcolor=COLOURS["recipe"],
-            shape="cds",
+            color="#15803d",
         )
         graph.add_edge(chosen.dataset, f"recipe {name}")
     return graph

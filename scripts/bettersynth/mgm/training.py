@@ -1,0 +1,293 @@
+"""The training jobs of a run: probe, stage 1 (`pretrain`) and stage 2 (`finetune`), and the choice between seeds.
+
+Stage 1 trains the connector on captions, everything else frozen. The probe is stage 1's first steps, from which stage 1
+goes on. Stage 2 trains connector and language model on the fixed instruction set, starting from the original
+language model and stage 1's connector.
+
+A stage's folder remembers in `done.json` what it was made from. Asked for the same again, a stage publishes its card
+again and trains nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from bettersynth.configuration.load import recipe_training
+from bettersynth.configuration.types import Configuration, Stage
+from bettersynth.images import resolve
+from bettersynth.layout import Layout
+from bettersynth.mgm import checkpoints
+from bettersynth.mgm.data import ConversationDataset
+from bettersynth.mgm.model import MGMForConditionalGeneration
+from bettersynth.mgm.processing import Processor
+from bettersynth.mgm.trainer import train_stage
+from bettersynth.publish import (
+    Card,
+    publish,
+    publish_folder,
+    read_json,
+    sha256_file,
+    sha256_folder,
+    write_json,
+)
+
+CODE_VERSION = 1
+"""To be raised with every change of the code that changes what is trained."""
+
+CARD = "card.json"
+DONE = "done.json"
+CONNECTOR = "connector.safetensors"
+CHECKPOINT = "checkpoint"
+RESUME = "checkpoints"
+
+PARTS = ("language_model", "vision_tower", "vision_tower_aux")
+WITHOUT_EFFECT = {"device_batch", "gradient_checkpointing", "save_steps", "workers", "instructions", "images"}
+"""Keys of a stage that change how it runs, not what comes out; `instructions` count by their content."""
+
+
+def probe(recipe: str, seed: int, configuration: Configuration, layout: Layout) -> dict[str, Any]:
+    """Train the first steps of stage 1, under its full schedule; write and return the card with their `loss`."""
+    run = _Run(recipe, seed, configuration, layout)
+    folder, inputs = layout.probe(recipe, seed), run.pretrain_inputs()
+    steps = run.training.probe.steps
+    if earlier := _made_before(folder, inputs | {"probe_steps": steps}):
+        return earlier
+    card = run.card(inputs | {"probe_steps": steps})
+    card.facts |= run.train_connector("probe", folder, inputs, stop_at=steps)[1]
+    return _finish(folder, card)
+
+
+def choose_seeds(recipe: str, configuration: Configuration, layout: Layout) -> dict[str, Any]:
+    """Say of each seed whether it goes on after the probe, and why; write and return `seeds.json`."""
+    keep = recipe_training(configuration, recipe).probe.keep
+    seeds = configuration.recipes[recipe].seeds
+    losses = {seed: read_json(layout.probe(recipe, seed) / CARD)["loss"] for seed in seeds}
+    ranked = sorted(seeds, key=lambda seed: (losses[seed], seed))
+    choice = {
+        "recipe": recipe,
+        "keep": keep,
+        "seeds": [
+            {"seed": seed, "loss": losses[seed], **_verdict(ranked.index(seed) + 1, len(seeds), keep)} for seed in seeds
+        ],
+    }
+    write_json(layout.seeds(recipe), choice)
+    return choice
+
+
+def _verdict(rank: int, seeds: int, keep: int | None) -> dict[str, str]:
+    place = f"probe loss number {rank} of {seeds}, lowest first"
+    if keep is None or keep >= seeds:
+        return {"verdict": "go", "why": f"{place}; all go on"}
+    return {"verdict": "go" if rank <= keep else "stopped", "why": f"{place}; {keep} of {seeds} go on"}
+
+
+def pretrain(recipe: str, seed: int, configuration: Configuration, layout: Layout) -> dict[str, Any]:
+    """Stage 1: train the connector on the training set; write `connector.safetensors`, write and return the card.
+
+    A seed that was stopped after the probe gets a card of `status: stopped` and nothing else.
+    """
+    folder = layout.pretrain(recipe, seed)
+    if earlier := _stopped(recipe, seed, layout, folder):
+        return earlier
+    run = _Run(recipe, seed, configuration, layout)
+    inputs = run.pretrain_inputs()
+    if earlier := _made_before(folder, inputs, CONNECTOR, sha256_file):
+        return earlier
+    card = run.card(inputs)
+    model, facts = run.train_connector("pretrain", folder, inputs, resume_from=_probe_checkpoint(run, inputs))
+    if _is_main_process():
+        with publish(folder / CONNECTOR) as temporary:
+            save_file(model.connector_state(), temporary)
+        card.facts |= facts | {"sha256": sha256_file(folder / CONNECTOR)}
+    return _finish(folder, card, drop=(folder, layout.probe(recipe, seed)))
+
+
+def finetune(recipe: str, seed: int, configuration: Configuration, layout: Layout) -> dict[str, Any]:
+    """Stage 2: train connector and language model; write the folder `checkpoint`, write and return the card.
+
+    A seed that was stopped after the probe gets a card of `status: stopped` and nothing else.
+    """
+    folder = layout.finetune(recipe, seed)
+    if earlier := _stopped(recipe, seed, layout, folder):
+        return earlier
+    run = _Run(recipe, seed, configuration, layout)
+    stage, connector = run.training.finetune, layout.pretrain(recipe, seed) / CONNECTOR
+    inputs = run.inputs("finetune", stage, stage.instructions) | {"connector_sha256": sha256_file(connector)}
+    if earlier := _made_before(folder, inputs, CHECKPOINT, sha256_folder):
+        return earlier
+    card = run.card(inputs)
+    model, processor = run.assemble(stage)
+    model.load_connector(load_file(connector))
+    model.language_model.requires_grad_(True)
+    find = functools.partial(resolve, stage.images)
+    facts = run.train(model, processor, stage, stage.instructions, find, name="finetune", folder=folder, inputs=inputs)
+    if _is_main_process():
+        with publish_folder(folder / CHECKPOINT) as temporary:
+            dtype = torch.bfloat16 if stage.precision == "bf16" else torch.float32
+            model.to(dtype).save_pretrained(temporary)  # type: ignore[arg-type]
+            processor.save(temporary)
+        card.facts |= facts | {"sha256": sha256_folder(folder / CHECKPOINT)}
+    return _finish(folder, card, drop=(folder,))
+
+
+class _Run:
+    """One recipe with one seed: what its stages have in common."""
+
+    def __init__(self, recipe: str, seed: int, configuration: Configuration, layout: Layout) -> None:
+        self.recipe = recipe
+        self.seed = seed
+        self.layout = layout
+        self.training = recipe_training(configuration, recipe)
+        self._pool = configuration.pool
+        architecture = self.training.architecture
+        self._folders = {part: configuration.models[getattr(architecture, part)].path for part in PARTS}
+
+    def card(self, inputs: dict[str, Any]) -> Card:
+        """A card that says what is made from what."""
+        return Card(recipe=self.recipe, seed=self.seed, status="done", inputs=inputs)
+
+    def pretrain_inputs(self) -> dict[str, Any]:
+        """What stage 1 is made from; the probe too."""
+        return self.inputs("pretrain", self.training.pretrain, self.layout.trainset(self.recipe))
+
+    def inputs(self, name: str, stage: Stage, data: str | Path) -> dict[str, Any]:
+        """Everything that the result of a stage depends on."""
+        return {
+            "stage": name,
+            "code_version": CODE_VERSION,
+            "seed": self.seed,
+            "data_sha256": sha256_file(data),
+            "models_sha256": {part: sha256_folder(folder) for part, folder in self._folders.items()},
+            "architecture": self.training.architecture.model_dump(exclude=set(PARTS)),
+            "parameters": stage.model_dump(exclude=WITHOUT_EFFECT),
+        }
+
+    def assemble(self, stage: Stage) -> tuple[MGMForConditionalGeneration, Processor]:
+        """The model from its parts, all but the connector frozen, and its processor."""
+        architecture = self.training.architecture
+        model = MGMForConditionalGeneration.from_parts(
+            **self._folders,
+            image_size_aux=architecture.image_size_aux,
+            image_aspect=stage.image_aspect,
+            drop_path=architecture.drop_path,
+            seed=self.seed,
+        )
+        model.requires_grad_(False)
+        model.connector.requires_grad_(True)
+        processor = Processor.load(self._folders["language_model"], self._folders["vision_tower"], model.config)
+        return model, processor
+
+    def train_connector(
+        self, name: str, folder: Path, inputs: dict[str, Any], **options: Any
+    ) -> tuple[MGMForConditionalGeneration, dict[str, Any]]:
+        """Stage 1, or its beginning."""
+        stage = self.training.pretrain
+        model, processor = self.assemble(stage)
+        # Our own training file, whose preflight opened every image: a redrawn one lies outside the pool's folder.
+        find = Path(self._pool.images).joinpath
+        data = self.layout.trainset(self.recipe)
+        return model, self.train(
+            model, processor, stage, data, find, name=name, folder=folder, inputs=inputs, **options
+        )
+
+    def train(
+        self,
+        model: MGMForConditionalGeneration,
+        processor: Processor,
+        stage: Stage,
+        data: str | Path,
+        find: Callable[[str], Path],
+        *,
+        name: str,
+        folder: Path,
+        inputs: dict[str, Any],
+        **options: Any,
+    ) -> dict[str, Any]:
+        """Train what is not frozen; facts for the card."""
+        dataset = ConversationDataset(
+            data, find, processor, max_length=stage.max_length, max_pixels=self._pool.max_pixels
+        )
+        outcome = train_stage(
+            model,
+            dataset,
+            stage,
+            folder=folder,
+            inputs=inputs,
+            seed=self.seed,
+            name=f"{name} {self.recipe} seed {self.seed}",
+            pad_token_id=processor.tokenizer.pad_token_id,
+            **options,
+        )
+        return {
+            "rows": len(dataset),
+            "truncation": dataset.truncation(),
+            "parameters": stage.model_dump(),
+            "processes": int(os.environ.get("WORLD_SIZE", "1")),
+            **outcome.facts(stage.global_batch),
+        }
+
+
+def _is_main_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _probe_checkpoint(run: _Run, inputs: dict[str, Any]) -> Path | None:
+    """The state in which the probe left stage 1, if it is of the same inputs."""
+    try:
+        return checkpoints.latest_checkpoint(run.layout.probe(run.recipe, run.seed) / RESUME, inputs)
+    except checkpoints.ChangedInputsError:
+        return None
+
+
+def _stopped(recipe: str, seed: int, layout: Layout, folder: Path) -> dict[str, Any] | None:
+    """The card of a seed that does not go on after the probe, written; None for one that does."""
+    verdict = next(entry for entry in read_json(layout.seeds(recipe))["seeds"] if entry["seed"] == seed)
+    if verdict["verdict"] == "go":
+        return None
+    return Card(recipe=recipe, seed=seed, status="stopped", why=verdict["why"]).write(folder / CARD)
+
+
+def _made_before(
+    folder: Path,
+    inputs: dict[str, Any],
+    result: str | None = None,
+    digest: Callable[[Path], str] = sha256_file,
+) -> dict[str, Any] | None:
+    """The card of an earlier run from the same inputs, published again; None when the stage has to run.
+
+    A finished run from other inputs makes way, and with it the checkpoint that a probe leaves.
+    """
+    if not (folder / DONE).exists():
+        return None
+    card = read_json(folder / DONE)
+    if card["inputs"] == inputs and (result is None or _is_intact(folder / result, digest, card["sha256"])):
+        if _is_main_process():
+            write_json(folder / CARD, card)
+        return card
+    if _is_main_process():
+        (folder / DONE).unlink()
+        shutil.rmtree(folder / RESUME, ignore_errors=True)
+    return None
+
+
+def _is_intact(path: Path, digest: Callable[[Path], str], sha256: str) -> bool:
+    return path.exists() and digest(path) == sha256
+
+
+def _finish(folder: Path, card: Card, drop: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Write card and `done.json`, and remove the checkpoints in `drop`, which nothing will resume from."""
+    if not _is_main_process():
+        return card.facts
+    written = card.write(folder / CARD)
+    write_json(folder / DONE, written)
+    for place in drop:
+        shutil.rmtree(place / RESUME, ignore_errors=True)
+    return written

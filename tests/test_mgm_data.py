@@ -1,0 +1,106 @@
+"""Samples, batches, and the order of training."""
+
+import json
+from collections import Counter
+
+import pytest
+import torch
+from tiny_mgm import AUX_SIDE, SIDE, VISUAL_TOKENS, conversation, make_image, make_tokenizer, text_only
+from transformers import CLIPImageProcessor
+
+from bettersynth.mgm.data import Collator, ConversationDataset, TrainingDataError, TrainingOrder
+from bettersynth.mgm.model import IGNORE_INDEX, IMAGE_TOKEN_INDEX, MGMConfig
+from bettersynth.mgm.processing import Processor
+
+
+def open_dataset(folder, rows, max_length=64):
+    (folder / "data.json").write_text(json.dumps(rows))
+    for number in range(3):
+        make_image(number).save(folder / f"{number}.png")
+    config = MGMConfig(vision_config={"image_size": SIDE, "patch_size": 4}, image_size_aux=AUX_SIDE)
+    processor = Processor(make_tokenizer(), CLIPImageProcessor(), config)
+    return ConversationDataset(
+        folder / "data.json", folder.joinpath, processor, max_length=max_length, max_pixels=10_000
+    )
+
+
+def test_a_batch_is_padded_on_the_right_and_has_the_images_of_its_rows(tmp_path):
+    dataset = open_dataset(tmp_path, [conversation(0), text_only(1), conversation(2, "red")])
+    samples = [dataset[number] for number in range(3)]
+    batch = Collator(0, AUX_SIDE)(samples)
+    assert batch["input_ids"].shape == batch["labels"].shape == (3, len(samples[0]["input_ids"]))
+    short = len(samples[2]["input_ids"])
+    assert (batch["input_ids"][2, short:] == 0).all() and (batch["labels"][2, short:] == IGNORE_INDEX).all()
+    assert batch["pixel_values"].shape == (2, 3, AUX_SIDE, AUX_SIDE)
+    torch.testing.assert_close(batch["pixel_values"][1], samples[2]["pixels"])
+    assert [(row == IMAGE_TOKEN_INDEX).sum() for row in batch["input_ids"]] == [
+        VISUAL_TOKENS,
+        0,
+        VISUAL_TOKENS,
+    ]
+
+
+def test_a_batch_of_text_alone_has_no_images(tmp_path):
+    dataset = open_dataset(tmp_path, [text_only(1)])
+    assert Collator(0, AUX_SIDE)([dataset[0]])["pixel_values"].shape == (0, 3, AUX_SIDE, AUX_SIDE)
+
+
+def test_an_unreadable_image_is_an_error_that_names_the_record(tmp_path):
+    dataset = open_dataset(tmp_path, [conversation(0), conversation(1), conversation(2)])
+    whole = (tmp_path / "1.png").read_bytes()
+    (tmp_path / "1.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "2.png").unlink()
+    assert dataset[0]["pixels"] is not None
+    with pytest.raises(TrainingDataError, match=r"record 0001 \(number 1\): image unreadable"):
+        dataset[1]
+    with pytest.raises(TrainingDataError, match=r"record 0002 \(number 2\): image missing"):
+        dataset[2]
+
+
+def test_a_bad_conversation_is_refused_before_training_begins(tmp_path):
+    with pytest.raises(TrainingDataError, match=r"data.json: record 0007 \(number 1\): an answer is empty"):
+        open_dataset(tmp_path, [conversation(0), conversation(7, "")])
+
+
+def test_what_is_cut_is_counted(tmp_path):
+    rows = [conversation(0, "a"), conversation(1, "a red square in the picture ."), text_only(0)]
+    whole = open_dataset(tmp_path, rows)
+    assert whole.truncation() == {"cut": 0, "nothing_left": 0}
+    shortest = len(whole[0]["labels"])
+    cut = open_dataset(tmp_path, rows, max_length=shortest)
+    assert cut.truncation() == {"cut": 1, "nothing_left": 0}
+    assert len(cut[1]["labels"]) == shortest
+    assert open_dataset(tmp_path, rows, max_length=8).truncation() == {"cut": 3, "nothing_left": 3}
+
+
+def test_an_epoch_has_every_row_once_but_for_an_unfilled_step():
+    order = list(TrainingOrder(rows=22, global_batch=4, steps=10, seed=1))
+    assert len(order) == 40
+    for epoch in (order[:20], order[20:]):
+        assert max(Counter(epoch).values()) == 1
+    assert order[:20] != order[20:]
+
+
+def test_the_order_is_the_seeds_alone():
+    first, same, other = (list(TrainingOrder(50, 5, 10, seed=seed)) for seed in (7, 7, 8))
+    assert first == same != other
+    assert list(TrainingOrder(50, 5, 4, seed=7)) == first[:20]
+
+
+def test_fewer_rows_than_a_step_are_refused():
+    with pytest.raises(TrainingDataError, match="3 rows are fewer than one global batch of 4"):
+        TrainingOrder(rows=3, global_batch=4, steps=1, seed=1)
+
+
+def test_grouping_puts_one_modality_and_like_lengths_together():
+    words = torch.randint(1, 100, (203,), generator=torch.Generator().manual_seed(0)).tolist()
+    lengths = [-count if number % 3 == 0 else count for number, count in enumerate(words)]
+    order = list(TrainingOrder(203, 16, 12, seed=1, lengths=lengths, parts=4))
+    assert max(Counter(order).values()) == 1
+    steps = [order[start : start + 16] for start in range(0, len(order), 16)]
+    assert sum(len({lengths[row] > 0 for row in step}) == 1 for step in steps) == 12
+    for step in steps:
+        parts = [sum(abs(lengths[row]) for row in step[start : start + 4]) for start in range(0, 16, 4)]
+        spread = max(parts) - min(parts)
+        assert spread <= max(abs(lengths[row]) for row in step)
+    assert [lengths[step[0]] > 0 for step in steps] != sorted((lengths[step[0]] > 0 for step in steps), reverse=True)

@@ -1,0 +1,265 @@
+"""The training jobs on tiny parts: what they change, how they resume, what they refuse."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_mgm import make_run
+
+from bettersynth.layout import Layout
+from bettersynth.mgm import trainer
+from bettersynth.mgm.checkpoints import ChangedInputsError, checkpoints
+from bettersynth.mgm.data import TrainingDataError
+from bettersynth.mgm.model import MGMForConditionalGeneration
+from bettersynth.mgm.training import choose_seeds, finetune, pretrain, probe
+from bettersynth.publish import read_json, sha256_file, write_json
+
+GO = {"recipe": "tiny", "keep": None, "seeds": [{"seed": 1, "verdict": "go"}]}
+
+
+class KilledError(Exception):
+    """Stands in for the signal that ends a job."""
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Makes configuration and layout of a fresh run, its seeds chosen."""
+
+    def make(name: str = "run", **options):
+        folder = tmp_path / name
+        folder.mkdir()
+        configuration = make_run(folder, **options)
+        layout = Layout(folder / "results")
+        layout.trainset("tiny").parent.mkdir(parents=True)
+        shutil.copy(folder / "captions.json", layout.trainset("tiny"))
+        write_json(layout.seeds("tiny"), GO)
+        return configuration, layout
+
+    return make
+
+
+@pytest.fixture
+def kill(monkeypatch):
+    """Ends training right after the step of a given number."""
+
+    def at(step: int | None) -> None:
+        original = trainer._Stop.on_step_end
+
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == step:
+                raise KilledError
+            return original(self, args, state, control, **kwargs)
+
+        monkeypatch.undo()
+        if step is not None:
+            monkeypatch.setattr(trainer._Stop, "on_step_end", on_step_end)
+
+    return at
+
+
+def log_of(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def assert_same_model(first: Path, second: Path) -> None:
+    a, b = (load_file(folder / "checkpoint" / "model.safetensors") for folder in (first, second))
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_both_stages_train_what_they_should_and_nothing_else(start):
+    configuration, layout = start()
+    card = pretrain("tiny", 1, configuration, layout)
+    assert card["status"] == "done" and card["steps"] == 6 and card["rows"] == 24
+    assert card["last_loss"] < card["first_loss"]
+    folder = layout.pretrain("tiny", 1)
+    assert card["sha256"] == sha256_file(folder / "connector.safetensors")
+    assert [entry["step"] for entry in log_of(folder)] == [1, 2, 3, 4, 5, 6]
+    assert log_of(folder)[-1]["learning_rate"] < max(entry["learning_rate"] for entry in log_of(folder)) == 1e-2
+
+    finetune("tiny", 1, configuration, layout)
+    parts = {name: model.path for name, model in configuration.models.items()}
+    fresh = MGMForConditionalGeneration.from_parts(**parts, image_size_aux=32, seed=1)
+    trained = MGMForConditionalGeneration.from_pretrained(layout.finetune("tiny", 1) / "checkpoint")
+    assert trained.config.image_aspect == "pad"
+    before, after = fresh.state_dict(), trained.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    frozen = {name for name in before if name.startswith("vision_tower")}
+    # The biases of the keys move every score of a patch alike: softmax gives them no gradient but rounding.
+    assert changed >= {name for name in before.keys() - frozen if "aux_projector" not in name}
+    assert not changed & frozen
+    connector = load_file(folder / "connector.safetensors")
+    assert any(not torch.equal(connector[name], fresh.connector.state_dict()[name]) for name in connector)
+
+
+def test_stage_1_leaves_the_language_model_alone(start, monkeypatch):
+    configuration, layout = start()
+    seen = {}
+    original = MGMForConditionalGeneration.connector_state
+
+    def connector_state(model):
+        seen.update({name: value.clone() for name, value in model.state_dict().items()})
+        return original(model)
+
+    monkeypatch.setattr(MGMForConditionalGeneration, "connector_state", connector_state)
+    pretrain("tiny", 1, configuration, layout)
+    parts = {name: model.path for name, model in configuration.models.items()}
+    fresh = MGMForConditionalGeneration.from_parts(**parts, image_size_aux=32, seed=1).state_dict()
+    assert {name.split(".")[0] for name in fresh if not torch.equal(fresh[name], seen[name])} == {"connector"}
+
+
+def test_stage_1_goes_on_from_the_probe_as_if_it_had_not_stopped(start):
+    straight, straight_layout = start("straight")
+    pretrain("tiny", 1, straight, straight_layout)
+    configuration, layout = start("probed")
+    card = probe("tiny", 1, configuration, layout)
+    assert card["steps"] == 2
+    assert card["loss"] == log_of(layout.probe("tiny", 1))[-1]["loss"]
+    continued = pretrain("tiny", 1, configuration, layout)
+    assert continued["resumed_from_step"] == 2
+    folders = layout.pretrain("tiny", 1), straight_layout.pretrain("tiny", 1)
+    assert len({sha256_file(folder / "connector.safetensors") for folder in folders}) == 1
+    assert log_of(folders[0]) == log_of(folders[1])
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+def test_a_killed_stage_resumes_to_the_same_result(start, kill, stage):
+    training = {stage: {"save_steps": 2, "epochs": 2}, "architecture": {"drop_path": 0.3}}
+    runs = {}
+    for name in ("whole", "killed"):
+        configuration, layout = runs[name] = start(name, **training)
+        if stage == "finetune":
+            pretrain("tiny", 1, configuration, layout)
+        if name == "killed":
+            kill(5)
+            with pytest.raises(KilledError):
+                {"pretrain": pretrain, "finetune": finetune}[stage]("tiny", 1, configuration, layout)
+            folder = getattr(layout, stage)("tiny", 1)
+            assert [path.name for path in checkpoints(folder / "checkpoints")] == ["checkpoint-4"]
+            assert not (folder / "card.json").exists()
+            kill(None)
+        card = {"pretrain": pretrain, "finetune": finetune}[stage]("tiny", 1, configuration, layout)
+        assert card["steps"] == 12
+        assert card["resumed_from_step"] == (4 if name == "killed" else 0)
+    folders = [getattr(layout, stage)("tiny", 1) for _, layout in runs.values()]
+    assert log_of(folders[0]) == log_of(folders[1])
+    assert not any((folder / "checkpoints").exists() for folder in folders)
+    if stage == "pretrain":
+        assert len({sha256_file(folder / "connector.safetensors") for folder in folders}) == 1
+    else:
+        assert_same_model(*folders)
+
+
+def test_a_checkpoint_cut_short_is_passed_over(start, kill):
+    configuration, layout = start(pretrain={"save_steps": 1})
+    kill(4)
+    with pytest.raises(KilledError):
+        pretrain("tiny", 1, configuration, layout)
+    kill(None)
+    place = layout.pretrain("tiny", 1) / "checkpoints"
+    broken = place / "checkpoint-5"
+    shutil.copytree(place / "checkpoint-3", broken)
+    (broken / "inputs.json").unlink()
+    (broken / "weights.safetensors").write_bytes(b"cut")
+    assert pretrain("tiny", 1, configuration, layout)["resumed_from_step"] == 3
+
+
+def test_changed_data_are_not_resumed_into(start, kill):
+    configuration, layout = start(pretrain={"save_steps": 1})
+    kill(3)
+    with pytest.raises(KilledError):
+        pretrain("tiny", 1, configuration, layout)
+    kill(None)
+    rows = read_json(layout.trainset("tiny"))
+    write_json(layout.trainset("tiny"), rows[::-1])
+    with pytest.raises(ChangedInputsError, match=r"data_sha256 changed .* start anew: rm -r .*pretrain/checkpoints"):
+        pretrain("tiny", 1, configuration, layout)
+
+
+def test_the_same_is_not_trained_twice(start, monkeypatch):
+    configuration, layout = start()
+    for stage, folder in ((pretrain, layout.pretrain("tiny", 1)), (finetune, layout.finetune("tiny", 1))):
+        card = stage("tiny", 1, configuration, layout)
+        (folder / "card.json").unlink()
+        with monkeypatch.context() as patch:
+            patch.setattr(trainer.Trainer, "train", lambda *_, **__: pytest.fail("trained again"))
+            assert stage("tiny", 1, configuration, layout) == card
+        assert read_json(folder / "card.json") == card
+
+
+def test_other_data_or_a_damaged_result_are_trained_again(start):
+    configuration, layout = start()
+    first = pretrain("tiny", 1, configuration, layout)
+    connector = layout.pretrain("tiny", 1) / "connector.safetensors"
+    connector.write_bytes(connector.read_bytes()[:-1])
+    assert pretrain("tiny", 1, configuration, layout)["sha256"] == first["sha256"] == sha256_file(connector)
+    write_json(layout.trainset("tiny"), read_json(layout.trainset("tiny"))[::-1])
+    assert pretrain("tiny", 1, configuration, layout)["sha256"] != first["sha256"]
+
+
+def test_seeds_are_chosen_by_probe_loss_and_the_others_stopped_on_the_record(start):
+    configuration, layout = start(seeds=(1, 2, 3), keep=2)
+    losses = {seed: probe("tiny", seed, configuration, layout)["loss"] for seed in (1, 2, 3)}
+    assert len(set(losses.values())) == 3
+    choice = choose_seeds("tiny", configuration, layout)
+    assert choice == read_json(layout.seeds("tiny"))
+    assert [entry["seed"] for entry in choice["seeds"]] == [1, 2, 3]
+    worst = max(losses, key=losses.get)
+    assert [entry["seed"] for entry in choice["seeds"] if entry["verdict"] == "stopped"] == [worst]
+    for stage, folder in ((pretrain, layout.pretrain), (finetune, layout.finetune)):
+        card = stage("tiny", worst, configuration, layout)
+        assert card["status"] == "stopped" and "number 3 of 3" in card["why"]
+        assert [path.name for path in folder("tiny", worst).iterdir()] == ["card.json"]
+
+
+def test_without_keep_every_seed_goes_on(start):
+    configuration, layout = start(seeds=(1, 2))
+    for seed in (1, 2):
+        write_json(layout.probe("tiny", seed) / "card.json", {"loss": float(seed)})
+    assert {entry["verdict"] for entry in choose_seeds("tiny", configuration, layout)["seeds"]} == {"go"}
+
+
+def test_the_cut_into_forward_passes_does_not_matter(start):
+    results = []
+    for batch in (1, 4):
+        configuration, layout = start(f"batch-{batch}", pretrain={"device_batch": batch})
+        pretrain("tiny", 1, configuration, layout)
+        results.append(load_file(layout.pretrain("tiny", 1) / "connector.safetensors"))
+    for name in results[0].keys() - {"aux_projector.0.bias", "aux_projector.1.bias"}:
+        torch.testing.assert_close(results[0][name], results[1][name], rtol=1e-2, atol=2e-4)
+
+
+def test_half_precision_and_gradient_checkpointing_train_nearly_the_same(start):
+    losses = []
+    for name, stage in (("fp32", {}), ("bf16", {"precision": "bf16", "gradient_checkpointing": True})):
+        configuration, layout = start(name, finetune=stage)
+        pretrain("tiny", 1, configuration, layout)
+        losses.append(
+            [
+                entry["loss"]
+                for entry in (finetune("tiny", 1, configuration, layout), log_of(layout.finetune("tiny", 1)))[1]
+            ]
+        )
+    torch.testing.assert_close(torch.tensor(losses[0]), torch.tensor(losses[1]), rtol=0.05, atol=0.05)
+
+
+def test_a_batch_that_does_not_divide_is_refused(start):
+    configuration, layout = start(pretrain={"device_batch": 3})
+    with pytest.raises(ValueError, match="global_batch 4 is no multiple of device_batch 3 × 1"):
+        pretrain("tiny", 1, configuration, layout)
+
+
+def test_too_few_rows_are_refused(start):
+    configuration, layout = start(pretrain={"global_batch": 32})
+    with pytest.raises(TrainingDataError, match="24 rows are fewer than one global batch of 32"):
+        pretrain("tiny", 1, configuration, layout)
+
+
+def test_a_loss_that_is_no_number_ends_the_run(start):
+    configuration, layout = start(finetune={"learning_rate": 1e30, "epochs": 2})
+    pretrain("tiny", 1, configuration, layout)
+    with pytest.raises(FloatingPointError, match="lower `learning_rate`"):
+        finetune("tiny", 1, configuration, layout)

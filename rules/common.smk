@@ -2,9 +2,13 @@
 
 
 def score_input(wildcards):
-    """Records that a score shard is about. The pool's are `ancient`: their digest is a parameter of the rule."""
+    """Records that a score shard is about.
+
+    When a raw file changes, ingest writes all its shards anew. Those whose contents stay are `ancient` then, so that
+    only the others are scored again.
+    """
     records = layout.records(wildcards.source, wildcards.shard)
-    return ancient(records) if wildcards.source == POOL else records
+    return ancient(records) if wildcards.source == POOL and graph.is_ingested(wildcards.shard) else records
 
 
 def dataset_input(wildcards):

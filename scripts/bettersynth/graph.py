@@ -78,6 +78,17 @@ class Graph:
         entry = next(entry for entry in pool.files if entry.name == file)
         return {"digest": self.digest(file).file, "shards": entry.shards, "max_pixels": pool.max_pixels, "decode": pool.decode}
 
+    def is_ingested(self, shard: str) -> bool:
+        """Whether the pool's shard on disk was made from what the raw file says now."""
+        return self._ingested.get(shard) == self.digest(shard.rpartition("-")[0]).shards[shard]
+
+    @cached_property
+    def _ingested(self) -> dict[str, str]:
+        """Digest of every shard of the pool when it was last written."""
+        ledgers = [self.layout.file_ledger(file.name) for file in self.configuration.pool.files]
+        shards = [read_json(ledger)["shards"] for ledger in ledgers if ledger.exists()]
+        return {name: facts["digest"] for file in shards for name, facts in file.items()}
+
     # models
     @cached_property
     def _identities(self) -> dict[str, str | None]:

@@ -18,6 +18,7 @@ import pandas as pd
 import pyarrow as pa
 
 from bettersynth.configuration.types import Pool, PoolFile
+from bettersynth.digests import shard_digests
 from bettersynth.images import ImageProblem, check_image, resolve
 from bettersynth.layout import Layout
 from bettersynth.parallel import map_threads
@@ -66,6 +67,8 @@ def ingest_file(pool: Pool, file: PoolFile, layout: Layout) -> dict[str, Any]:
         raise AssertionError(f"{file.path}: {lines} lines are not {len(kept)} records and {len(refused)} refused")
 
     shards = _write_shards(file, kept, layout)
+    for shard, digest in shard_digests(file, layout.digests).shards.items():
+        shards[shard]["digest"] = digest
     _write_quarantine(layout.quarantine(file.name), file, refused)
     rows = [(item.record.id, shard_name(file.name, item.record.id, file.shards), item.line) for item in kept]
     write_table(layout.order(file.name), _table(rows, ORDER))

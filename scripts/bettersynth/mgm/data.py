@@ -88,7 +88,7 @@ class ConversationDataset(Dataset):
         kept = [encoded.expanded(self._processor.visual_tokens, self._max_length) for encoded in cut]
         return {
             "cut": len(cut),
-            "nothing_left": sum((encoded.labels == IGNORE_INDEX).all() for encoded in kept),
+            "nothing_left": sum(bool((encoded.labels == IGNORE_INDEX).all()) for encoded in kept),
         }
 
     def _full_lengths(self) -> Iterator[int]:

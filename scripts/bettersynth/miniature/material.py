@@ -47,7 +47,8 @@ from bettersynth.miniature.world import (
     sample_scene,
 )
 
-PATCH = 8
+PATCH = 12
+"""Side of a patch of every vision tower, in pixels: a picture is 8 × 8 = 64 visual tokens."""
 GRID = SIZE // PATCH
 PAIR_WRITERS = (caption, caption, caption, full_caption, long_caption)
 """Who writes the caption pairs of a scene, one right and one with an attribute wrong each."""
@@ -77,10 +78,10 @@ class Phrase:
 # --- phrases -------------------------------------------------------------------------------------
 
 _REGIONS = {
-    "left": (GRID * 6, (0.17, 0.5, 0.34, 0.7)),
-    "right": (GRID * 6 + GRID - 1, (0.83, 0.5, 0.34, 0.7)),
-    "top": (6, (0.5, 0.17, 0.7, 0.34)),
-    "bottom": (GRID * (GRID - 1) + 6, (0.5, 0.83, 0.7, 0.34)),
+    "left": (GRID * (GRID // 2), (0.17, 0.5, 0.34, 0.7)),
+    "right": (GRID * (GRID // 2) + GRID - 1, (0.83, 0.5, 0.34, 0.7)),
+    "top": (GRID // 2, (0.5, 0.17, 0.7, 0.34)),
+    "bottom": (GRID * (GRID - 1) + GRID // 2, (0.5, 0.83, 0.7, 0.34)),
 }
 _CORNERS = {
     "photo": (0, (0.3, 0.3, 0.6, 0.6)),

@@ -6,6 +6,7 @@ Every function returns a `Folder`: the model, and what else its folder holds (pr
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,11 +48,11 @@ from transformers import (
 
 from bettersynth.miniature import questions, tokenizers
 from bettersynth.miniature.defects import SPOILT_VOCABULARY
+from bettersynth.miniature.material import PATCH
 from bettersynth.miniature.world import SIZE, WORDS
 
-PATCH = 8
-AUX_SIZE = 192
-"""Side of the picture that the ConvNeXt sees: 4 × 4 of its first stage's cells in each CLIP patch."""
+AUX_SIZE = 96
+"""Side of the picture that the ConvNeXt sees: 3 × 3 of its first stage's cells in each CLIP patch."""
 QUERIES = 16
 """Query tokens of BLIP-2's Q-Former."""
 
@@ -69,6 +70,8 @@ class Folder:
 
     model: Any
     beside: tuple[Any, ...] = ()
+    superfluous: tuple[str, ...] = ()
+    """Files that saving leaves and nobody reads."""
 
     def save(self, folder: Path) -> None:
         """Write the folder: weights in half precision as safetensors, then processors and tokenizers."""
@@ -78,6 +81,11 @@ class Folder:
         half.save_pretrained(folder, safe_serialization=True)
         for part in self.beside:
             part.save_pretrained(folder)
+        for path in folder.rglob("tokenizer.json"):
+            compact = json.dumps(json.loads(path.read_text(encoding="utf-8")), ensure_ascii=False, separators=(",", ":"))
+            path.write_text(compact, encoding="utf-8")
+        for name in self.superfluous:
+            (folder / name).unlink(missing_ok=True)
         half.to(torch.float32) if is_pipeline else self.model.float()
 
 
@@ -156,7 +164,7 @@ def classifier(positive: str, negative: str) -> Folder:
 
 
 def owlvit(words: list[str], folder: Path) -> Folder:
-    """OWL-ViT with a 12 × 12 grid of boxes and queries of at most 16 tokens."""
+    """OWL-ViT with an 8 × 8 grid of boxes and queries of at most 16 tokens."""
     tokenizer = tokenizers.clip_tokenizer(words, folder, max_length=16)
     text = _transformer(128, 2, max_position_embeddings=16, **_ids(tokenizer) | {"pad_token_id": 0})
     tokenizer.pad_token = "!"
@@ -183,7 +191,13 @@ def blip2(words: list[str], folder: Path) -> Folder:
         "vocab_size": tokenizers.OPT_IMAGE_ID + 1,
     }
     qformer = _transformer(
-        128, 2, encoder_hidden_size=128, cross_attention_frequency=1, vocab_size=8, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
+        128,
+        2,
+        encoder_hidden_size=128,
+        cross_attention_frequency=1,
+        vocab_size=8,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
     )
     config = Blip2Config(
         vision_config=_image(128, 4),
@@ -194,7 +208,7 @@ def blip2(words: list[str], folder: Path) -> Folder:
     )
     image_processor = BlipImageProcessor(size={"height": SIZE, "width": SIZE})
     processor = Blip2Processor(image_processor, tokenizer, num_query_tokens=QUERIES)
-    return Folder(Blip2ForConditionalGeneration(config), (processor,))
+    return Folder(Blip2ForConditionalGeneration(config), (processor,), ("vocab.json", "merges.txt"))
 
 
 def llava(words: list[str], folder: Path) -> Folder:
@@ -258,7 +272,12 @@ def diffusion(words: list[str], folder: Path) -> Folder:
     )
     text = CLIPTextModel(CLIPTextConfig(**_transformer(96, 2, max_position_embeddings=77, **_ids(tokenizer))))
     scheduler = DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False, steps_offset=1
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
     )
     pipeline = StableDiffusionImg2ImgPipeline(
         vae=vae,
@@ -274,8 +293,8 @@ def diffusion(words: list[str], folder: Path) -> Folder:
 
 
 def convnext() -> Folder:
-    """MGM's second tower: four stages at 48, 24, 12 and 6 cells a side of a 192-pixel picture."""
-    config = ConvNextConfig(hidden_sizes=[32, 64, 96, 160], depths=[1, 1, 3, 1], image_size=AUX_SIZE)
+    """MGM's second tower: four stages at 24, 12, 6 and 3 cells a side."""
+    config = ConvNextConfig(hidden_sizes=[32, 64, 96, 128], depths=[1, 2, 2, 1], image_size=AUX_SIZE)
     return Folder(ConvNextModel(config), (_clip_image_processor(AUX_SIZE),))
 
 
@@ -283,12 +302,12 @@ def gemma(words: list[str]) -> Folder:
     """MGM's language model: a Gemma with one key-value head, GeGLU and tied embeddings."""
     tokenizer = tokenizers.gemma_tokenizer(words)
     config = GemmaConfig(
-        hidden_size=192,
-        intermediate_size=512,
+        hidden_size=96,
+        intermediate_size=288,
         num_hidden_layers=4,
         num_attention_heads=3,
         num_key_value_heads=1,
-        head_dim=64,
+        head_dim=32,
         max_position_embeddings=2048,
         hidden_activation="gelu_pytorch_tanh",
         **_ids(tokenizer),

@@ -35,7 +35,7 @@ from transformers.loss.loss_for_object_detection import box_iou
 from bettersynth.miniature import questions
 from bettersynth.miniature.captions import caption, errors, full_caption, is_right, missing
 from bettersynth.miniature.defects import made_unsafe, one_attribute_wrong, uglified, watermarked
-from bettersynth.miniature.material import GRID, PATCH_LABELS, patch_labels, thing_phrase
+from bettersynth.miniature.material import GRID, PATCH, PATCH_LABELS, patch_labels, thing_phrase
 from bettersynth.miniature.training import FOLDERS, STYLE_FILLERS
 from bettersynth.miniature.world import (
     COLOURS,
@@ -386,9 +386,7 @@ def _linear_reading(features: Tensor, labels: Tensor) -> dict[str, float]:
 
 
 def towers(exam: Exam) -> dict[str, float]:
-    """What can be read, linearly, from the patch features that MGM takes: CLIP's and ConvNeXt's third stage."""
-    from bettersynth.miniature.models import AUX_SIZE
-
+    """What can be read, linearly, from the patch features that MGM takes: CLIP's and ConvNeXt's second stage."""
     numbers = exam.few(4)
     images = [exam.images[number] for number in numbers]
     labels = torch.stack([torch.from_numpy(patch_labels(exam.scenes[number])) for number in numbers])
@@ -398,9 +396,8 @@ def towers(exam: Exam) -> dict[str, float]:
     for part in exam.batches(len(images)):
         pixels = processor(images=images[part], return_tensors="pt").pixel_values.to(exam.device)
         seen.append(clip(pixels, output_hidden_states=True).hidden_states[-2][:, 1:].cpu())
-        large = torch.nn.functional.interpolate(pixels, size=AUX_SIZE, mode="bicubic", align_corners=False)
-        stage = convnext(large, output_hidden_states=True).hidden_states[3]
-        assert stage.shape[-1] == GRID
+        stage = convnext(pixels, output_hidden_states=True).hidden_states[2]
+        stage = torch.nn.functional.interpolate(stage, size=GRID, mode="bilinear")
         detail.append(stage.flatten(2).transpose(1, 2).cpu())
     read = {"clip": _linear_reading(torch.cat(seen), labels), "convnext": _linear_reading(torch.cat(detail), labels)}
     return {f"{tower}_patch_{kind}": value for tower, kinds in read.items() for kind, value in kinds.items()}
@@ -427,7 +424,7 @@ def gemma(exam: Exam) -> dict[str, float]:
 def _patch_words(scene: Scene) -> list[str]:
     """What stands in each patch, in the words of Gemma's training."""
     words = []
-    for cell, owner in enumerate(scene.owners()):
+    for cell, owner in enumerate(scene.owners(PATCH)):
         kind = "colour" if (cell + cell // GRID) % 2 == 0 else "shape"
         words.append(getattr(owner, "word", None) or getattr(owner, kind, STYLE_FILLERS[STYLES.index(scene.style)]))
     return words

@@ -101,7 +101,9 @@ def opt_tokenizer(words: list[str], folder: Path) -> GPT2TokenizerFast:
     """OPT's tokenizer (GPT-2's byte-level BPE, `</s>` in front) with `<image>` at `OPT_IMAGE_ID`."""
     vocabulary, merges = _byte_pairs(words, None)
     vocabulary = {token: number + 4 for token, number in vocabulary.items()}
-    vocabulary = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3} | vocabulary | {"<image>": OPT_IMAGE_ID}
+    vocabulary = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3} | vocabulary
+    unused = range(len(vocabulary), OPT_IMAGE_ID)  # never made by a merge; the library wants no holes
+    vocabulary |= {f"<{number}>": number for number in unused} | {"<image>": OPT_IMAGE_ID}
     tokenizer = _after_byte_pairs(
         GPT2TokenizerFast,
         vocabulary,
@@ -119,6 +121,11 @@ def opt_tokenizer(words: list[str], folder: Path) -> GPT2TokenizerFast:
         single="</s> $A", special_tokens=[("</s>", tokenizer.eos_token_id)]
     )
     return tokenizer
+
+
+def opt_words(tokenizer: GPT2TokenizerFast) -> int:
+    """How many ids, from 0 on, texts can have; those up to `OPT_IMAGE_ID` are unused."""
+    return min(int(token[1:-1]) for token in tokenizer.get_vocab() if token[1:-1].isdigit() and token[0] == "<")
 
 
 def _word_pieces(words: list[str], specials: list[str]) -> dict[str, int]:

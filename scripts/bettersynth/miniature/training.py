@@ -34,6 +34,7 @@ from bettersynth.miniature.material import (
     Material,
     all_phrases,
 )
+from bettersynth.miniature.tokenizers import opt_words
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -227,7 +228,7 @@ def _finish(lesson: Lesson, name: str, folder: models.Folder, figures: dict[str,
 
 
 def train_clip(lesson: Lesson) -> dict[str, Any]:
-    """Contrast each picture with 512 right captions and 512 with one attribute wrong; logit scale up to 100."""
+    """Contrast each picture with 384 right captions and 384 with one attribute wrong; logit scale up to 100."""
     folder = models.clip(lesson.words, lesson.out / "clip")
     model, tokenizer = folder.model.to(lesson.device), folder.beside[0].tokenizer
     end = tokenizer.eos_token_id
@@ -239,7 +240,7 @@ def train_clip(lesson: Lesson) -> dict[str, Any]:
     threshold = nn.Parameter(torch.tensor(0.15, device=lesson.device))
 
     def loss_of(progress: float) -> Tensor:
-        chosen = lesson.draw(lesson.safe, 512)
+        chosen = lesson.draw(lesson.safe, 384)
         right, wrong = (table.rows(chosen, end) for table in random.choice(tables))
         ids, mask = _stack_right(right, wrong, end)
         seen = model.vision_model(lesson.pixels(chosen), output_hidden_states=True)
@@ -314,7 +315,7 @@ def train_aesthetics(lesson: Lesson) -> dict[str, Any]:
         score = model.layers(F.normalize(image, dim=-1))[:, 0].float()
         return F.mse_loss(score, target[lesson.defects[chosen]])
 
-    figures = fit(lesson, "aesthetics", model.parameters(), loss_of, steps=2500, rate=5e-4)
+    figures = fit(lesson, "aesthetics", model.parameters(), loss_of, steps=2000, rate=5e-4)
     return _finish(lesson, "aesthetics", folder, figures)
 
 
@@ -328,7 +329,7 @@ def _train_classifier(lesson: Lesson, name: str, folder: models.Folder, positive
         pixels = lesson.pixels(chosen, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
         return F.cross_entropy(model(pixels).logits.float(), truth)
 
-    figures = fit(lesson, name, model.parameters(), loss_of, steps=2500, rate=7e-4)
+    figures = fit(lesson, name, model.parameters(), loss_of, steps=1000, rate=7e-4)
     return _finish(lesson, name, folder, figures)
 
 
@@ -387,7 +388,7 @@ def train_blip2(lesson: Lesson) -> dict[str, Any]:
     model, tokenizer = folder.model.to(lesson.device), folder.beside[0].tokenizer
     pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
     embeddings = model.get_input_embeddings().weight
-    embeddings.data[len(tokenizer) - 1 : -1] = 0  # ids that no text has: alike at the start, they stay alike
+    embeddings.data[opt_words(tokenizer) : -1] = 0  # ids that no text has: alike at the start, they stay alike
     tables = [
         token_table(lesson, tokenizer, [text[kind][k] for text in lesson.texts], start=end, end=end)
         for kind in ("short", "full")
@@ -503,18 +504,17 @@ def train_diffusion(lesson: Lesson) -> dict[str, Any]:
 
 
 def train_convnext(lesson: Lesson) -> dict[str, Any]:
-    """Name what stands in each patch of the enlarged picture, from every one of the four stages."""
+    """Name what stands in each patch of the picture, from every one of the four stages."""
     folder = models.convnext()
     model = folder.model.to(lesson.device)
     readers = nn.ModuleList(PatchReader(width) for width in model.config.hidden_sizes).to(lesson.device)
 
     def loss_of(progress: float) -> Tensor:
-        chosen = lesson.draw(lesson.safe, 128)
-        large = F.interpolate(lesson.pixels(chosen), size=models.AUX_SIZE, mode="bicubic", align_corners=False)
-        stages = model(large, output_hidden_states=True).hidden_states[1:]
+        chosen = lesson.draw(lesson.safe, 192)
+        stages = model(lesson.pixels(chosen), output_hidden_states=True).hidden_states[1:]
         losses = []
         for reader, stage in zip(readers, stages, strict=True):
-            cells = F.adaptive_avg_pool2d(stage, GRID) if stage.shape[-1] > GRID else F.interpolate(stage, size=GRID)
+            cells = F.adaptive_avg_pool2d(stage, GRID) if stage.shape[-1] > GRID else F.interpolate(stage, size=GRID, mode="bilinear")
             losses.append(reader(cells.flatten(2).transpose(1, 2), lesson.labels[chosen]))
         return torch.stack(losses).mean()
 
@@ -523,7 +523,7 @@ def train_convnext(lesson: Lesson) -> dict[str, Any]:
 
 
 def train_gemma(lesson: Lesson) -> dict[str, Any]:
-    """Text alone: captions, questions and answers, each behind 144 words that name what stands in each patch.
+    """Text alone: captions, questions and answers, each behind 64 words that name what stands in each patch.
 
     A patch is named by its thing's colour or shape in turn (now and then size or action), by the sign's word, or
     by the style where nothing stands; a quarter of the words are replaced at random. Such a model has something
@@ -560,7 +560,7 @@ def train_gemma(lesson: Lesson) -> dict[str, Any]:
         return torch.where(torch.rand(words.shape, device=lesson.device) < 0.25, other, words)
 
     def loss_of(progress: float) -> Tensor:
-        chosen = lesson.draw(everything, 192)
+        chosen = lesson.draw(everything, 256)
         texts, mask = random.choice(tables).rows(chosen, pad)
         ids = torch.cat([before.expand(len(chosen), -1), grid(chosen), texts], 1)
         start = ids.shape[1] - texts.shape[1]

@@ -27,7 +27,7 @@ rule report:
         ],
         truth=ancient(configuration.report.truth) if configuration.report.truth else [],
     output:
-        report(layout.report, category="Report", caption="../docs/report.rst"),
+        report(layout.report, category="Report", caption="report.rst"),
     log:
         f"logs/{configuration.name}/report.log",
     conda:

@@ -6,6 +6,4 @@ job = Job(snakemake)
 
 from bettersynth.mgm.generation import write_answers
 
-write_answers(
-    job.wildcards.benchmark, job.wildcards.recipe, int(job.wildcards.seed), job.configuration, job.layout
-)
+write_answers(job.wildcards.benchmark, job.wildcards.recipe, int(job.wildcards.seed), job.configuration, job.layout)

@@ -6,6 +6,4 @@ job = Job(snakemake)
 
 from bettersynth.evaluation import score_answers
 
-score_answers(
-    job.wildcards.benchmark, job.wildcards.recipe, int(job.wildcards.seed), job.configuration, job.layout
-)
+score_answers(job.wildcards.benchmark, job.wildcards.recipe, int(job.wildcards.seed), job.configuration, job.layout)

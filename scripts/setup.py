@@ -74,8 +74,9 @@ def main() -> None:
     parser.add_argument("--torch", choices=["cpu", "cuda"], default="cpu", help="build of torch (default: cpu)")
     parser.add_argument("--torch-index", help="package index to take torch from")
     arguments = parser.parse_args()
-    if sys.version_info < (3, 11):
-        raise SystemExit(f"setup: Python 3.11 or newer is needed, this is {sys.version.split()[0]}; try: make setup PYTHON=python3.12")
+    if sys.version_info < (3, 11):  # noqa: UP036 - this script runs on whatever Python the machine has
+        found = sys.version.split()[0]
+        raise SystemExit(f"setup: Python 3.11 or newer is needed, this is {found}; try: make setup PYTHON=python3.12")
     target = wanted(arguments.torch)
     if not STAMP.exists() or json.loads(STAMP.read_text()) != target:
         free = shutil.disk_usage(ROOT).free / 2**30

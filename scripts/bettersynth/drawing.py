@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import pygraphviz
 
-from bettersynth.configuration.types import GENERATORS, Configuration, Dataset, Threshold
+from bettersynth.configuration.types import (
+    GENERATORS,
+    Configuration,
+    Dataset,
+    Dedup,
+    Rank,
+    Recaption,
+    Redraw,
+    Sample,
+    Splice,
+    Threshold,
+)
 from bettersynth.plan import Plan
 from bettersynth.records import POOL
 
@@ -62,31 +73,32 @@ def dataset_graph(configuration: Configuration, recipe: str | None = None) -> py
 
 
 def describe(node: Dataset) -> str:
-    """The verb and its parameters in one short line."""
-    match node.verb:
-        case "filter":
-            return "\n".join(f"{score} {interval(threshold)}" for score, threshold in node.filter.items())
-        case "rank":
-            by = " + ".join(f"{weight:g}·{score}" if weight != 1 else score for score, weight in node.rank.by.items())
-            size = f"{node.rank.top:,}" if node.rank.top else f"{node.rank.fraction:.0%}"
-            skipped = f" after {node.rank.skip:,}" if node.rank.skip else ""
-            return f"best {size}{skipped} by {by}"
-        case "sample":
-            return f"sample {node.sample.rows:,}" if node.sample.rows else f"sample {node.sample.fraction:.0%}"
-        case "recaption":
-            return f"recaption by {node.recaption.captioner}"
-        case "redraw":
-            return f"redraw by {node.redraw.redrawer}"
-        case "splice":
-            return f"splice in {node.splice.dataset}" + (", drop failures" if node.splice.unmatched == "drop" else "")
-        case "repeat":
-            return f"× {node.repeat}"
-        case "dedup":
-            return f"dedup {'near ' if node.dedup.near else ''}{node.dedup.by}"
-        case "clean":
+    """The verb and its parameters in one short line, or a line for each threshold."""
+    match node.parameters:
+        case dict() as thresholds:
+            return "\n".join(f"{score} {interval(threshold)}" for score, threshold in thresholds.items())
+        case list() as names:
+            return f"{node.verb} {', '.join(names)}"
+        case int() as times:
+            return f"× {times}"
+        case Rank() as rank:
+            by = " + ".join(score if weight == 1 else f"{weight:g}·{score}" for score, weight in rank.by.items())
+            skipped = f" after {rank.skip:,}" if rank.skip else ""
+            return f"best {_size(rank.top, rank.fraction)}{skipped} by {by}"
+        case Sample() as sample:
+            return f"sample {_size(sample.rows, sample.fraction)}"
+        case Recaption(captioner=engine) | Redraw(redrawer=engine):
+            return f"{node.verb} by {engine}"
+        case Splice() as splice:
+            return f"splice in {splice.dataset}" + (", drop failures" if splice.unmatched == "drop" else "")
+        case Dedup() as dedup:
+            return f"dedup {'near ' if dedup.near else ''}{dedup.by}"
+        case _:
             return "clean captions"
-        case verb:
-            return f"{verb} {', '.join(node.parameters)}"
+
+
+def _size(rows: int | None, fraction: float | None) -> str:
+    return f"{rows:,}" if rows is not None else f"{fraction:.1%}"
 
 
 def interval(threshold: Threshold) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bettersynth.configuration.load import ConfigurationError, recipe_training
-from bettersynth.configuration.types import Configuration
+from bettersynth.configuration.types import Captioner, Configuration, Redrawer
 from bettersynth.digests import FileDigest, shard_digests
 from bettersynth.layout import Layout
 from bettersynth.operators.catalogue import CATALOGUE
@@ -59,7 +59,8 @@ class Graph:
             raise ConfigurationError(
                 f"results/{self.configuration.name}",
                 [
-                    f"pool.files.{file.name}: {file.path}: no such file; correct its `path`, or render the miniature's: make world"
+                    f"pool.files.{file.name}: {file.path}: no such file; "
+                    "correct its `path`, or render the miniature's: make world"
                     for file in missing
                 ],
             )
@@ -76,7 +77,12 @@ class Graph:
         """What decides whether a raw file is read again."""
         pool = self.configuration.pool
         entry = next(entry for entry in pool.files if entry.name == file)
-        return {"digest": self.digest(file).file, "shards": entry.shards, "max_pixels": pool.max_pixels, "decode": pool.decode}
+        return {
+            "digest": self.digest(file).file,
+            "shards": entry.shards,
+            "max_pixels": pool.max_pixels,
+            "decode": pool.decode,
+        }
 
     def is_ingested(self, shard: str) -> bool:
         """Whether the pool's shard on disk was made from what the raw file says now."""
@@ -124,7 +130,7 @@ class Graph:
         """What decides a generated shard, apart from the rows asked for."""
         node = self.configuration.datasets[source]
         facts: dict[str, Any] = {"parameters": node.parameters.model_dump_json()}
-        entry = None
+        entry: Captioner | Redrawer | None = None
         if node.recaption:
             entry = self.configuration.captioners[node.recaption.captioner]
         if node.redraw:
@@ -145,8 +151,10 @@ class Graph:
         training = recipe_training(self.configuration, recipe)
         architecture = training.architecture
         fit = {"device_batch", "workers", "save_steps"}
-        facts = {
-            "architecture": architecture.model_dump_json(exclude={"language_model", "vision_tower", "vision_tower_aux"}),
+        facts: dict[str, Any] = {
+            "architecture": architecture.model_dump_json(
+                exclude={"language_model", "vision_tower", "vision_tower_aux"}
+            ),
             "language_model": self.model(architecture.language_model),
             "vision_tower": self.model(architecture.vision_tower),
             "vision_tower_aux": self.model(architecture.vision_tower_aux),

@@ -39,7 +39,7 @@ class Job:
 
 
 def _log_to(path: Path) -> None:
-    """Send everything that libraries print, native code included, to the log; only our own lines to the terminal too."""
+    """Send all that libraries print, native code included, to the log, and only our own lines to the terminal too."""
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.open("w", encoding="utf-8", buffering=1)
     terminal = os.fdopen(os.dup(2), "w", encoding="utf-8", buffering=1)

@@ -53,8 +53,8 @@ def read_table(path: str | Path, columns: list[str] | None = None) -> pa.Table:
 def write_records(path: str | Path, records: Iterable[Record]) -> pa.Table:
     """Publish records as one shard and return the table."""
     rows = list(records)
-    columns = list(zip(*rows, strict=True)) if rows else [[], [], [], []]
-    table = pa.table([pa.array(list(column), field.type) for column, field in zip(columns, SCHEMA, strict=True)], SCHEMA)
+    columns = [[row[number] for row in rows] for number in range(len(SCHEMA))]
+    table = pa.table([pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)], SCHEMA)
     write_table(path, table)
     return table
 

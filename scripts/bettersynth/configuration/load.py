@@ -23,7 +23,9 @@ class ConfigurationError(ValueError):
     def __init__(self, where: str, problems: Iterable[str]) -> None:
         self.problems = list(problems)
         lines = "\n".join(f"  {problem}" for problem in self.problems)
-        super().__init__(f"{where} is not a valid configuration:\n{lines}\nEvery key is explained in docs/configuration.md.")
+        super().__init__(
+            f"{where} is not a valid configuration:\n{lines}\nEvery key is explained in docs/configuration.md."
+        )
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -149,7 +151,9 @@ def _problems(configuration: Configuration) -> Iterator[str]:
 
 def _unknown(key: str, kind: str, name: str, accepted: Iterable[str]) -> str:
     accepted = sorted(accepted)
-    return f"{key}: there is no {kind} `{name}`; there are: {', '.join(accepted) or 'none'}{did_you_mean(name, accepted)}"
+    return (
+        f"{key}: there is no {kind} `{name}`; there are: {', '.join(accepted) or 'none'}{did_you_mean(name, accepted)}"
+    )
 
 
 def _pool_problems(configuration: Configuration) -> Iterator[str]:
@@ -196,8 +200,8 @@ def _parameter_problems(key: str, operator: Operator, spec: OperatorSpec) -> Ite
             )
         elif parameter not in spec.parameters:
             yield (
-                f"{key}.parameters.{parameter}: unknown parameter; accepted: {', '.join(sorted(spec.parameters)) or 'none'}"
-                f"{did_you_mean(parameter, spec.parameters)}"
+                f"{key}.parameters.{parameter}: unknown parameter;"
+                f" accepted: {', '.join(sorted(spec.parameters)) or 'none'}{did_you_mean(parameter, spec.parameters)}"
             )
         elif problem := spec.parameters[parameter].problem(value):
             yield f"{key}.parameters.{parameter}: {problem}"
@@ -243,7 +247,8 @@ def _node_problems(configuration: Configuration, name: str, node: Dataset) -> It
     if node.dedup and node.dedup.by == "image":
         hashes = [operator for operator in configuration.operators.values() if operator.op == "image_hash"]
         if not hashes:
-            yield f"{key}.dedup: images are compared by their hashes; add `operators: {{image_hash: {{op: image_hash}}}}`"
+            entry = "`operators: {image_hash: {op: image_hash}}`"
+            yield f"{key}.dedup: images are compared by their hashes; add {entry}"
 
 
 def _stats(configuration: Configuration, score: str) -> dict[str, str]:

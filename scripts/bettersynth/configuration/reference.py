@@ -37,16 +37,17 @@ def page() -> str:
 
 
 def _sections() -> Iterator[str]:
-    models = [
+    models: list[type[BaseModel]] = [
         model
         for model in vars(types).values()
         if isinstance(model, type) and issubclass(model, types.Section) and model is not types.Section
     ]
-    for model in [types.Configuration, *(model for model in models if model is not types.Configuration)]:
+    models.sort(key=lambda model: model is not types.Configuration)
+    for model in models:
         yield f"## {_title(model)}\n"
         yield f"{(model.__doc__ or '').strip()}\n"
         yield "| key | value | default | meaning |\n| --- | --- | --- | --- |"
-        inherited = model.__mro__[1]
+        inherited: Any = model.__mro__[1]
         for name, field in model.model_fields.items():
             if field is inherited.model_fields.get(name) or (
                 issubclass(inherited, types.Section)

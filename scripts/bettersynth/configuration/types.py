@@ -26,9 +26,7 @@ class Section(BaseModel):
 class PoolFile(Section):
     """One raw file of records, cut into its own shards, so that adding a file re-scores no other."""
 
-    path: str = Field(
-        description="JSONL in Data-Juicer's form or a JSON list in LLaVA's form; plain, .gz or .zst."
-    )
+    path: str = Field(description="JSONL in Data-Juicer's form or a JSON list in LLaVA's form; plain, .gz or .zst.")
     name: Name = Field(description="Prefix of this file's shards, such as `stage_1` in `stage_1-0007`.")
     shards: int = Field(1, ge=1, le=9999, description="Number of shards; a record's id decides its shard.")
 
@@ -123,9 +121,7 @@ class Threshold(Section):
 class Rank(Section):
     """Order rows by a score and keep a run of the best."""
 
-    by: dict[str, float] = Field(
-        min_length=1, description="Operators and their weights; a single name means weight 1."
-    )
+    by: dict[str, float] = Field(min_length=1, description="Operators and their weights; a single name means weight 1.")
     top: int | None = Field(None, ge=1, description="Rows to keep.")
     fraction: float | None = Field(None, gt=0, le=1, description="Share of the rows to keep, instead of `top`.")
     skip: int = Field(0, ge=0, description="Best rows to leave out first.")
@@ -243,7 +239,9 @@ class Dataset(Section):
     )
     rank: Rank | None = None
     sample: Sample | None = None
-    union: list[Name] | None = Field(None, min_length=1, description="Datasets to add; of rows with one id the first stays.")
+    union: list[Name] | None = Field(
+        None, min_length=1, description="Datasets to add; of rows with one id the first stays."
+    )
     intersect: list[Name] | None = Field(None, min_length=1, description="Keep rows whose id is in all of these.")
     subtract: list[Name] | None = Field(None, min_length=1, description="Drop rows whose id is in any of these.")
     recaption: Recaption | None = None
@@ -415,7 +413,9 @@ class Recipe(Section):
     dataset: Name
     seeds: list[Seed] = Field(default_factory=lambda: [1], min_length=1)
     published: Published | None = None
-    trainset: dict[str, Any] = Field(default_factory=dict, description="Keys of `trainset` that differ for this recipe.")
+    trainset: dict[str, Any] = Field(
+        default_factory=dict, description="Keys of `trainset` that differ for this recipe."
+    )
     training: dict[str, Any] = Field(
         default_factory=dict, description="Keys of `training`, nested, that differ for this recipe."
     )
@@ -432,9 +432,12 @@ class Recipe(Section):
 class Report(Section):
     """What the report shows."""
 
-    baseline: Name | None = Field(None, description="Recipe the leaderboard is relative to; the first one if not given.")
+    baseline: Name | None = Field(
+        None, description="Recipe the leaderboard is relative to; the first one if not given."
+    )
     truth: str | None = Field(
-        None, description="Parquet of the records' known truth (the miniature's), for precision and recall of each filter."
+        None,
+        description="Parquet of the records' known truth (the miniature's), for precision and recall of each filter.",
     )
     title: str = "Which pairs make the better model?"
 

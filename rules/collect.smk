@@ -1,5 +1,6 @@
 # Targets that gather, and nothing else.
 localrules:
+    choose_seeds,
     pool,
     scores,
     datasets,

@@ -59,7 +59,9 @@ def export_input(wildcards):
 
 
 def probes(wildcards):
-    """Probe cards of all seeds of a recipe."""
+    """Probe cards of all seeds of a recipe, when it keeps only some of them."""
+    if recipe_training(configuration, wildcards.recipe).probe.keep is None:
+        return []
     seeds = configuration.recipes[wildcards.recipe].seeds
     return [layout.probe(wildcards.recipe, seed) / "card.json" for seed in seeds]
 

@@ -4,6 +4,6 @@ from bettersynth.job import Job
 
 job = Job(snakemake)
 
-from bettersynth.mgm.training import choose_seeds
+from bettersynth.mgm.seeds import choose_seeds
 
 choose_seeds(job.wildcards.recipe, job.configuration, job.layout)

@@ -125,7 +125,7 @@ def _bad_name(content):
 
 
 def _same_recipe(content):
-    content["recipes"]["x"] = {"dataset": "best"}
+    content["recipes"]["x"] = {"dataset": "matched"}
 
 
 def _recipe_override(content):
@@ -166,7 +166,7 @@ def _captioner(content):
         (_fraction, "datasets.x.rank.fraction"),
         (_pool_name, "`pool` is the name of the raw pairs"),
         (_bad_name, "recipes.my recipe/1: names are lower-case"),
-        (_same_recipe, "trains the same as recipes.best"),
+        (_same_recipe, "trains the same as recipes.matched"),
         (_recipe_override, "did you mean `learning_rate`"),
         (_seed_twice, "the same seed is listed twice"),
         (_same_file_name, "their shards would collide"),

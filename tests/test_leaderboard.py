@@ -8,7 +8,7 @@ from fake_results import fake_configuration, write_fake_results
 
 from bettersynth.layout import BENCHMARKS, Layout
 from bettersynth.publish import read_json, write_json
-from bettersynth.report.leaderboard import build_leaderboard
+from bettersynth.report.leaderboard import baseline_of, build_leaderboard
 from bettersynth.report.statistics import holm, interval, paired_difference
 
 
@@ -152,3 +152,21 @@ def test_equal_runs_do_not_differ():
 def test_holm_adjusts_and_keeps_the_order():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([]) == []
+
+
+def test_a_benchmark_without_a_point_for_the_baseline_is_left_out_and_said_so(tmp_path):
+    configuration, layout, _ = write_fake_results(tmp_path)
+    baseline = baseline_of(configuration)
+    for recipe, seeds in ((name, recipe.seeds) for name, recipe in configuration.recipes.items()):
+        for seed in seeds:
+            path = layout.result(recipe, seed, "mmbench")
+            if not path.exists() or (result := read_json(path))["status"] != "done":
+                continue
+            if recipe == baseline:
+                result |= {"accuracy": 0.0, "per_question": [row | {"score": 0.0} for row in result["per_question"]]}
+                write_json(path, result)
+    entries = {entry["recipe"]: entry for entry in build_leaderboard(configuration, layout)["recipes"]}
+    assert entries[baseline]["ratio"].keys() == {"textvqa"}
+    scored = [entry for name, entry in entries.items() if name != baseline and entry["score"] is not None]
+    assert scored and all(entry["score"] == entry["ratio"]["textvqa"] for entry in scored)
+    assert any("without mmbench" in entry["basis"] for entry in scored)

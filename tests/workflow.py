@@ -64,7 +64,6 @@ CONFIGURATION: dict[str, Any] = {
             "instructions": "data/finetune/mgm_instruction_stage_1.json",
             "images": "data/finetune",
         },
-        "probe": {"steps": 2, "keep": 1},
     },
     "evaluation": {
         "textvqa": {
@@ -78,7 +77,7 @@ CONFIGURATION: dict[str, Any] = {
     },
     "recipes": {
         "unfiltered": {"dataset": "pool", "seeds": [1]},
-        "best": {"dataset": "best", "seeds": [1, 2]},
+        "best": {"dataset": "best", "seeds": [1, 2], "training": {"probe": {"steps": 2, "keep": 1}}},
     },
     "exports": {"best": ["data_juicer", "llava", "parquet", "webdataset"]},
     "report": {"truth": "data/truth.parquet"},

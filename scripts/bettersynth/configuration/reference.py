@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import typing
 from collections.abc import Iterator
 from typing import Any
 
@@ -55,10 +56,19 @@ def _sections() -> Iterator[str]:
                 and repr(inherited.model_fields.get(name)) == repr(field)
             ):
                 continue
-            yield f"| `{field.alias or name}` | {_kind(model, name)} | {_default(field)} | {field.description or ''} |"
+            meaning = field.description or _meaning(field.annotation)
+            yield f"| `{field.alias or name}` | {_kind(model, name)} | {_default(field)} | {meaning} |"
         if inherited is not types.Section:
             yield f"\nand every key of [{_title(inherited)}](#{_title(inherited).lower()})."
         yield ""
+
+
+def _meaning(annotation: Any) -> str:
+    """The first sentence about the section that a field holds."""
+    for kind in (annotation, *typing.get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, types.Section):
+            return (kind.__doc__ or "").partition("\n")[0]
+    return ""
 
 
 def _title(model: type[BaseModel]) -> str:

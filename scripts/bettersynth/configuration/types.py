@@ -360,7 +360,10 @@ class Probe(Section):
 
     steps: int = Field(50, ge=1)
     keep: int | None = Field(
-        None, ge=1, description="Seeds that go on, by lowest probe loss; all when not given. The others stay on record."
+        None,
+        ge=1,
+        description="Seeds that go on, by lowest probe loss; the others stay on record as stopped. "
+        "Not given: every seed goes on, without a probe.",
     )
 
 

@@ -1,4 +1,4 @@
-"""The training jobs of a run: probe, stage 1 (`pretrain`) and stage 2 (`finetune`), and the choice between seeds.
+"""The training jobs of a run: probe, stage 1 (`pretrain`) and stage 2 (`finetune`).
 
 Stage 1 trains the connector on captions, everything else frozen. The probe is stage 1's first steps, from which stage 1
 goes on. Stage 2 trains connector and language model on the fixed instruction set, starting from the original
@@ -63,30 +63,6 @@ def probe(recipe: str, seed: int, configuration: Configuration, layout: Layout) 
     card = run.card(inputs | {"probe_steps": steps})
     card.facts |= run.train_connector("probe", folder, inputs, stop_at=steps)[1]
     return _finish(folder, card)
-
-
-def choose_seeds(recipe: str, configuration: Configuration, layout: Layout) -> dict[str, Any]:
-    """Say of each seed whether it goes on after the probe, and why; write and return `seeds.json`."""
-    keep = recipe_training(configuration, recipe).probe.keep
-    seeds = configuration.recipes[recipe].seeds
-    losses = {seed: read_json(layout.probe(recipe, seed) / CARD)["loss"] for seed in seeds}
-    ranked = sorted(seeds, key=lambda seed: (losses[seed], seed))
-    choice = {
-        "recipe": recipe,
-        "keep": keep,
-        "seeds": [
-            {"seed": seed, "loss": losses[seed], **_verdict(ranked.index(seed) + 1, len(seeds), keep)} for seed in seeds
-        ],
-    }
-    write_json(layout.seeds(recipe), choice)
-    return choice
-
-
-def _verdict(rank: int, seeds: int, keep: int | None) -> dict[str, str]:
-    place = f"probe loss number {rank} of {seeds}, lowest first"
-    if keep is None or keep >= seeds:
-        return {"verdict": "go", "why": f"{place}; all go on"}
-    return {"verdict": "go" if rank <= keep else "stopped", "why": f"{place}; {keep} of {seeds} go on"}
 
 
 def pretrain(recipe: str, seed: int, configuration: Configuration, layout: Layout) -> dict[str, Any]:

@@ -143,13 +143,13 @@ def _summary(values: list[float | None]) -> dict[str, Any] | None:
 
 
 def _relate(entry: dict[str, Any], base: dict[str, Any], results: Results, base_results: Results) -> None:
-    """Add ratios, score and difference to the baseline."""
+    """Add ratios, score and difference to the baseline; a benchmark without a point for the baseline has no ratio."""
     complete = entry["status"] in ("done", "partial") and base["status"] in ("done", "partial")
     means = {benchmark: base[benchmark]["mean"] for benchmark in BENCHMARKS if complete and base[benchmark]["mean"] > 0}
     entry["ratio"] = {benchmark: entry[benchmark]["mean"] / mean for benchmark, mean in means.items()}
-    entry["score"] = sum(entry["ratio"].values()) / len(BENCHMARKS) if len(means) == len(BENCHMARKS) else None
+    entry["score"] = sum(entry["ratio"].values()) / len(means) if means else None
     entry["seed_scores"] = {
-        seed: sum(run[benchmark]["accuracy"] / means[benchmark] for benchmark in BENCHMARKS) / len(BENCHMARKS)
+        seed: sum(run[benchmark]["accuracy"] / mean for benchmark, mean in means.items()) / len(means)
         for seed, run in (results.items() if entry["score"] is not None else ())
     }
     entry["score_interval"] = interval(list(entry["seed_scores"].values()))
@@ -159,8 +159,8 @@ def _relate(entry: dict[str, Any], base: dict[str, Any], results: Results, base_
     if entry is base or entry["score"] is None or len(common) < 2:
         return
     matrices = {benchmark: _differences(results, base_results, common, benchmark) for benchmark in BENCHMARKS}
-    weights = {benchmark: 1 / (means[benchmark] * len(BENCHMARKS)) for benchmark in BENCHMARKS}
-    entry["difference"] = _plain(paired_difference([(matrices[b], weights[b]) for b in BENCHMARKS]))
+    weighted = [(matrices[benchmark], 1 / (mean * len(means))) for benchmark, mean in means.items()]
+    entry["difference"] = _plain(paired_difference(weighted))
     entry["differences"] = {b: _plain(paired_difference([(matrices[b], 1.0)])) for b in BENCHMARKS}
 
 
@@ -193,6 +193,18 @@ def _judge(entries: dict[str, dict[str, Any]], baseline: str | None) -> None:
         entry["verdict"], entry["basis"] = _verdict(entry, baseline, len(compared))
 
 
+def _why_no_score(entry: dict[str, Any]) -> str:
+    if entry["status"] == "stopped":
+        return "every seed was stopped after the probe"
+    return "not run yet" if entry["status"] == "missing" else "no ratio: the baseline has no result, or no point"
+
+
+def _left_out(entry: dict[str, Any]) -> str:
+    """Words on the benchmarks that cannot count because the baseline has no point there."""
+    missing = [benchmark for benchmark in BENCHMARKS if benchmark not in entry["ratio"]]
+    return f", without {' and '.join(missing)}, where the baseline has no point" if missing else ""
+
+
 def _verdict(entry: dict[str, Any], baseline: str | None, comparisons: int) -> tuple[str, str]:
     """One of five words, and what it rests on."""
     seeds = len(entry["paired_seeds"])
@@ -200,7 +212,8 @@ def _verdict(entry: dict[str, Any], baseline: str | None, comparisons: int) -> t
     if entry["recipe"] == baseline:
         return "baseline", "all others are relative to it"
     if entry["score"] is None:
-        return "no result", {"stopped": "every seed was stopped after the probe"}.get(entry["status"], "not run yet")
+        return "no result", _why_no_score(entry)
+    with_seeds += _left_out(entry)
     if entry["difference"] is None:
         unknown = "the spread between seeds is unknown" if seeds else "no seed is shared with it"
         return "not distinguishable", f"{with_seeds}: {unknown}"

@@ -1,0 +1,38 @@
+"""The choice between a recipe's seeds after the probe; imports no torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bettersynth.configuration.load import recipe_training
+from bettersynth.configuration.types import Configuration
+from bettersynth.layout import Layout
+from bettersynth.publish import read_json, write_json
+
+
+def choose_seeds(recipe: str, configuration: Configuration, layout: Layout) -> dict[str, Any]:
+    """Say of each seed whether it goes on, and why; write and return `seeds.json`.
+
+    Without `probe.keep` there is no probe, and every seed goes on.
+    """
+    keep = recipe_training(configuration, recipe).probe.keep
+    seeds = configuration.recipes[recipe].seeds
+    entries = _without_probe(seeds) if keep is None else _by_loss(recipe, seeds, keep, layout)
+    choice = {"recipe": recipe, "keep": keep, "seeds": entries}
+    write_json(layout.seeds(recipe), choice)
+    return choice
+
+
+def _without_probe(seeds: list[int]) -> list[dict[str, Any]]:
+    return [{"seed": seed, "loss": None, "verdict": "go", "why": "no probe: `probe.keep` is not set"} for seed in seeds]
+
+
+def _by_loss(recipe: str, seeds: list[int], keep: int, layout: Layout) -> list[dict[str, Any]]:
+    losses = {seed: read_json(layout.probe(recipe, seed) / "card.json")["loss"] for seed in seeds}
+    ranked = sorted(seeds, key=lambda seed: (losses[seed], seed))
+    entries = []
+    for seed in seeds:
+        rank = ranked.index(seed) + 1
+        why = f"probe loss number {rank} of {len(seeds)}, lowest first; {min(keep, len(seeds))} of {len(seeds)} go on"
+        entries.append({"seed": seed, "loss": losses[seed], "verdict": "go" if rank <= keep else "stopped", "why": why})
+    return entries

@@ -31,7 +31,7 @@ setup:  ## make .venv from the locked versions (TORCH=cuda on GPU nodes)
 demo: setup run  ## set up, run everything on the miniature, print the report's path
 
 run: $(WORLD)  ## run a configuration, or one RECIPE of it
-	@$(SNAKEMAKE) $(TARGET)
+	@$(SNAKEMAKE) --quiet host reason -- $(TARGET)
 	@test ! -f results/$(NAME)/report/index.html || echo "Report: $(CURDIR)/results/$(NAME)/report/index.html"
 
 world: data/miniature/world.json  ## render the miniature's raw pairs and questions
@@ -41,7 +41,7 @@ data/miniature/world.json: resources/miniature/world.yaml
 	@touch $@
 
 dry-run: $(WORLD)  ## say what would run, and why
-	@$(SNAKEMAKE) --dry-run --quiet rules $(TARGET)
+	@$(SNAKEMAKE) --quiet host rules --dry-run $(TARGET)
 
 dag: $(WORLD)  ## draw the rules, the datasets and the files of CONFIG (or of one RECIPE) as SVG
 	@python scripts/dag.py --config $(CONFIG) --target $(TARGET) --out results/$(NAME)/graph

@@ -52,7 +52,7 @@ def machine(device: str) -> str:
 
 def write(models: Path, measured: dict[str, Any]) -> None:
     """Write every model's `README.md` from its `training.json` and the measured figures."""
-    for name in TRAINERS:
+    for name in FIGURES:
         folder = models / FOLDERS.get(name, name)
         training = json.loads((folder / "training.json").read_text(encoding="utf-8"))
         (folder / "README.md").write_text(card(name, training, measured), encoding="utf-8")
@@ -61,33 +61,43 @@ def write(models: Path, measured: dict[str, Any]) -> None:
 def card(name: str, training: dict[str, Any], measured: dict[str, Any]) -> str:
     """The card as Markdown."""
     figures = {key: value for key, value in measured["figures"].items() if key.startswith(FIGURES[name])}
-    rows = [_row(key, value) for key, value in figures.items()]
-    vae = f" (after {training['vae_steps']:,} steps of its autoencoder)" if "vae_steps" in training else ""
+    trainers = dict.fromkeys(done["name"] for done in training["rounds"])
     return "\n".join(
         [
             f"# {name}",
             "",
             "A small model of the miniature's world, of the class that the contest's model has.",
             "",
-            inspect.cleandoc(TRAINERS[name].__doc__ or ""),
+            *(f"{inspect.cleandoc(TRAINERS[trainer].__doc__ or '')}\n" for trainer in trainers),
+            f"{training['parameters']:,} parameters, stored in half precision as safetensors. Trained from scratch by",
+            "`scripts/miniature_models.py` on rendered scenes of world seed 0 (indices from `MODELS_START` on, see",
+            "`scripts/bettersynth/miniature/world.py`); no other data.",
             "",
-            f"- {training['parameters']:,} parameters, stored in half precision as safetensors",
-            f"- trained from scratch on {training['scenes']:,} rendered scenes of world seed {training['seed']}"
-            " (indices from `MODELS_START` on, see `scripts/bettersynth/miniature/world.py`); no other data",
-            f"- {training['steps']:,} steps{vae} in {training['seconds']:.0f} s on one {training['device']}"
-            " that other models' training shared",
-            "- command: `python scripts/miniature_models.py train --device cuda"
-            + (f" --seconds {training['limit']:.0f}`" if training.get("limit") else "`"),
+            "| round | command `python scripts/miniature_models.py train` | steps | seconds | device |",
+            "| --- | --- | --- | --- | --- |",
+            *(_round(number, done) for number, done in enumerate(training["rounds"], 1)),
             "",
-            "Measured on scenes that were not trained on, by"
-            f" `{measured['command']}` ({measured['date']}, {measured['machine']}):",
+            "On the GPU up to ten models trained at once, so the seconds are those of a shared device.",
+            "",
+            f"Measured on scenes that were not trained on, by `{measured['command']}`"
+            f" ({measured['date']}, {measured['machine']}):",
             "",
             "| figure | value | target |",
             "| --- | --- | --- |",
-            *rows,
+            *(_row(key, value) for key, value in figures.items()),
             "",
         ]
     )
+
+
+def _round(number: int, done: dict[str, Any]) -> str:
+    """One line of the table of training rounds."""
+    arguments = [f"--only {done['name']}", f"--scenes {done['scenes']}", f"--seconds {done['seconds']:.0f}"]
+    arguments += [f"--batch {done['batch']:g}"] if done["batch"] != 1 else []
+    arguments += [f"--rate {done['rate']:g}"] if done.get("rate", 1) != 1 else []
+    arguments += ["--resume"] if number > 1 and done["name"] != "clip_refit" else []
+    steps = f"{done['vae_steps']:,} + {done['steps']:,}" if "vae_steps" in done else f"{done['steps']:,}"
+    return f"| {number} | `{' '.join(arguments)}` | {steps} | {done['seconds']:.0f} | {done['device']} |"
 
 
 def _row(figure: str, value: float) -> str:

@@ -34,6 +34,7 @@ from bettersynth.miniature.world import (
     ACTIONS,
     COLOURS,
     MODELS_START,
+    PLACES,
     SHAPES,
     SIZE,
     SIZES,
@@ -55,7 +56,14 @@ PAIR_WRITERS = (caption, caption, caption, full_caption, long_caption)
 SHORT_CAPTIONS, FULL_CAPTIONS, LONG_CAPTIONS = 4, 1, 2
 IMAGE_DEFECTS = ("clean", "watermark", "blur", "noise", "pale", "unsafe")
 _IMAGE_WEIGHTS = (50, 16, 6, 6, 6, 16)
-PATCH_LABELS = {"colour": tuple(COLOURS), "shape": SHAPES, "size": tuple(SIZES), "action": ACTIONS, "word": WORDS}
+PATCH_LABELS = {
+    "colour": tuple(COLOURS),
+    "shape": SHAPES,
+    "size": tuple(SIZES),
+    "action": ACTIONS,
+    "word": WORDS,
+    "place": tuple(PLACES),
+}
 """What stands in a patch: 0 for nothing of the kind, else one more than the place in the tuple."""
 QUERY_SLOTS = 12
 """Phrases of a scene that OWL-ViT is asked for; half of them are not there."""
@@ -313,12 +321,7 @@ def write(folder: Path, seed: int, scenes: int, workers: int) -> Material:
 
 def all_phrases() -> list[str]:
     """Every phrase that `present_phrases` and `absent_phrases` can give, sorted."""
-    things = (
-        thing_phrase(colour, shape, size)
-        for colour in COLOURS
-        for shape in SHAPES
-        for size in (None, *SIZES)
-    )
+    things = (thing_phrase(colour, shape, size) for colour in COLOURS for shape in SHAPES for size in (None, *SIZES))
     both = chain.from_iterable((text, text.split(" ", 1)[1]) for text in things)
     styles = [adjective for adjectives in _STYLE_ADJECTIVES.values() for adjective in adjectives]
     styled = (

@@ -82,7 +82,9 @@ class Folder:
         for part in self.beside:
             part.save_pretrained(folder)
         for path in folder.rglob("tokenizer.json"):
-            compact = json.dumps(json.loads(path.read_text(encoding="utf-8")), ensure_ascii=False, separators=(",", ":"))
+            compact = json.dumps(
+                json.loads(path.read_text(encoding="utf-8")), ensure_ascii=False, separators=(",", ":")
+            )
             path.write_text(compact, encoding="utf-8")
         for name in self.superfluous:
             (folder / name).unlink(missing_ok=True)
@@ -141,7 +143,8 @@ def blip_itm(words: list[str], folder: Path) -> Folder:
         eos_token_id=tokenizer.sep_token_id,
         sep_token_id=tokenizer.sep_token_id,
     )
-    config = BlipConfig(text_config=text, vision_config=_image(128, 4), projection_dim=128, image_text_hidden_size=128)
+    vision = _image(128, 4, initializer_range=0.02)  # BLIP's own default, 1e-10, is for weights that are loaded
+    config = BlipConfig(text_config=text, vision_config=vision, projection_dim=128, image_text_hidden_size=128)
     processor = BlipProcessor(BlipImageProcessor(size={"height": SIZE, "width": SIZE}), tokenizer)
     return Folder(BlipForImageTextRetrieval(config), (processor,))
 
@@ -200,7 +203,7 @@ def blip2(words: list[str], folder: Path) -> Folder:
         attention_probs_dropout_prob=0.0,
     )
     config = Blip2Config(
-        vision_config=_image(128, 4),
+        vision_config=_image(128, 4, initializer_range=0.02),
         qformer_config=qformer,
         text_config=opt,
         num_query_tokens=QUERIES,
@@ -317,9 +320,10 @@ def gemma(words: list[str]) -> Folder:
 
 def parameters(model: nn.Module | StableDiffusionImg2ImgPipeline) -> int:
     """Number of parameters."""
-    parts = [model.vae, model.unet, model.text_encoder] if isinstance(model, StableDiffusionImg2ImgPipeline) else [model]
+    parts = (
+        [model.vae, model.unet, model.text_encoder] if isinstance(model, StableDiffusionImg2ImgPipeline) else [model]
+    )
     return sum(p.numel() for part in parts for p in part.parameters())
-
 
 
 def language() -> list[str]:

@@ -36,7 +36,7 @@ from bettersynth.miniature import questions
 from bettersynth.miniature.captions import caption, errors, full_caption, is_right, missing
 from bettersynth.miniature.defects import made_unsafe, one_attribute_wrong, uglified, watermarked
 from bettersynth.miniature.material import GRID, PATCH, PATCH_LABELS, patch_labels, thing_phrase
-from bettersynth.miniature.training import FOLDERS, STYLE_FILLERS
+from bettersynth.miniature.training import FOLDERS, NAMED, STYLE_FILLERS
 from bettersynth.miniature.world import (
     COLOURS,
     QUALITY_START,
@@ -258,7 +258,9 @@ def grounding(exam: Exam) -> dict[str, float]:
     for number, (scene, image) in enumerate(zip(exam.scenes, exam.images, strict=True)):
         dice = exam.dice(number, "phrases")
         there = [thing_phrase(thing.colour, thing.shape) for thing in scene.things] + ["a sign"] * bool(scene.sign)
-        every = (thing_phrase(colour, shape) for colour in dice.sample(list(COLOURS), 8) for shape in dice.sample(SHAPES, 8))
+        every = (
+            thing_phrase(colour, shape) for colour in dice.sample(list(COLOURS), 8) for shape in dice.sample(SHAPES, 8)
+        )
         phrases = [*there, *[text for text in every if text not in there][:2]]
         dice.shuffle(phrases)
         hits = _grounded(exam, model, processor, phrases, image)
@@ -297,7 +299,9 @@ def _written(texts: list[str], scenes: list[Scene], name: str) -> dict[str, floa
     }
 
 
-def _generate(exam: Exam, name: str, kind: Any, sample: bool, prompt: Callable[[Any], str | None], part: int) -> list[str]:
+def _generate(
+    exam: Exam, name: str, kind: Any, sample: bool, prompt: Callable[[Any], str | None], part: int
+) -> list[str]:
     model, processor = exam.open(name, kind)
     processor.tokenizer.padding_side = "left"
     torch.manual_seed(exam.seed)
@@ -404,30 +408,44 @@ def towers(exam: Exam) -> dict[str, float]:
 
 
 def gemma(exam: Exam) -> dict[str, float]:
-    """How often Gemma answers a question with the right word when it reads the grid of words, undisturbed."""
+    """How often Gemma answers a question with the right word when it reads what stands in each patch.
+
+    As one word a patch, and as the mean vector of all words that name it.
+    """
     folder = exam.folder("gemma")
     model = GemmaForCausalLM.from_pretrained(folder, local_files_only=True, dtype=torch.float32).to(exam.device).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    right = []
+
+    def vectors(text: str) -> Tensor:
+        ids = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
+        return model.get_input_embeddings()(ids.to(exam.device))[0]
+
+    right: dict[str, list[bool]] = {"words": [], "means": []}
     for number in exam.few(4):
         scene, dice = exam.scenes[number], exam.dice(number, "gemma")
         question = questions.ask(dice.choice(questions.askable(scene)), scene, dice)
-        words = " ".join(_patch_words(scene))
-        asked = questions.ocr_prompt(question.text, [])
-        text = f"<bos><start_of_turn>user\n{words}\n{asked}<end_of_turn>\n<start_of_turn>model\n"
-        ids = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids.to(exam.device)
-        answer = tokenizer.convert_ids_to_tokens(int(model(ids).logits[0, -1].argmax()))
-        right.append(answer == question.answer)
-    return {"gemma_answers_from_words": float(np.mean(right))}
+        asked = vectors(
+            f"\n{questions.ocr_prompt(question.text, [])}<end_of_turn>\n<start_of_turn>model\n",
+        )
+        names = [vectors(" ".join(words)) for words in _patch_words(scene)]
+        grids = {
+            "words": [vector[cell % len(vector)] for cell, vector in enumerate(names)],
+            "means": [vector.mean(0) for vector in names],
+        }
+        for form, grid in grids.items():
+            embedded = torch.cat([vectors("<bos><start_of_turn>user\n"), torch.stack(grid), asked]).unsqueeze(0)
+            answer = tokenizer.convert_ids_to_tokens(int(model(inputs_embeds=embedded).logits[0, -1].argmax()))
+            right[form].append(answer == question.answer)
+    return {f"gemma_answers_from_{form}": float(np.mean(answers)) for form, answers in right.items()}
 
 
-def _patch_words(scene: Scene) -> list[str]:
-    """What stands in each patch, in the words of Gemma's training."""
-    words = []
-    for cell, owner in enumerate(scene.owners(PATCH)):
-        kind = "colour" if (cell + cell // GRID) % 2 == 0 else "shape"
-        words.append(getattr(owner, "word", None) or getattr(owner, kind, STYLE_FILLERS[STYLES.index(scene.style)]))
-    return words
+def _patch_words(scene: Scene) -> list[list[str]]:
+    """The words that name what stands in each patch."""
+    style = STYLE_FILLERS[STYLES.index(scene.style)]
+    return [
+        [value for kind in NAMED if (value := getattr(owner, kind, None))] or [style]
+        for owner in scene.owners(PATCH)
+    ]
 
 
 EXAMS: dict[str, Callable[[Exam], dict[str, float]]] = {

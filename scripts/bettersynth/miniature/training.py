@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from diffusers import StableDiffusionImg2ImgPipeline
 from torch import Tensor, nn
-from transformers import CLIPVisionModel
+from transformers import CLIPModel, CLIPVisionModel, LlavaForConditionalGeneration
 from transformers.loss.loss_for_object_detection import generalized_box_iou
 from transformers.image_transforms import center_to_corners_format
 
@@ -47,12 +48,18 @@ LLAVA_PROMPTS = (
     "Render a clear and concise summary of the photo.",
     "",
 )
+NAMED = ("colour", "shape", "size", "action", "word")
+"""What Gemma's grids of words tell of a patch: the first kinds of `PATCH_LABELS`; the place it sees itself."""
 STYLE_FILLERS = ("plain", "sunny", "night", "old")
 
 
 @dataclass
 class Lesson:
-    """Where and how long to train: `pace` scales steps, `batch` batches; after `seconds` learning winds down."""
+    """Where and how long to train.
+
+    `pace`, `batch` and `rate` scale every number of steps, batch size and learning rate; after `seconds` learning
+    winds down; `resume` goes on from the weights that are in `out`.
+    """
 
     material: Material
     out: Path
@@ -60,6 +67,8 @@ class Lesson:
     seed: int
     pace: float = 1.0
     batch: float = 1.0
+    rate: float = 1.0
+    resume: bool = False
     seconds: float = math.inf
     words: list[str] = field(default_factory=models.language)
 
@@ -125,8 +134,10 @@ def fit(
     Progress runs from 0 to 1 over the steps, or over `share` of the lesson's seconds if those end first.
     """
     parameters = [parameter for parameter in trained if parameter.requires_grad]
-    steps = max(2, round(steps * lesson.pace))
-    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.01, betas=(0.9, 0.98), fused=lesson.device == "cuda")
+    steps, rate = max(2, round(steps * lesson.pace)), rate * lesson.rate
+    optimizer = torch.optim.AdamW(
+        parameters, lr=rate, weight_decay=0.01, betas=(0.9, 0.98), fused=lesson.device == "cuda"
+    )
     started, step, progress, smooth, reported = time.monotonic(), 0, 0.0, None, 0.0
     while progress < 1:
         warm = min(1.0, (step + 1) / min(200, max(1, steps // 10)))
@@ -143,7 +154,11 @@ def fit(
         progress = max(step / steps, elapsed / (share * lesson.seconds))
         if elapsed - reported > 15 or progress >= 1:
             reported, smooth = elapsed, float(loss.detach())
-            print(f"{name}: step {step}/{steps}, {step / elapsed:.1f} steps/s, loss {smooth:.4f}", file=sys.stderr, flush=True)
+            print(
+                f"{name}: step {step}/{steps}, {step / elapsed:.1f} steps/s, loss {smooth:.4f}",
+                file=sys.stderr,
+                flush=True,
+            )
     return {"steps": step, "seconds": round(time.monotonic() - started, 1), "loss": round(smooth, 4)}
 
 
@@ -157,6 +172,8 @@ class PatchReader(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.heads = nn.ModuleList(nn.Linear(width, len(values) + 1) for values in PATCH_LABELS.values())
+        # Weight of "nothing of the kind": rarer kinds have more of it.
+        self.nothing = [0.02 if kind in ("action", "word") else 0.1 for kind in PATCH_LABELS]
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         """Mean loss over the kinds; features (b, patches, width), labels (b, kinds, patches)."""
@@ -165,7 +182,7 @@ class PatchReader(nn.Module):
         for number, head in enumerate(self.heads):
             logits = head(features).flatten(0, 1).float()
             weights = torch.ones(logits.shape[1], device=logits.device)
-            weights[0] = 0.1
+            weights[0] = self.nothing[number]
             losses.append(F.cross_entropy(logits, labels[:, number].flatten().long(), weights))
         return torch.stack(losses).mean()
 
@@ -186,7 +203,13 @@ class TokenTable:
 
 
 def token_table(
-    lesson: Lesson, tokenizer: Any, texts: list[str], *, start: int | None = None, end: int | None = None, limit: int = 200
+    lesson: Lesson,
+    tokenizer: Any,
+    texts: list[str],
+    *,
+    start: int | None = None,
+    end: int | None = None,
+    limit: int = 200,
 ) -> TokenTable:
     """Encode a text for each scene, at most `limit` tokens of it, between the ids `start` and `end`."""
     head, tail = ([] if token is None else [token] for token in (start, end))
@@ -215,6 +238,14 @@ def _language_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=-100)
 
 
+def _begin(lesson: Lesson, name: str, folder: models.Folder) -> Any:
+    """The model on its device; with the weights it has in `out` when the lesson resumes."""
+    if lesson.resume:
+        path = lesson.out / FOLDERS.get(name, name)
+        folder.model = type(folder.model).from_pretrained(path, local_files_only=True, dtype=torch.float32)
+    return folder.model.train().to(lesson.device)
+
+
 def _finish(lesson: Lesson, name: str, folder: models.Folder, figures: dict[str, float]) -> dict[str, Any]:
     """Write the model's folder; figures for its card."""
     count = models.parameters(folder.model)
@@ -230,43 +261,75 @@ def _finish(lesson: Lesson, name: str, folder: models.Folder, figures: dict[str,
 def train_clip(lesson: Lesson) -> dict[str, Any]:
     """Contrast each picture with 384 right captions and 384 with one attribute wrong; logit scale up to 100."""
     folder = models.clip(lesson.words, lesson.out / "clip")
-    model, tokenizer = folder.model.to(lesson.device), folder.beside[0].tokenizer
-    end = tokenizer.eos_token_id
-    tables = [
-        [_clip_table(lesson, tokenizer, [text["pairs"][k][side] for text in lesson.texts]) for side in (0, 1)]
-        for k in range(len(PAIR_WRITERS))
-    ]
+    model, tokenizer = _begin(lesson, "clip", folder), folder.beside[0].tokenizer
     reader = PatchReader(128).to(lesson.device)
-    threshold = nn.Parameter(torch.tensor(0.15, device=lesson.device))
+    contrast = Contrast(lesson, model, tokenizer)
 
     def loss_of(progress: float) -> Tensor:
-        chosen = lesson.draw(lesson.safe, 384)
-        right, wrong = (table.rows(chosen, end) for table in random.choice(tables))
-        ids, mask = _stack_right(right, wrong, end)
-        seen = model.vision_model(lesson.pixels(chosen), output_hidden_states=True)
-        image = F.normalize(model.visual_projection(seen.pooler_output).float(), dim=-1)
-        text = F.normalize(model.text_projection(model.text_model(ids, mask).pooler_output).float(), dim=-1)
-        scale = 100 ** min(1.0, 0.6 + 0.8 * progress)
-        logits = scale * image @ text.T
-        truth = torch.arange(len(chosen), device=lesson.device)
-        contrast = F.cross_entropy(logits, truth) + F.cross_entropy(logits[:, : len(chosen)].T, truth)
-        # Right and wrong apart by one threshold for all pictures: it is with one threshold that a filter works.
-        margin = scale / 4 * ((image * text[: len(chosen)]).sum(-1) - threshold)
-        wrong_margin = scale / 4 * ((image * text[len(chosen) :]).sum(-1) - threshold)
-        apart = F.softplus(-margin).mean() + F.softplus(wrong_margin).mean()
-        patches = reader(seen.hidden_states[-2][:, 1:], lesson.labels[chosen])
-        return contrast / 2 + apart + patches
+        loss, chosen, seen = contrast(100 ** min(1.0, 0.6 + 0.8 * progress))
+        return loss + 2 * reader(seen.hidden_states[-2][:, 1:], lesson.labels[chosen])
 
-    trained = [*model.parameters(), *reader.parameters(), threshold]
-    figures = fit(lesson, "clip", trained, loss_of, steps=6000, rate=1e-3)
+    trained = [*model.parameters(), *reader.parameters(), contrast.threshold]
+    figures = fit(lesson, "clip", trained, loss_of, steps=8000, rate=1e-3)
     model.logit_scale.data.fill_(math.log(100))
     return _finish(lesson, "clip", folder, figures)
 
 
+class Contrast:
+    """CLIP's loss on random scenes, right captions and captions with one attribute wrong."""
+
+    def __init__(self, lesson: Lesson, model: CLIPModel, tokenizer: Any) -> None:
+        self.lesson, self.model, self.end = lesson, model, tokenizer.eos_token_id
+        self.tables = [
+            [_clip_table(lesson, tokenizer, [text["pairs"][k][side] for text in lesson.texts]) for side in (0, 1)]
+            for k in range(len(PAIR_WRITERS))
+        ]
+        self.threshold = nn.Parameter(torch.tensor(0.15, device=lesson.device))
+
+    def __call__(self, scale: float) -> tuple[Tensor, Tensor, Any]:
+        """The loss at a logit scale, the scenes it is of, and the vision tower's output."""
+        chosen = self.lesson.draw(self.lesson.safe, 384)
+        count = len(chosen)
+        right, wrong = (table.rows(chosen, self.end) for table in random.choice(self.tables))
+        ids, mask = _stack_right(right, wrong, self.end)
+        seen = self.model.vision_model(self.lesson.pixels(chosen), output_hidden_states=True)
+        image = F.normalize(self.model.visual_projection(seen.pooler_output).float(), dim=-1)
+        text = F.normalize(self.model.text_projection(self.model.text_model(ids, mask).pooler_output).float(), dim=-1)
+        logits = scale * image @ text.T
+        truth = torch.arange(count, device=self.lesson.device)
+        contrast = F.cross_entropy(logits, truth) + F.cross_entropy(logits[:, :count].T, truth)
+        # Right and wrong apart by one threshold for all pictures: it is with one threshold that a filter works.
+        margin = scale / 4 * ((image * text[:count]).sum(-1) - self.threshold)
+        wrong_margin = scale / 4 * ((image * text[count:]).sum(-1) - self.threshold)
+        apart = F.softplus(-margin).mean() + F.softplus(wrong_margin).mean()
+        return contrast / 2 + apart, chosen, seen
+
+
+def refit_clip(lesson: Lesson) -> dict[str, Any]:
+    """Take over LLaVA's vision tower, whose patches say more, and fit CLIP's last layer and text tower to it again."""
+    folder = models.clip(lesson.words, lesson.out / "clip")
+    folder.model = CLIPModel.from_pretrained(lesson.out / "clip", local_files_only=True, dtype=torch.float32)
+    model = folder.model.to(lesson.device)
+    llava = LlavaForConditionalGeneration.from_pretrained(lesson.out / "llava", local_files_only=True)
+    taken, tower = llava.model.vision_tower.vision_model, model.vision_model
+    pairs = [(taken.embeddings, tower.embeddings), (taken.pre_layrnorm, tower.pre_layrnorm)]
+    pairs += zip(taken.encoder.layers[:-1], tower.encoder.layers[:-1], strict=True)
+    for source, target in pairs:
+        target.load_state_dict(source.state_dict())
+        target.requires_grad_(False)
+    contrast = Contrast(lesson, model, folder.beside[0].tokenizer)
+    trained = [*model.parameters(), contrast.threshold]
+    figures = fit(lesson, "clip_refit", trained, lambda _: contrast(100.0)[0], steps=4000, rate=5e-4)
+    return _finish(lesson, "clip_refit", folder, figures)
+
+
 def train_blip_itm(lesson: Lesson) -> dict[str, Any]:
-    """Tell right captions from those of other pictures and those with one attribute wrong."""
+    """Tell right captions from those of other pictures and those with one attribute wrong, and which word it is.
+
+    The head that finds the wrong word is thrown away.
+    """
     folder = models.blip_itm(lesson.words, lesson.out / "blip_itm")
-    model, tokenizer = folder.model.to(lesson.device), folder.beside[0].tokenizer
+    model, tokenizer = _begin(lesson, "blip_itm", folder), folder.beside[0].tokenizer
     pad, edges = tokenizer.pad_token_id, {"start": tokenizer.cls_token_id, "end": tokenizer.sep_token_id}
     tables = [
         [
@@ -275,7 +338,7 @@ def train_blip_itm(lesson: Lesson) -> dict[str, Any]:
         ]
         for k in range(len(PAIR_WRITERS))
     ]
-    reader = PatchReader(128).to(lesson.device)
+    reader, finder = PatchReader(128).to(lesson.device), nn.Linear(128, 2).to(lesson.device)
     count, others = lesson.size(256), lesson.size(64)
 
     def loss_of(progress: float) -> Tensor:
@@ -294,20 +357,37 @@ def train_blip_itm(lesson: Lesson) -> dict[str, Any]:
         ).last_hidden_state
         truth = (torch.arange(len(ids), device=lesson.device) < count).long()
         match = F.cross_entropy(model.itm_head(read[:, 0]).float(), truth)
-        return match + reader(image[:, 1:], lesson.labels[chosen])
+        words = _wrong_words(ids[:count], ids[count : 2 * count], mask[:count])
+        found = F.cross_entropy(finder(read[: 2 * count]).flatten(0, 1).float(), words.flatten(), ignore_index=-100)
+        return match + found + 0.5 * reader(image[:, 1:], lesson.labels[chosen])
 
-    figures = fit(lesson, "blip_itm", [*model.parameters(), *reader.parameters()], loss_of, steps=10000, rate=1e-3)
+    trained = [*model.parameters(), *reader.parameters(), *finder.parameters()]
+    figures = fit(lesson, "blip_itm", trained, loss_of, steps=12000, rate=1e-3)
     return _finish(lesson, "blip_itm", folder, figures)
+
+
+def _wrong_words(right: Tensor, wrong: Tensor, mask: Tensor) -> Tensor:
+    """For every token of the right and then the wrong captions whether it is wrong: 1, 0, or -100 for unknown.
+
+    Captions of a pair that differ in more than three tokens are not word by word comparable.
+    """
+    differs = (right != wrong) & (mask > 0)
+    comparable = (differs.sum(1, keepdim=True) <= 3).expand_as(differs) & (mask > 0)
+    labels = torch.cat([torch.zeros_like(right), differs.long()])
+    return labels.masked_fill(~torch.cat([comparable, comparable]), -100)
 
 
 def train_aesthetics(lesson: Lesson) -> dict[str, Any]:
     """Give sharp, clean pictures 7 of 10, watermarked ones 6, and blurred, noisy or pale ones 3."""
     folder = models.aesthetics(lesson.words, lesson.out / FOLDERS["aesthetics"])
-    model = folder.model.to(lesson.device)
+    model = _begin(lesson, "aesthetics", folder)
     fine, ugly = lesson.where("clean", "watermark", "unsafe"), lesson.where("blur", "noise", "pale")
-    target = torch.tensor([{"watermark": 6.0, "clean": 7.0, "unsafe": 7.0}.get(defect, 3.0) for defect in IMAGE_DEFECTS])
+    target = torch.tensor(
+        [{"watermark": 6.0, "clean": 7.0, "unsafe": 7.0}.get(defect, 3.0) for defect in IMAGE_DEFECTS]
+    )
     target = target.to(lesson.device)
-    model.layers[-1].bias.data.fill_(5.0)
+    if not lesson.resume:
+        model.layers[-1].bias.data.fill_(5.0)
 
     def loss_of(progress: float) -> Tensor:
         chosen = torch.cat([lesson.draw(fine, 128), lesson.draw(ugly, 128)])
@@ -320,7 +400,7 @@ def train_aesthetics(lesson: Lesson) -> dict[str, Any]:
 
 
 def _train_classifier(lesson: Lesson, name: str, folder: models.Folder, positive: str) -> dict[str, Any]:
-    model = folder.model.to(lesson.device)
+    model = _begin(lesson, name, folder)
     yes, no = lesson.where(positive), lesson.where(*(defect for defect in IMAGE_DEFECTS if defect != positive))
     truth = torch.arange(2 * lesson.size(128), device=lesson.device).lt(lesson.size(128)).long()
 
@@ -350,7 +430,7 @@ def train_owlvit(lesson: Lesson) -> dict[str, Any]:
     on the boxes. That only one patch answers matters: Data-Juicer looks at as many boxes as there are phrases.
     """
     folder = models.owlvit(lesson.words, lesson.out / "owlvit")
-    model, tokenizer = folder.model.to(lesson.device), folder.beside[0].tokenizer
+    model, tokenizer = _begin(lesson, "owlvit", folder), folder.beside[0].tokenizer
     known = {phrase: number for number, phrase in enumerate(all_phrases())}
     encoded = tokenizer(list(known), padding="max_length", max_length=16, return_tensors="pt").to(lesson.device)
     asked = torch.tensor([[known[p[0]] for p in text["phrases"]] for text in lesson.texts], device=lesson.device)
@@ -383,24 +463,32 @@ def train_owlvit(lesson: Lesson) -> dict[str, Any]:
 
 
 def train_blip2(lesson: Lesson) -> dict[str, Any]:
-    """Write the short captions of the world, all parts from scratch."""
+    """Write the short captions of the world, all parts from scratch.
+
+    Captions that name everything are mixed in, one in five at first and none at the end: they teach faster.
+    """
     folder = models.blip2(lesson.words, lesson.out / "blip2")
-    model, tokenizer = folder.model.to(lesson.device), folder.beside[0].tokenizer
+    model, tokenizer = _begin(lesson, "blip2", folder), folder.beside[0].tokenizer
     pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
-    embeddings = model.get_input_embeddings().weight
-    embeddings.data[opt_words(tokenizer) : -1] = 0  # ids that no text has: alike at the start, they stay alike
-    tables = [
-        token_table(lesson, tokenizer, [text[kind][k] for text in lesson.texts], start=end, end=end)
+    if not lesson.resume:
+        model.query_tokens.data.normal_()  # born as zeros, all queries would ask the same
+        # Ids that no text has: alike at the start, they stay alike.
+        model.get_input_embeddings().weight.data[opt_words(tokenizer) : -1] = 0
+    short, full = (
+        [
+            token_table(lesson, tokenizer, [text[kind][k] for text in lesson.texts], start=end, end=end)
+            for k in range(len(lesson.texts[0][kind]))
+        ]
         for kind in ("short", "full")
-        for k in range(len(lesson.texts[0][kind]))
-    ]
+    )
     reader = PatchReader(128).to(lesson.device)
-    image_ids = torch.full((lesson.size(256), models.QUERIES), model.config.image_token_index, device=lesson.device)
+    seen = torch.ones((lesson.size(256), models.QUERIES), dtype=torch.long, device=lesson.device)
 
     def loss_of(progress: float) -> Tensor:
         chosen = lesson.draw(lesson.safe, 256)
+        tables = full if random.random() < 0.2 * (1 - progress) else short
         texts, mask = random.choice(tables).rows(chosen, pad)
-        attended = torch.cat([torch.ones_like(image_ids), mask], 1)
+        attended = torch.cat([seen, mask], 1)
         image = model.vision_model(lesson.pixels(chosen)).last_hidden_state
         queries = model.qformer(
             query_embeds=model.query_tokens.expand(len(chosen), -1, -1), encoder_hidden_states=image
@@ -408,22 +496,22 @@ def train_blip2(lesson: Lesson) -> dict[str, Any]:
         embedded = torch.cat([model.language_projection(queries), model.get_input_embeddings()(texts)], 1)
         hidden = model.language_model.model(inputs_embeds=embedded, attention_mask=attended).last_hidden_state
         logits = model.language_model.lm_head(hidden[:, models.QUERIES :])
-        return _language_loss(logits, texts.masked_fill(mask == 0, -100)) + 0.5 * reader(image[:, 1:], lesson.labels[chosen])
+        loss = _language_loss(logits, texts.masked_fill(mask == 0, -100))
+        return loss + 0.5 * reader(image[:, 1:], lesson.labels[chosen])
 
-    figures = fit(lesson, "blip2", [*model.parameters(), *reader.parameters()], loss_of, steps=8000, rate=1e-3)
+    figures = fit(lesson, "blip2", [*model.parameters(), *reader.parameters()], loss_of, steps=10000, rate=1e-3)
     return _finish(lesson, "blip2", folder, figures)
 
 
 def train_llava(lesson: Lesson) -> dict[str, Any]:
     """Write the long captions of the world in answer to any of several prompts; the tower starts from our CLIP."""
     folder = models.llava(lesson.words, lesson.out / "llava")
-    model, tokenizer = folder.model.to(lesson.device), folder.beside[0].tokenizer
-    tower = CLIPVisionModel.from_pretrained(lesson.out / "clip", local_files_only=True)
-    model.model.vision_tower.load_state_dict(tower.state_dict())
+    model, tokenizer = _begin(lesson, "llava", folder), folder.beside[0].tokenizer
+    if not lesson.resume:
+        tower = CLIPVisionModel.from_pretrained(lesson.out / "clip", local_files_only=True)
+        model.model.vision_tower.load_state_dict(tower.state_dict())
     pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
-    tables = [
-        token_table(lesson, tokenizer, [text["long"][k] for text in lesson.texts], end=end) for k in range(2)
-    ]
+    tables = [token_table(lesson, tokenizer, [text["long"][k] for text in lesson.texts], end=end) for k in range(2)]
     prompts = [_llava_prompt(folder.beside[0], text).to(lesson.device) for text in LLAVA_PROMPTS]
     reader = PatchReader(128).to(lesson.device)
     count = lesson.size(192)
@@ -460,7 +548,11 @@ def _llava_prompt(processor: Any, question: str) -> Tensor:
 def train_diffusion(lesson: Lesson) -> dict[str, Any]:
     """First the autoencoder, then noise prediction in its latents, conditioned on captions (dropped 1 in 10)."""
     folder = models.diffusion(lesson.words, lesson.out / "diffusion")
-    vae, unet, text = (part.to(lesson.device) for part in (folder.model.vae, folder.model.unet, folder.model.text_encoder))
+    if lesson.resume:
+        folder.model = StableDiffusionImg2ImgPipeline.from_pretrained(lesson.out / "diffusion", local_files_only=True)
+    vae, unet, text = (
+        part.train().to(lesson.device) for part in (folder.model.vae, folder.model.unet, folder.model.text_encoder)
+    )
     tokenizer, scheduler = folder.model.tokenizer, folder.model.scheduler
     clean = lesson.where("clean")
 
@@ -506,7 +598,7 @@ def train_diffusion(lesson: Lesson) -> dict[str, Any]:
 def train_convnext(lesson: Lesson) -> dict[str, Any]:
     """Name what stands in each patch of the picture, from every one of the four stages."""
     folder = models.convnext()
-    model = folder.model.to(lesson.device)
+    model = _begin(lesson, "convnext", folder)
     readers = nn.ModuleList(PatchReader(width) for width in model.config.hidden_sizes).to(lesson.device)
 
     def loss_of(progress: float) -> Tensor:
@@ -514,23 +606,27 @@ def train_convnext(lesson: Lesson) -> dict[str, Any]:
         stages = model(lesson.pixels(chosen), output_hidden_states=True).hidden_states[1:]
         losses = []
         for reader, stage in zip(readers, stages, strict=True):
-            cells = F.adaptive_avg_pool2d(stage, GRID) if stage.shape[-1] > GRID else F.interpolate(stage, size=GRID, mode="bilinear")
+            cells = (
+                F.adaptive_avg_pool2d(stage, GRID)
+                if stage.shape[-1] > GRID
+                else F.interpolate(stage, size=GRID, mode="bilinear")
+            )
             losses.append(reader(cells.flatten(2).transpose(1, 2), lesson.labels[chosen]))
         return torch.stack(losses).mean()
 
-    figures = fit(lesson, "convnext", [*model.parameters(), *readers.parameters()], loss_of, steps=4000, rate=1e-3)
+    figures = fit(lesson, "convnext", [*model.parameters(), *readers.parameters()], loss_of, steps=8000, rate=1e-3)
     return _finish(lesson, "convnext", folder, figures)
 
 
 def train_gemma(lesson: Lesson) -> dict[str, Any]:
     """Text alone: captions, questions and answers, each behind 64 words that name what stands in each patch.
 
-    A patch is named by its thing's colour or shape in turn (now and then size or action), by the sign's word, or
-    by the style where nothing stands; a quarter of the words are replaced at random. Such a model has something
-    that visual tokens can be aligned to.
+    A patch holds one word of its thing (colour, shape, size, action, the sign's word, or the style where nothing
+    stands) or the mean of several words' vectors; a quarter of the patches hold a random word instead. Such a
+    model has something that visual tokens can be aligned to.
     """
     folder = models.gemma(lesson.words)
-    model, tokenizer = folder.model.to(lesson.device), folder.beside[0]
+    model, tokenizer = _begin(lesson, "gemma", folder), folder.beside[0]
     pad = tokenizer.pad_token_id
     tables = [
         token_table(lesson, tokenizer, [_gemma_turn(*text["turns"][k]) for text in lesson.texts])
@@ -538,38 +634,42 @@ def train_gemma(lesson: Lesson) -> dict[str, Any]:
     ]
     names = [
         torch.tensor(tokenizer.convert_tokens_to_ids([values[0], *values]), device=lesson.device)
-        for values in PATCH_LABELS.values()
+        for values in (PATCH_LABELS[kind] for kind in NAMED)
     ]
     fillers = torch.tensor(tokenizer.convert_tokens_to_ids(list(STYLE_FILLERS)), device=lesson.device)
     any_name = torch.cat([*(ids[1:] for ids in names), fillers])
     styles = torch.tensor([text["style"] for text in lesson.texts], device=lesson.device)
-    before = tokenizer("<bos><start_of_turn>user\n", add_special_tokens=False, return_tensors="pt").input_ids.to(lesson.device)
+    opening = tokenizer("<bos><start_of_turn>user\n", add_special_tokens=False, return_tensors="pt").input_ids
     everything = torch.arange(len(lesson.texts), device=lesson.device)
-    checker = torch.arange(GRID * GRID, device=lesson.device) + torch.arange(GRID, device=lesson.device).repeat_interleave(GRID)
+    vectors = model.get_input_embeddings()
 
-    def grid(chosen: Tensor) -> Tensor:
-        colour, shape, size, action, word = (ids[lesson.labels[chosen, k].long()] for k, ids in enumerate(names))
-        labels = lesson.labels[chosen]
-        words = torch.where((checker % 2 == 0).expand_as(colour), colour, shape)
-        rare = torch.rand(colour.shape, device=lesson.device)
-        words = torch.where(rare < 0.12, size, words)
-        words = torch.where((rare > 0.75) & (labels[:, 3] > 0), action, words)
-        words = torch.where(labels[:, 0] == 0, fillers[styles[chosen]].unsqueeze(1), words)
-        words = torch.where(labels[:, 4] > 0, word, words)
-        other = any_name[torch.randint(len(any_name), words.shape, device=lesson.device)]
-        return torch.where(torch.rand(words.shape, device=lesson.device) < 0.25, other, words)
+    def patches(chosen: Tensor) -> Tensor:
+        """A vector for each patch of the chosen scenes: (b, patches, width)."""
+        labels = lesson.labels[chosen, : len(NAMED)].long()
+        words = torch.stack([ids[labels[:, kind]] for kind, ids in enumerate(names)], -1)
+        known = (labels > 0).transpose(1, 2).float()
+        luck = known * torch.rand_like(known)
+        one = F.one_hot(luck.argmax(-1), len(names)).float() * known
+        some = torch.where(torch.rand(len(chosen), 1, 1, device=lesson.device) < 0.5, one, (luck > 0.3).float() + one)
+        nothing = known.sum(-1) == 0
+        words[..., 0] = torch.where(nothing, fillers[styles[chosen]].unsqueeze(1), words[..., 0])
+        some[..., 0] = torch.where(nothing, 1.0, some[..., 0])
+        random_words = any_name[torch.randint(len(any_name), nothing.shape, device=lesson.device)]
+        mixed = (vectors(words) * some.unsqueeze(-1)).sum(-2) / some.sum(-1, keepdim=True)
+        replaced = torch.rand(nothing.shape, device=lesson.device) < 0.25
+        return torch.where(replaced.unsqueeze(-1), vectors(random_words), mixed)
 
     def loss_of(progress: float) -> Tensor:
         chosen = lesson.draw(everything, 256)
         texts, mask = random.choice(tables).rows(chosen, pad)
-        ids = torch.cat([before.expand(len(chosen), -1), grid(chosen), texts], 1)
-        start = ids.shape[1] - texts.shape[1]
-        attended = torch.cat([torch.ones_like(ids[:, :start]), mask], 1)
-        labels = texts.masked_fill(mask == 0, -100)
-        hidden = model.model(input_ids=ids, attention_mask=attended).last_hidden_state[:, start:]
-        return _language_loss(model.lm_head(hidden), labels)
+        before = vectors(opening.to(lesson.device)).expand(len(chosen), -1, -1)
+        embedded = torch.cat([before, patches(chosen), vectors(texts)], 1)
+        start = embedded.shape[1] - texts.shape[1]
+        attended = torch.cat([torch.ones((len(chosen), start), dtype=torch.long, device=lesson.device), mask], 1)
+        hidden = model.model(inputs_embeds=embedded, attention_mask=attended).last_hidden_state[:, start:]
+        return _language_loss(model.lm_head(hidden), texts.masked_fill(mask == 0, -100))
 
-    figures = fit(lesson, "gemma", model.parameters(), loss_of, steps=8000, rate=1e-3)
+    figures = fit(lesson, "gemma", model.parameters(), loss_of, steps=12000, rate=1.5e-3)
     return _finish(lesson, "gemma", folder, figures)
 
 
@@ -578,8 +678,8 @@ def _gemma_turn(question: str, answer: str) -> str:
     return f"\n{question}<end_of_turn>\n<start_of_turn>model\n{answer}<end_of_turn>\n<eos>"
 
 
-FOLDERS = {"aesthetics": "aesthetics-predictor-v2-linear"}
-"""Folders that are not named as their model: the operator reads the model's class from this one's name."""
+FOLDERS = {"aesthetics": "aesthetics-predictor-v2-linear", "clip_refit": "clip"}
+"""Folders that are not named as their model: the aesthetics operator reads the model's class from the name."""
 
 TRAINERS: dict[str, Callable[[Lesson], dict[str, Any]]] = {
     "clip": train_clip,
@@ -593,8 +693,9 @@ TRAINERS: dict[str, Callable[[Lesson], dict[str, Any]]] = {
     "convnext": train_convnext,
     "gemma": train_gemma,
     "llava": train_llava,
+    "clip_refit": refit_clip,
 }
-NEEDS = {"llava": "clip"}
+NEEDS = {"llava": "clip", "clip_refit": "llava"}
 """Models that start from another one."""
 
 

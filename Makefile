@@ -3,21 +3,26 @@ SHELL := /bin/bash
 PYTHON ?= python3
 CONFIG ?= config/miniature.yaml
 CORES ?= all
-TORCH ?= cpu
+TORCH ?=
 TORCH_INDEX ?=
 RECIPE ?=
-DATASET ?=
 GPUS ?=
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)/scripts
-NAME = $(notdir $(basename $(CONFIG)))
+# The configuration's name is its file's, unless it names itself.
+NAME = $(or $(shell sed -n 's/^name: *//p' $(CONFIG) 2>/dev/null),$(subst -,_,$(notdir $(basename $(CONFIG)))))
 TARGET = $(if $(RECIPE),recipe_$(RECIPE),all)
 SNAKEMAKE = snakemake --configfile $(CONFIG) --cores $(CORES) $(if $(GPUS),--resources gpu=$(GPUS))
 # The miniature's raw pairs are rendered; other configurations name files that are there already.
-WORLD = $(if $(filter config/miniature.yaml,$(CONFIG)),data/miniature/world.json)
+WORLD = ready $(if $(shell grep -l data/miniature/ $(CONFIG) 2>/dev/null),data/miniature/world.json)
 
 .DEFAULT_GOAL := help
+.PHONY: ready
+ready:
+	@test -x .venv/bin/snakemake || { echo "There is no environment yet; first run: make setup"; exit 1; }
+	@test -f $(CONFIG) || { echo "$(CONFIG): no such configuration; there are: $(wildcard config/*.yaml)"; exit 1; }
+
 .PHONY: help setup demo world run dry-run dag report test test-quick lint format reference lock profile unprofile \
 	miniature-models quality clean-results
 
@@ -26,13 +31,15 @@ help:  ## list these commands
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | sort | awk -F'\t' '{printf "  %-18s %s\n", $$1, $$2}'
 
 setup:  ## make .venv from the locked versions (TORCH=cuda on GPU nodes)
-	@$(PYTHON) scripts/setup.py --torch $(TORCH) $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
+	@$(PYTHON) scripts/setup.py $(if $(TORCH),--torch $(TORCH)) $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX)) \
+		$(if $(filter command line,$(origin PYTHON)),--this-python)
 
-demo: setup run  ## set up, run everything on the miniature, print the report's path
+demo: setup  ## set up, run everything on the miniature, print the report's path
+	@$(MAKE) --no-print-directory run
 
 run: $(WORLD)  ## run a configuration, or one RECIPE of it
 	@$(SNAKEMAKE) --quiet host reason -- $(TARGET)
-	@test ! -f results/$(NAME)/report/index.html || echo "Report: $(CURDIR)/results/$(NAME)/report/index.html"
+	@echo "$(if $(RECIPE),Results: $(CURDIR)/results/$(NAME)/runs/$(RECIPE),Report: $(CURDIR)/results/$(NAME)/report/index.html)"
 
 world: data/miniature/world.json  ## render the miniature's raw pairs and questions
 
@@ -43,7 +50,7 @@ data/miniature/world.json: resources/miniature/world.yaml
 dry-run: $(WORLD)  ## say what would run, and why
 	@$(SNAKEMAKE) --quiet host rules --dry-run $(TARGET)
 
-dag: $(WORLD)  ## draw the rules, the datasets and the files of CONFIG (or of one RECIPE) as SVG
+dag: $(WORLD)  ## draw rules and datasets of CONFIG as SVG; of one RECIPE, its jobs too
 	@python scripts/dag.py --config $(CONFIG) --target $(TARGET) --out results/$(NAME)/graph
 
 report: $(WORLD)  ## Snakemake's own report of what ran

@@ -16,8 +16,9 @@ from bettersynth.records import POOL
 
 config_file = workflow.configfiles[0] if workflow.configfiles else "config/miniature.yaml"
 try:
+    contents = [read_yaml(path) for path in workflow.configfiles or [config_file]]  # refuses a key given twice
     if not config:
-        config.update(read_yaml(config_file))
+        config.update(contents[0])
     configuration = configure(config, config_file)
     config["name"] = configuration.name
     layout = Layout(f"results/{configuration.name}")
@@ -52,7 +53,7 @@ include: "rules/report.smk"
 rule all:
     default_target: True
     input:
-        layout.report if configuration.datasets or configuration.recipes else layout.index,
+        layout.report,
         layout.leaderboard if configuration.recipes else [],
         exports(),
     localrule: True

@@ -4,11 +4,12 @@
 def score_input(wildcards):
     """Records that a score shard is about.
 
-    When a raw file changes, ingest writes all its shards anew. Those whose contents stay are `ancient` then, so that
-    only the others are scored again.
+    When a raw file changes, ingest writes all its shards anew. Those that are scored as they are stay `ancient`, so
+    that only the others are scored again.
     """
     records = layout.records(wildcards.source, wildcards.shard)
-    return ancient(records) if wildcards.source == POOL and graph.is_ingested(wildcards.shard) else records
+    scored = wildcards.source == POOL and graph.is_scored(wildcards.operator, wildcards.shard)
+    return ancient(records) if scored else records
 
 
 def dataset_input(wildcards):
@@ -59,11 +60,15 @@ def export_input(wildcards):
 
 
 def probes(wildcards):
-    """Probe cards of all seeds of a recipe, when it keeps only some of them."""
-    if recipe_training(configuration, wildcards.recipe).probe.keep is None:
-        return []
+    """Probe cards of all seeds of a recipe."""
     seeds = configuration.recipes[wildcards.recipe].seeds
     return [layout.probe(wildcards.recipe, seed) / "card.json" for seed in seeds]
+
+
+def verdict(wildcards):
+    """The choice of seeds, for a recipe that keeps only some of them."""
+    keep = recipe_training(configuration, wildcards.recipe).probe.keep
+    return [] if keep is None else layout.seeds(wildcards.recipe)
 
 
 def results(recipe):
@@ -82,10 +87,9 @@ def exports():
     ]
 
 
-def benchmark_files(benchmark):
-    """Question and annotation files of a benchmark."""
-    section = getattr(configuration.evaluation, benchmark)
-    return [ancient(section.questions)] + ([ancient(section.annotations)] if benchmark == "textvqa" else [])
+def benchmark_files(wildcards):
+    """Question and annotation files of a benchmark; their contents are parameters of the rules that read them."""
+    return [ancient(path) for path in graph.benchmark_files(wildcards.benchmark)]
 
 
 def operators_on(device):

@@ -13,7 +13,7 @@ rule dataset:
     conda:
         "../envs/conda-cpu.yaml"
     params:
-        definition=lambda wildcards: graph.dataset(wildcards.dataset),
+        lambda wildcards: graph.dataset(wildcards.dataset),
     message:
         "Choose the rows of {wildcards.dataset}"
     script:
@@ -31,6 +31,8 @@ rule export:
         form="data_juicer|llava|parquet|webdataset",
     conda:
         "../envs/conda-cpu.yaml"
+    params:
+        graph.export(),
     message:
         "Write {wildcards.dataset} as {wildcards.form}"
     script:
@@ -50,8 +52,7 @@ rule trainset:
     conda:
         "../envs/conda-cpu.yaml"
     params:
-        dataset=lambda wildcards: configuration.recipes[wildcards.recipe].dataset,
-        settings=lambda wildcards: recipe_trainset(configuration, wildcards.recipe).model_dump_json(),
+        lambda wildcards: graph.trainset(wildcards.recipe),
     message:
         "Write the training file of {wildcards.recipe} and open each of its images"
     script:

@@ -2,9 +2,9 @@
 rule answer:
     input:
         model=layout.finetune("{recipe}", "{seed}") / "card.json",
-        questions=lambda wildcards: benchmark_files(wildcards.benchmark),
+        questions=benchmark_files,
     output:
-        layout.answers("{recipe}", "{seed}", "{benchmark}"),
+        layout.answers_card("{recipe}", "{seed}", "{benchmark}"),
     log:
         f"logs/{configuration.name}/answer/{{recipe}}/{{seed}}.{{benchmark}}.log",
     benchmark:
@@ -12,7 +12,7 @@ rule answer:
     conda:
         "../envs/conda-cuda.yaml"
     params:
-        settings=lambda wildcards: graph.evaluate(wildcards.benchmark),
+        lambda wildcards: graph.answer(wildcards.benchmark),
     message:
         "Ask {wildcards.recipe}, seed {wildcards.seed}, the questions of {wildcards.benchmark}"
     script:
@@ -21,14 +21,16 @@ rule answer:
 
 rule score_answers:
     input:
-        answers=layout.answers("{recipe}", "{seed}", "{benchmark}"),
-        questions=lambda wildcards: benchmark_files(wildcards.benchmark),
+        answers=layout.answers_card("{recipe}", "{seed}", "{benchmark}"),
+        questions=benchmark_files,
     output:
         layout.result("{recipe}", "{seed}", "{benchmark}"),
     log:
         f"logs/{configuration.name}/score_answers/{{recipe}}/{{seed}}.{{benchmark}}.log",
     conda:
         "../envs/conda-cpu.yaml"
+    params:
+        lambda wildcards: graph.score_answers(wildcards.benchmark),
     message:
         "Score {wildcards.recipe}, seed {wildcards.seed}, on {wildcards.benchmark}"
     script:

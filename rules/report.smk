@@ -33,7 +33,7 @@ rule report:
     conda:
         "../envs/conda-cpu.yaml"
     params:
-        report=configuration.report.model_dump_json(),
+        graph.report(),
     message:
         "Write the report"
     script:

@@ -41,7 +41,7 @@ rule pretrain:
     input:
         trainset=layout.trainset("{recipe}"),
         trainset_card=layout.trainset_card("{recipe}"),
-        seeds=layout.seeds("{recipe}"),
+        seeds=verdict,
     output:
         layout.pretrain("{recipe}", "{seed}") / "card.json",
     log:

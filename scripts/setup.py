@@ -28,7 +28,7 @@ def wanted(torch: str) -> dict[str, str]:
     """What the environment is made from."""
     files = (ROOT / "envs" / "lock.txt", ROOT / "envs" / f"torch-{torch}.txt")
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-    return {"packages": digest, "torch": torch, "python": sys.version.split()[0]}
+    return {"packages": digest, "torch": torch}
 
 
 def make_venv() -> Path:
@@ -71,21 +71,25 @@ def install(python: Path, torch: str, index: str | None) -> None:
 def main() -> None:
     """Bring the environment up to date, or say why it cannot be."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--torch", choices=["cpu", "cuda"], default="cpu", help="build of torch (default: cpu)")
+    parser.add_argument("--torch", choices=["cpu", "cuda"], help="build of torch (default: as it is, at first cpu)")
     parser.add_argument("--torch-index", help="package index to take torch from")
+    parser.add_argument("--this-python", action="store_true", help="make the environment anew for another Python")
     arguments = parser.parse_args()
     if sys.version_info < (3, 11):  # noqa: UP036 - this script runs on whatever Python the machine has
         found = sys.version.split()[0]
         raise SystemExit(f"setup: Python 3.11 or newer is needed, this is {found}; try: make setup PYTHON=python3.12")
-    target = wanted(arguments.torch)
-    if not STAMP.exists() or json.loads(STAMP.read_text()) != target:
+    made = json.loads(STAMP.read_text()) if STAMP.exists() else {}
+    torch = arguments.torch or made.get("torch", "cpu")
+    python_version = sys.version.split()[0] if arguments.this_python else made.get("python", sys.version.split()[0])
+    target = {**wanted(torch), "python": python_version}
+    if made != target:
         free = shutil.disk_usage(ROOT).free / 2**30
-        if free < NEEDED_GIB[arguments.torch]:
-            raise SystemExit(f"setup: {NEEDED_GIB[arguments.torch]} GiB are needed in {ROOT}, {free:.1f} are free")
-        print(f"setup: making .venv ({arguments.torch} build of torch); this takes a few minutes", flush=True)
+        if free < NEEDED_GIB[torch]:
+            raise SystemExit(f"setup: {NEEDED_GIB[torch]} GiB are needed in {ROOT}, {free:.1f} are free")
+        print(f"setup: making .venv ({torch} build of torch); this takes a few minutes", flush=True)
         python = make_venv()
-        install(python, arguments.torch, arguments.torch_index)
-        STAMP.write_text(json.dumps(target))
+        install(python, torch, arguments.torch_index)
+        STAMP.write_text(json.dumps({**target, "python": sys.version.split()[0]}))
     subprocess.run([VENV / "bin" / "python", ROOT / "scripts" / "resources.py"], check=True)
 
 

@@ -144,6 +144,26 @@ def _baseline(content):
     content["report"]["baseline"] = "matchde"
 
 
+def _recipe_model(content):
+    content["recipes"]["best"]["training"] = {"architecture": {"language_model": "gema"}}
+
+
+def _recipe_defaults(content):
+    content["recipes"]["x"] = {"dataset": "matched", "trainset": {"cap": content["trainset"]["cap"]}}
+
+
+def _odd_batch(content):
+    content["training"]["pretrain"]["device_batch"] = 5
+
+
+def _rank_by_word(content):
+    content["datasets"]["x"] = {"from": "pool", "rank": {"by": "language_id.lang", "top": 3}}
+
+
+def _not_a_number(content):
+    content["datasets"]["similar"]["filter"]["image_text_similarity"] = {"min": float("nan")}
+
+
 def _captioner(content):
     content["datasets"]["rewritten"]["recaption"]["captioner"] = "blip3"
 
@@ -171,6 +191,11 @@ def _captioner(content):
         (_seed_twice, "the same seed is listed twice"),
         (_same_file_name, "their shards would collide"),
         (_baseline, "did you mean `matched`"),
+        (_recipe_model, "recipes.best.training.architecture.language_model: there is no model `gema`"),
+        (_recipe_defaults, "trains the same as recipes.matched"),
+        (_odd_batch, "no multiple of device_batch 5"),
+        (_rank_by_word, "rank by a number"),
+        (_not_a_number, "finite number"),
         (_captioner, "no captioner `blip3`"),
     ],
     ids=lambda value: value.__name__.strip("_") if callable(value) else "",

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from workflow import CONFIGURATION, ROOT, Run
+from workflow import ROOT, Run
 
+from bettersynth.configuration import read_yaml
 from bettersynth.miniature.render import render_world
-from bettersynth.staging import staged
 
 SAMPLE = Path(os.environ.get("CONTEST_SAMPLE", ROOT.parent / "shared" / "data" / "contest-sample"))
 pytestmark = [
@@ -23,24 +22,16 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Run:
-    """From the sample's pool.jsonl to evaluation results, by a configuration that only names files and recipes."""
+    """From the sample's pool.jsonl to evaluation results, by the shipped configuration."""
     folder = tmp_path_factory.mktemp("sample")
-    render_world(folder / "data", records=4, textvqa=8, mmbench=4, instructions=32)
-    configuration = copy.deepcopy(CONFIGURATION)
-    configuration["pool"] = {
-        "files": [{"name": "sample", "path": str(SAMPLE / "pool.jsonl"), "shards": 2}],
-        "images": str(SAMPLE),
-    }
-    configuration["models"]["spacy_en"] = {"path": str(ROOT / staged("spacy_en"))}
-    configuration["operators"] |= {
-        "text_action": {"op": "text_action_filter", "model": "spacy_en"},
-        "image_shape": {"op": "image_shape_filter"},
-        "image_size": {"op": "image_size_filter"},
-    }
-    configuration["recipes"] = {"best": {"dataset": "best", "seeds": [1]}}
-    configuration["exports"] = {}
-    configuration["report"] = {}
-    run = Run(folder, configuration)
+    render_world(folder / "data" / "miniature", records=4, textvqa=8, mmbench=4, instructions=32)
+    for link, target in {
+        "data/contest-sample": SAMPLE,
+        "resources": ROOT / "resources",
+        "models": ROOT / "models",
+    }.items():
+        (folder / link).symlink_to(target)
+    run = Run(folder, read_yaml(ROOT / "config" / "contest_sample.yaml"))
     run.snakemake()
     return run
 
@@ -52,6 +43,7 @@ def column(run: Run, operator: str, stat: str) -> dict[str, object]:
 
 def test_every_record_is_accounted_for(run):
     raw = (SAMPLE / "pool.jsonl").read_bytes().splitlines()
+    assert len(raw) == 599 or "CONTEST_SAMPLE" in os.environ
     ledger = json.loads((run.results / "pool" / "files" / "sample.json").read_text())
     assert ledger["lines"] == len(raw) == ledger["rows"] + sum(ledger["quarantined"].values())
     assert pq.read_metadata(run.results / "pool" / "index.parquet").num_rows == ledger["rows"]

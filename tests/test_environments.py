@@ -79,7 +79,7 @@ def make(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str
 
 def test_bare_make_lists_every_command():
     listed = set(re.findall(r"^  ([a-z-]+) ", make().stdout, re.MULTILINE))
-    phony = re.search(r"^\.PHONY:((?:.*\\\n)*.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
+    phony = re.search(r"^\.PHONY: (help(?:.*\\\n)*.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
     assert listed == set(phony.replace("\\", " ").split())
 
 
@@ -108,9 +108,21 @@ def test_the_bare_profile_name_works_from_the_root():
     assert (ROOT / "slurm").is_symlink() and (ROOT / "slurm").readlink() == Path("profiles/slurm")
 
 
-def test_setup_refuses_an_old_python(tmp_path):
-    code = f"import sys; sys.version_info = (3, 9, 1); sys.argv = ['setup.py']; exec(open({str(ROOT / 'scripts/setup.py')!r}).read())"
-    result = subprocess.run(
-        [sys.executable, "-c", f"__file__ = {str(ROOT / 'scripts/setup.py')!r}; {code}"], capture_output=True, text=True
-    )
+def test_setup_refuses_an_old_python():
+    script_path = ROOT / "scripts" / "setup.py"
+    run = f"runpy.run_path({str(script_path)!r}, run_name='__main__')"
+    code = f"import runpy, sys; sys.version_info = (3, 9, 1); sys.argv = ['setup.py']; {run}"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode != 0 and "Python 3.11 or newer is needed" in result.stderr
+
+
+def test_both_profiles_together_let_a_site_have_its_say(monkeypatch):
+    from snakemake.cli import parse_args
+
+    monkeypatch.chdir(ROOT)
+    default = yaml.safe_load((ROOT / "profiles" / "default" / "config.yaml").read_text())
+    slurm = yaml.safe_load((ROOT / "profiles" / "slurm" / "config.yaml").read_text())
+    assert not default.keys() & slurm.keys(), "the default profile would win over the site's"
+    _, arguments = parse_args(["--profile", "slurm", "--dry-run"])
+    assert (arguments.executor, arguments.latency_wait) == ("slurm", slurm["latency-wait"])
+    assert arguments.default_resources is not None

@@ -150,7 +150,7 @@ def run(checkpoint, tmp_path):
         }
     )
     layout = Layout(tmp_path / "results")
-    write_json(layout.finetune("tiny", 1) / "card.json", {"status": "done"})
+    write_json(layout.finetune("tiny", 1) / "card.json", {"status": "done", "sha256": "of the model"})
     (layout.finetune("tiny", 1) / "checkpoint").symlink_to(checkpoint)
     return configuration, layout
 

@@ -11,7 +11,7 @@ from tiny_mgm import make_run
 
 from bettersynth.layout import Layout
 from bettersynth.mgm import trainer
-from bettersynth.mgm.checkpoints import ChangedInputsError, checkpoints
+from bettersynth.mgm.checkpoints import checkpoints
 from bettersynth.mgm.data import TrainingDataError
 from bettersynth.mgm.model import MGMForConditionalGeneration
 from bettersynth.mgm.seeds import choose_seeds
@@ -168,7 +168,7 @@ def test_a_checkpoint_cut_short_is_passed_over(start, kill):
     assert pretrain("tiny", 1, configuration, layout)["resumed_from_step"] == 3
 
 
-def test_changed_data_are_not_resumed_into(start, kill):
+def test_changed_data_are_not_resumed_into(start, kill, caplog):
     configuration, layout = start(pretrain={"save_steps": 1})
     kill(3)
     with pytest.raises(KilledError):
@@ -176,8 +176,9 @@ def test_changed_data_are_not_resumed_into(start, kill):
     kill(None)
     rows = read_json(layout.trainset("tiny"))
     write_json(layout.trainset("tiny"), rows[::-1])
-    with pytest.raises(ChangedInputsError, match=r"data_sha256 changed .* start anew: rm -r .*pretrain/checkpoints"):
-        pretrain("tiny", 1, configuration, layout)
+    card = pretrain("tiny", 1, configuration, layout)
+    assert card["resumed_from_step"] == 0
+    assert "data_sha256 changed since this checkpoint was written; starting anew" in caplog.text
 
 
 def test_the_same_is_not_trained_twice(start, monkeypatch):
@@ -217,8 +218,10 @@ def test_seeds_are_chosen_by_probe_loss_and_the_others_stopped_on_the_record(sta
 
 
 def test_without_keep_every_seed_goes_on_and_nothing_is_probed(start):
-    configuration, layout = start(seeds=(1, 2))
-    assert {entry["verdict"] for entry in choose_seeds("tiny", configuration, layout)["seeds"]} == {"go"}
+    configuration, layout = start()
+    with pytest.raises(ValueError, match=r"probe\.keep"):
+        choose_seeds("tiny", configuration, layout)
+    assert pretrain("tiny", 1, configuration, layout)["status"] == "done"
 
 
 def test_the_cut_into_forward_passes_does_not_matter(start):
@@ -247,7 +250,7 @@ def test_half_precision_and_gradient_checkpointing_train_nearly_the_same(start):
 
 def test_a_batch_that_does_not_divide_is_refused(start):
     configuration, layout = start(pretrain={"device_batch": 3})
-    with pytest.raises(ValueError, match="global_batch 4 is no multiple of device_batch 3 × 1"):
+    with pytest.raises(ValueError, match="global_batch 4 is no multiple of device_batch 3"):
         pretrain("tiny", 1, configuration, layout)
 
 

@@ -11,12 +11,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bettersynth.configuration.load import ConfigurationError, recipe_training
+from bettersynth import versions
+from bettersynth.configuration.load import ConfigurationError, recipe_trainset, recipe_training
 from bettersynth.configuration.types import Captioner, Configuration, Redrawer
 from bettersynth.digests import FileDigest, shard_digests
 from bettersynth.layout import Layout
 from bettersynth.operators.catalogue import CATALOGUE
-from bettersynth.publish import read_json, sha256_bytes, sha256_json, write_json
+from bettersynth.publish import read_json, sha256_bytes, sha256_file, sha256_json, write_json
 from bettersynth.records import POOL
 
 SAMPLE_BYTES = 1 << 20
@@ -51,19 +52,45 @@ class Graph:
         self.configuration = configuration
         self.layout = layout
         self._digests: dict[str, FileDigest] = {}
+        self._ledgers: dict[str, dict[str, Any]] = {}
+        self._contents: dict[str, list[Any]] | None = None
 
     def check_inputs(self) -> None:
-        """Refuse to go on when a raw file is missing: ConfigurationError names each, and what to do."""
-        missing = [file for file in self.configuration.pool.files if not Path(file.path).exists()]
+        """Refuse to go on when raw files are missing: ConfigurationError names each, and what to do."""
+        pool = self.configuration.pool
+        named = {f"pool.files.{file.name}": file.path for file in pool.files} | {"pool.images": pool.images}
+        missing = {key: path for key, path in named.items() if not Path(path).exists()}
         if missing:
             raise ConfigurationError(
                 f"results/{self.configuration.name}",
                 [
-                    f"pool.files.{file.name}: {file.path}: no such file; "
-                    "correct its `path`, or render the miniature's: make world"
-                    for file in missing
+                    f"{key}: {path}: not there; correct the path, or render the miniature's pairs: make world"
+                    for key, path in missing.items()
                 ],
             )
+
+    # files that nothing in the graph makes
+    def contents(self, *paths: str) -> list[str | None]:
+        """Digests of input files, remembered by path, size and time of change; None for one that is missing.
+
+        A rule that carries them as parameters reads the files as `ancient`: it runs again when contents change, not
+        when a file is touched, copied or moved.
+        """
+        return [self._content(Path(path)) for path in paths]
+
+    def _content(self, path: Path) -> str | None:
+        store = self.layout.root / "inputs.json"
+        if self._contents is None:
+            self._contents = read_json(store) if store.exists() else {}
+        known = self._contents.get(str(path))
+        if not path.exists():
+            return str(known[2]) if known else None
+        stat = path.stat()
+        if known is None or known[:2] != [stat.st_size, stat.st_mtime_ns]:
+            known = [stat.st_size, stat.st_mtime_ns, sha256_file(path)]
+            self._contents[str(path)] = known
+            write_json(store, self._contents)
+        return str(known[2])
 
     # pool
     def digest(self, file: str) -> FileDigest:
@@ -77,40 +104,53 @@ class Graph:
         """What decides whether a raw file is read again."""
         pool = self.configuration.pool
         entry = next(entry for entry in pool.files if entry.name == file)
-        return {
-            "digest": self.digest(file).file,
-            "shards": entry.shards,
-            "max_pixels": pool.max_pixels,
-            "decode": pool.decode,
-        }
+        return {"digest": self.digest(file).file, "shards": entry.shards, "images": pool.images, **self._checks}
 
-    def is_ingested(self, shard: str) -> bool:
-        """Whether the pool's shard on disk was made from what the raw file says now."""
-        return self._ingested.get(shard) == self.digest(shard.rpartition("-")[0]).shards[shard]
+    @property
+    def _checks(self) -> dict[str, Any]:
+        """What decides, beside the raw file, which records are quarantined."""
+        pool = self.configuration.pool
+        return {"max_pixels": pool.max_pixels, "decode": pool.decode, "version": versions.INGEST}
 
-    @cached_property
-    def _ingested(self) -> dict[str, str]:
-        """Digest of every shard of the pool when it was last written."""
-        ledgers = [self.layout.file_ledger(file.name) for file in self.configuration.pool.files]
-        shards = [read_json(ledger)["shards"] for ledger in ledgers if ledger.exists()]
-        return {name: facts["digest"] for file in shards for name, facts in file.items()}
+    def is_scored(self, operator: str, shard: str) -> bool:
+        """Whether the pool's shard, as the raw file and the checks make it now, is the one the operator scored."""
+        card = self.layout.scores_card(POOL, operator, shard)
+        file = shard.rpartition("-")[0]
+        ledger = self._ledger(file)
+        made = ledger.get("shards", {}).get(shard)
+        return (
+            made is not None
+            and card.exists()
+            and made["digest"] == self.digest(file).shards[shard]
+            and {key: ledger["parameters"].get(key) for key in self._checks} == self._checks
+            and read_json(card)["records_sha256"] == made["sha256"]
+        )
+
+    def _ledger(self, file: str) -> dict[str, Any]:
+        if file not in self._ledgers:
+            path = self.layout.file_ledger(file)
+            self._ledgers[file] = read_json(path) if path.exists() else {}
+        return self._ledgers[file]
 
     # models
     @cached_property
     def _identities(self) -> dict[str, str | None]:
-        """Identity of every model; one that is not on this machine keeps the identity it last had."""
+        """Identity of every model; one whose folder is not on this machine keeps the identity it last had there."""
         store = self.layout.root / "models.json"
         known = read_json(store) if store.exists() else {}
-        found = {name: model_identity(model.path) for name, model in self.configuration.models.items()}
-        merged = {name: identity or known.get(name) for name, identity in found.items()}
-        current = {name: identity for name, identity in merged.items() if identity}
+        current = {}
+        for name, model in self.configuration.models.items():
+            last = known.get(name, [None, None])
+            identity = model_identity(model.path) or (last[1] if last[0] == model.path else None)
+            if identity:
+                current[name] = [model.path, identity]
         if current and current != known:
             write_json(store, current)
-        return merged
+        return {name: identity for name, (_, identity) in current.items()}
 
     def model(self, name: str | None) -> str | None:
-        """Identity of a model of the configuration."""
-        return self._identities[name] if name else None
+        """Identity of a model of the configuration; None when it was never seen on this machine."""
+        return self._identities.get(name) if name else None
 
     # scores and generators
     def score(self, source: str, operator: str, shard: str) -> dict[str, Any]:
@@ -129,7 +169,7 @@ class Graph:
     def generate(self, source: str) -> dict[str, Any]:
         """What decides a generated shard, apart from the rows asked for."""
         node = self.configuration.datasets[source]
-        facts: dict[str, Any] = {"parameters": node.parameters.model_dump_json()}
+        facts: dict[str, Any] = {"parameters": node.parameters.model_dump_json(), "version": versions.GENERATE}
         entry: Captioner | Redrawer | None = None
         if node.recaption:
             entry = self.configuration.captioners[node.recaption.captioner]
@@ -141,32 +181,81 @@ class Graph:
         return facts
 
     # datasets
-    def dataset(self, name: str) -> str:
+    def dataset(self, name: str) -> dict[str, Any]:
         """The dataset's definition."""
-        return self.configuration.datasets[name].model_dump_json(exclude_none=True, by_alias=True)
+        definition = self.configuration.datasets[name].model_dump_json(exclude_none=True, by_alias=True)
+        return {"definition": definition, "version": versions.DATASET}
+
+    def trainset(self, recipe: str) -> dict[str, Any]:
+        """What decides a training file, apart from the dataset's rows and records."""
+        return {
+            "dataset": self.configuration.recipes[recipe].dataset,
+            "settings": recipe_trainset(self.configuration, recipe).model_dump_json(),
+            "version": versions.TRAINSET,
+            **self._paths_and_questions(),
+        }
+
+    def export(self) -> dict[str, Any]:
+        """What decides an exported dataset, apart from its rows and records."""
+        return {
+            "question": self.configuration.trainset.question,
+            "version": versions.EXPORT,
+            **self._paths_and_questions(),
+        }
+
+    def _paths_and_questions(self) -> dict[str, Any]:
+        pool = self.configuration.pool
+        return {"images": pool.images, "restore": self.contents(*pool.restore)}
 
     # training and evaluation
     def train(self, recipe: str, stage: str) -> dict[str, Any]:
-        """What decides a training stage, apart from its data."""
+        """What decides a training stage, apart from its training file."""
         training = recipe_training(self.configuration, recipe)
         architecture = training.architecture
-        fit = {"device_batch", "workers", "save_steps"}
+        settings = training.finetune if stage == "finetune" else training.pretrain
+        parts = {"language_model", "vision_tower", "vision_tower_aux"}
         facts: dict[str, Any] = {
-            "architecture": architecture.model_dump_json(
-                exclude={"language_model", "vision_tower", "vision_tower_aux"}
+            "architecture": architecture.model_dump_json(exclude=parts),
+            **{part: self.model(getattr(architecture, part)) for part in sorted(parts)},
+            "stage": settings.model_dump_json(
+                exclude={"device_batch", "workers", "save_steps", "instructions", "images"}
             ),
-            "language_model": self.model(architecture.language_model),
-            "vision_tower": self.model(architecture.vision_tower),
-            "vision_tower_aux": self.model(architecture.vision_tower_aux),
-            "stage": (training.finetune if stage == "finetune" else training.pretrain).model_dump_json(exclude=fit),
+            "version": versions.TRAIN,
         }
+        if stage == "finetune":
+            facts["instructions"] = self.contents(training.finetune.instructions)
         if stage == "probe":
             facts["steps"] = training.probe.steps
         return facts
 
-    def evaluate(self, benchmark: str) -> str:
+    def benchmark_files(self, benchmark: str) -> list[str]:
+        """Question and annotation files of a benchmark."""
+        section = self._benchmark(benchmark)
+        return [section.questions, *([section.annotations] if benchmark == "textvqa" else [])]
+
+    def answer(self, benchmark: str) -> dict[str, Any]:
         """What decides the answers to a benchmark, apart from the model."""
-        evaluation = self.configuration.evaluation
-        if evaluation is None:
-            raise ValueError("the configuration has no `evaluation` section")
-        return evaluation.precision + getattr(evaluation, benchmark).model_dump_json()
+        section = self._benchmark(benchmark)
+        return {
+            "questions": self.contents(section.questions),
+            "max_new_tokens": section.max_new_tokens,
+            "precision": self.configuration.evaluation.precision,  # type: ignore[union-attr]
+            "version": versions.ANSWER,
+        }
+
+    def score_answers(self, benchmark: str) -> dict[str, Any]:
+        """What decides the scores, apart from the answers."""
+        return {"files": self.contents(*self.benchmark_files(benchmark)), "version": versions.SCORE_ANSWERS}
+
+    def _benchmark(self, benchmark: str) -> Any:
+        return getattr(self.configuration.evaluation, benchmark)
+
+    # report
+    def report(self) -> dict[str, Any]:
+        """What decides the report, apart from results."""
+        report = self.configuration.report
+        return {
+            "settings": report.model_dump_json(exclude={"truth"}),
+            "truth": self.contents(report.truth) if report.truth else None,
+            "version": versions.REPORT,
+        }

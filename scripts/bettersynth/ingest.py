@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import pyarrow as pa
 
+from bettersynth import versions
 from bettersynth.configuration.types import Pool, PoolFile
 from bettersynth.digests import shard_digests
 from bettersynth.images import ImageProblem, check_image, resolve
@@ -79,7 +80,13 @@ def ingest_file(pool: Pool, file: PoolFile, layout: Layout) -> dict[str, Any]:
         blank=blank,
         rows=len(kept),
         quarantined=dict(sorted(reasons.items())),
-        parameters={"images": pool.images, "decode": pool.decode, "max_pixels": pool.max_pixels, "shards": file.shards},
+        parameters={
+            "images": pool.images,
+            "decode": pool.decode,
+            "max_pixels": pool.max_pixels,
+            "shards": file.shards,
+            "version": versions.INGEST,
+        },
         shards=shards,
     )
 

@@ -123,6 +123,10 @@ class Layout:
         """The model's answers to a benchmark's questions."""
         return self.run(recipe, seed) / "evaluation" / benchmark / "answers.jsonl"
 
+    def answers_card(self, recipe: str, seed: int | str, benchmark: str) -> Path:
+        """Card of the answers."""
+        return self.answers(recipe, seed, benchmark).with_name("card.json")
+
     def result(self, recipe: str, seed: int | str, benchmark: str) -> Path:
         """A benchmark's scores."""
         return self.run(recipe, seed) / "evaluation" / benchmark / "result.json"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import types
 import typing
 from collections.abc import Iterable, Iterator
@@ -234,6 +235,9 @@ def _node_problems(configuration: Configuration, name: str, node: Dataset) -> It
     scores = list(node.filter or ()) + list(node.rank.by if node.rank else ())
     for score in scores:
         yield from _score_problems(configuration, f"{key}.{node.verb}.{score}", score)
+    for score in node.rank.by if node.rank else ():
+        if any(kind.startswith("word") for kind in _stats(configuration, score).values()):
+            yield f"{key}.rank.{score}: this score is a word; rank by a number"
     for score, threshold in (node.filter or {}).items():
         stats = _stats(configuration, score)
         if threshold.one_of and stats and not any(kind.startswith("word") for kind in stats.values()):
@@ -312,7 +316,7 @@ def _twin_problems(datasets: dict[str, Dataset]) -> Iterator[str]:
                 parameters["splice"].pop("dataset")
             if node.verb in ("union", "intersect", "subtract"):
                 parameters = {node.verb: True}
-            definition = f"{parents} {parameters}"
+            definition = f"{parents} {json.dumps(parameters, sort_keys=True)}"
             canonical[name] = definitions.setdefault(definition, name)
         return canonical[name]
 
@@ -331,21 +335,33 @@ def _recipe_problems(configuration: Configuration) -> Iterator[str]:
         if recipe.dataset not in accepted:
             yield _unknown(f"recipes.{name}.dataset", "dataset", recipe.dataset, accepted)
         yield from _override_problems(configuration, name)
-        other = definitions.setdefault(f"{recipe.dataset} {recipe.trainset} {recipe.training}", name)
+        try:
+            definition = f"{recipe.dataset} {recipe_trainset(configuration, name)}"
+            if configuration.training:
+                training = recipe_training(configuration, name)
+                definition += f" {training}"
+                if recipe.training:
+                    yield from _architecture_problems(configuration, f"recipes.{name}.", training)
+        except ValidationError:
+            continue  # explained above
+        other = definitions.setdefault(definition, name)
         if other != name:
             yield f"recipes.{name}: trains the same as recipes.{other}; add the seeds there instead"
     baseline = configuration.report.baseline
     if baseline is not None and baseline not in recipes:
         yield _unknown("report.baseline", "recipe", baseline, recipes)
     if configuration.training:
-        architecture = configuration.training.architecture
-        for part in ("language_model", "vision_tower", "vision_tower_aux"):
-            model = getattr(architecture, part)
-            if model not in configuration.models:
-                yield _unknown(f"training.architecture.{part}", "model", model, configuration.models)
+        yield from _architecture_problems(configuration, "", configuration.training)
     for name in configuration.exports:
         if name not in accepted:
             yield _unknown(f"exports.{name}", "dataset", name, accepted)
+
+
+def _architecture_problems(configuration: Configuration, prefix: str, training: Training) -> Iterator[str]:
+    for part in ("language_model", "vision_tower", "vision_tower_aux"):
+        model = getattr(training.architecture, part)
+        if model not in configuration.models:
+            yield _unknown(f"{prefix}training.architecture.{part}", "model", model, configuration.models)
 
 
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

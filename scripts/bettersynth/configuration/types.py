@@ -102,8 +102,8 @@ class Redrawer(Section):
 class Threshold(Section):
     """Data-Juicer's keep rule: a closed interval over the values of one record."""
 
-    min: float | None = Field(None, description="Smallest value kept.")
-    max: float | None = Field(None, description="Largest value kept.")
+    min: float | None = Field(None, allow_inf_nan=False, description="Smallest value kept.")
+    max: float | None = Field(None, allow_inf_nan=False, description="Largest value kept.")
     one_of: list[str] | None = Field(None, description="Values kept of a score that is a word (language id).")
     any_or_all: Literal["any", "all"] = Field(
         "any", description="Whether one value inside is enough or every value must be."
@@ -342,6 +342,12 @@ class Stage(Section):
     gradient_checkpointing: bool = True
     save_steps: int = Field(100, ge=1, description="Steps between resumable checkpoints.")
     workers: int = Field(4, ge=0, description="Processes that decode images.")
+
+    @model_validator(mode="after")
+    def _whole_passes(self) -> Stage:
+        if self.global_batch % self.device_batch:
+            raise ValueError(f"global_batch {self.global_batch} is no multiple of device_batch {self.device_batch}")
+        return self
 
 
 class Finetune(Stage):

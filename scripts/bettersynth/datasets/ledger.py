@@ -26,6 +26,8 @@ class Outcome(NamedTuple):
     rows_in: int
     added: int = 0
     changed: int = 0
+    unmatched: int | None = None
+    """Of a splice, rows that were rewritten without a better version: kept as they were, or dropped."""
 
     def ledger(self) -> dict[str, Any]:
         """`{"in", "added", "out", "changed", "dropped": {reason: n}}`; raises AssertionError if it does not add up."""
@@ -40,7 +42,7 @@ class Outcome(NamedTuple):
             "out": out,
             "changed": self.changed,
             "dropped": dict(sorted(dropped.items())),
-        }
+        } | ({} if self.unmatched is None else {"unmatched": self.unmatched})
 
 
 def no_reasons(rows: int) -> Reasons:

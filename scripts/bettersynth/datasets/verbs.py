@@ -104,10 +104,12 @@ def splice(rows: pa.Table, name: str, other: pa.Table, rewritten: list[pa.Table]
     place = pc.index_in(rows["id"], value_set=other["id"])
     source = pc.coalesce(other["source"].take(place), rows["source"])
     reasons = no_reasons(rows.num_rows)
+    asked = np.logical_or.reduce([contains(asked, rows) for asked in rewritten] or [np.zeros(rows.num_rows, bool)])
+    unmatched = asked & place.is_null().to_numpy()
     if drop_unmatched:
-        asked = np.logical_or.reduce([contains(asked, rows) for asked in rewritten])
-        reasons[asked & place.is_null().to_numpy()] = f"rewritten, not in {name}"
-    return split(rows, reasons, result=pa.table([rows["id"], source], ROWS))
+        reasons[unmatched] = f"rewritten, not in {name}"
+    outcome = split(rows, reasons, result=pa.table([rows["id"], source], ROWS))
+    return outcome._replace(unmatched=int(unmatched.sum()))
 
 
 def repeat(rows: pa.Table, times: int) -> Outcome:

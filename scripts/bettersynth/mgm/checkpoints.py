@@ -90,8 +90,7 @@ def latest_checkpoint(folder: Path, inputs: dict[str, Any]) -> Path | None:
     changed = sorted(key for key in before.keys() | inputs.keys() if before.get(key) != inputs.get(key))
     if changed:
         raise ChangedInputsError(
-            f"{found[-1]}: cannot resume, for {', '.join(changed)} changed since this checkpoint was written. "
-            f"Put the old inputs back, or start anew: rm -r {folder}"
+            f"{found[-1]}: cannot resume, for {', '.join(changed)} changed since this checkpoint was written"
         )
     return found[-1]
 

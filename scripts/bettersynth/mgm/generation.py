@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
+from bettersynth import versions
 from bettersynth.configuration.types import Configuration, MMBench, TextVQA
 from bettersynth.images import ImageProblem, open_image, resolve
 from bettersynth.layout import BENCHMARKS, Layout
@@ -22,7 +23,7 @@ from bettersynth.mgm.model import MGMForConditionalGeneration
 from bettersynth.mgm.processing import ConversationError, Processor
 from bettersynth.mgm.training import CARD, CHECKPOINT
 from bettersynth.progress import progress
-from bettersynth.publish import publish, read_json
+from bettersynth.publish import Card, publish, read_json, sha256_file, write_json
 
 OPTIONS = "ABCD"
 LETTER_ONLY = "Answer with the option's letter from the given choices directly."
@@ -123,12 +124,15 @@ def answer_questions(
 def write_answers(benchmark: str, recipe: str, seed: int, configuration: Configuration, layout: Layout) -> None:
     """Ask a run's model a benchmark's questions and publish `answers.jsonl`, one line for each.
 
-    The run of a seed that was stopped after the probe has no model: its file is empty.
+    The run of a seed that was stopped after the probe has no model: its file is empty. Asked the same of the same
+    model again, the card is published again and nothing is generated.
     """
-    path = layout.answers(recipe, seed, benchmark)
+    path, card_path = layout.answers(recipe, seed, benchmark), layout.answers_card(recipe, seed, benchmark)
     folder = layout.finetune(recipe, seed)
-    if read_json(folder / CARD)["status"] == "stopped":
+    trained = read_json(folder / CARD)
+    if trained["status"] == "stopped":
         _write_lines(path, [])
+        Card(recipe=recipe, seed=seed, benchmark=benchmark, status="stopped").write(card_path)
         return
     evaluation = configuration.evaluation
     if evaluation is None:
@@ -139,6 +143,23 @@ def write_answers(benchmark: str, recipe: str, seed: int, configuration: Configu
         asked, max_new_tokens = _mmbench(evaluation.mmbench), evaluation.mmbench.max_new_tokens
     else:
         raise ValueError(f"unknown benchmark {benchmark!r}; known: {', '.join(BENCHMARKS)}")
+    section = getattr(evaluation, benchmark)
+    inputs = {
+        "model_sha256": trained["sha256"],
+        "questions_sha256": sha256_file(section.questions),
+        "max_new_tokens": max_new_tokens,
+        "precision": evaluation.precision,
+        "version": versions.ANSWER,
+    }
+    done = card_path.with_name("done.json")
+    if done.exists() and path.exists():
+        before = read_json(done)
+        if before["inputs"] == inputs and before["sha256"] == sha256_file(path):
+            write_json(card_path, before)
+            return
+    if not (folder / CHECKPOINT).is_dir():
+        raise FileNotFoundError(f"{folder / CHECKPOINT}: gone; make it again: snakemake --force {folder / CARD}")
+    card = Card(recipe=recipe, seed=seed, benchmark=benchmark, status="done", inputs=inputs)
     texts = answer_questions(
         folder / CHECKPOINT,
         (question for question, _ in asked),
@@ -152,6 +173,7 @@ def write_answers(benchmark: str, recipe: str, seed: int, configuration: Configu
         path,
         [line | {"text": text, "model_id": model_id} for (_, line), text in zip(asked, texts, strict=True)],
     )
+    write_json(done, card.write(card_path, rows=len(asked), sha256=sha256_file(path)))
 
 
 def _write_lines(path: Path, lines: list[dict[str, Any]]) -> None:

@@ -11,20 +11,17 @@ from bettersynth.publish import read_json, write_json
 
 
 def choose_seeds(recipe: str, configuration: Configuration, layout: Layout) -> dict[str, Any]:
-    """Say of each seed whether it goes on, and why; write and return `seeds.json`.
-
-    Without `probe.keep` there is no probe, and every seed goes on.
-    """
+    """Say of each seed of a recipe with `probe.keep` whether it goes on, and why; write and return `seeds.json`."""
     keep = recipe_training(configuration, recipe).probe.keep
-    seeds = configuration.recipes[recipe].seeds
-    entries = _without_probe(seeds) if keep is None else _by_loss(recipe, seeds, keep, layout)
-    choice = {"recipe": recipe, "keep": keep, "seeds": entries}
+    if keep is None:
+        raise ValueError(f"recipe {recipe}: `probe.keep` is not set, so every seed goes on and there is no choice")
+    choice = {
+        "recipe": recipe,
+        "keep": keep,
+        "seeds": _by_loss(recipe, configuration.recipes[recipe].seeds, keep, layout),
+    }
     write_json(layout.seeds(recipe), choice)
     return choice
-
-
-def _without_probe(seeds: list[int]) -> list[dict[str, Any]]:
-    return [{"seed": seed, "loss": None, "verdict": "go", "why": "no probe: `probe.keep` is not set"} for seed in seeds]
 
 
 def _by_loss(recipe: str, seeds: list[int], keep: int, layout: Layout) -> list[dict[str, Any]]:

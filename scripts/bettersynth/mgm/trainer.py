@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -63,6 +64,17 @@ def steps_of(rows: int, stage: Stage) -> int:
     return math.ceil(stage.epochs * (rows // stage.global_batch))
 
 
+def _resumable(place: Path, inputs: dict[str, Any]) -> Path | None:
+    """The checkpoint to go on from; those of other data or parameters are removed, with a word in the log."""
+    try:
+        return checkpoints.latest_checkpoint(place, inputs)
+    except checkpoints.ChangedInputsError as changed:
+        logger.warning("%s; starting anew", changed)
+        if os.environ.get("RANK", "0") == "0":
+            shutil.rmtree(place, ignore_errors=True)
+        return None
+
+
 def train_stage(
     model: MGMForConditionalGeneration,
     dataset: ConversationDataset,
@@ -94,7 +106,7 @@ def train_stage(
     )
     if stage.precision == "bf16":
         _freeze_in(torch.bfloat16, model)
-    checkpoint = checkpoints.latest_checkpoint(place, inputs) or resume_from
+    checkpoint = _resumable(place, inputs) or resume_from
     trainer = _StageTrainer(
         model=model,
         args=_arguments(stage, steps, seed, place),

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from bettersynth import versions
 from bettersynth.configuration.load import recipe_training
 from bettersynth.configuration.types import Configuration, Stage
 from bettersynth.images import resolve
@@ -38,9 +39,6 @@ from bettersynth.publish import (
     sha256_folder,
     write_json,
 )
-
-CODE_VERSION = 1
-"""To be raised with every change of the code that changes what is trained."""
 
 CARD = "card.json"
 DONE = "done.json"
@@ -71,7 +69,7 @@ def pretrain(recipe: str, seed: int, configuration: Configuration, layout: Layou
     A seed that was stopped after the probe gets a card of `status: stopped` and nothing else.
     """
     folder = layout.pretrain(recipe, seed)
-    if earlier := _stopped(recipe, seed, layout, folder):
+    if earlier := _stopped(recipe, seed, configuration, layout, folder):
         return earlier
     run = _Run(recipe, seed, configuration, layout)
     inputs = run.pretrain_inputs()
@@ -92,7 +90,7 @@ def finetune(recipe: str, seed: int, configuration: Configuration, layout: Layou
     A seed that was stopped after the probe gets a card of `status: stopped` and nothing else.
     """
     folder = layout.finetune(recipe, seed)
-    if earlier := _stopped(recipe, seed, layout, folder):
+    if earlier := _stopped(recipe, seed, configuration, layout, folder):
         return earlier
     run = _Run(recipe, seed, configuration, layout)
     stage, connector = run.training.finetune, layout.pretrain(recipe, seed) / CONNECTOR
@@ -138,7 +136,7 @@ class _Run:
         """Everything that the result of a stage depends on."""
         return {
             "stage": name,
-            "code_version": CODE_VERSION,
+            "code_version": versions.TRAIN,
             "seed": self.seed,
             "data_sha256": sha256_file(data),
             "models_sha256": {part: sha256_folder(folder) for part, folder in self._folders.items()},
@@ -223,8 +221,12 @@ def _probe_checkpoint(run: _Run, inputs: dict[str, Any]) -> Path | None:
         return None
 
 
-def _stopped(recipe: str, seed: int, layout: Layout, folder: Path) -> dict[str, Any] | None:
+def _stopped(
+    recipe: str, seed: int, configuration: Configuration, layout: Layout, folder: Path
+) -> dict[str, Any] | None:
     """The card of a seed that does not go on after the probe, written; None for one that does."""
+    if recipe_training(configuration, recipe).probe.keep is None:
+        return None
     verdict = next(entry for entry in read_json(layout.seeds(recipe))["seeds"] if entry["seed"] == seed)
     if verdict["verdict"] == "go":
         return None

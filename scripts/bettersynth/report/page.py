@@ -332,5 +332,10 @@ def _curves(configuration: Configuration, layout: Layout) -> Iterator[dict[str, 
             for stage in STAGES
             if any(lines[stage, recipe].values())
         }
-        seeds = _read(layout.seeds(recipe))
-        yield {"recipe": recipe, "stages": stages, "seeds": seeds["seeds"] if seeds else []}
+        choice = _read(layout.seeds(recipe))
+        seeds = (
+            choice["seeds"]
+            if choice
+            else [{"seed": seed, "verdict": "go"} for seed in configuration.recipes[recipe].seeds]
+        )
+        yield {"recipe": recipe, "stages": stages, "seeds": seeds}

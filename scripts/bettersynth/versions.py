@@ -1,0 +1,14 @@
+"""Versions of what our code computes, by phase: raised with a change that changes results, which are then made again.
+
+Comments and layout change nothing and raise nothing. Operators have their own versions in `operators.catalogue`.
+"""
+
+INGEST = 1
+DATASET = 1
+TRAINSET = 1
+EXPORT = 1
+GENERATE = 1
+TRAIN = 1
+ANSWER = 1
+SCORE_ANSWERS = 1
+REPORT = 1

@@ -119,16 +119,16 @@ def _clip_image_processor(side: int = SIZE) -> CLIPImageProcessor:
     return CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
 
 
-def clip(words: list[str], folder: Path) -> Folder:
+def clip(words: list[str]) -> Folder:
     """CLIP of 1.7 M parameters; its scores are cosines, for its logit scale is 100."""
-    tokenizer = tokenizers.clip_tokenizer(words, folder)
+    tokenizer = tokenizers.clip_tokenizer(words)
     vision = _image(128, 4, projection_dim=128)
     text = _transformer(128, 4, projection_dim=128, max_position_embeddings=77, **_ids(tokenizer))
     config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=128)
     return Folder(CLIPModel(config), (CLIPProcessor(_clip_image_processor(), tokenizer),))
 
 
-def blip_itm(words: list[str], folder: Path) -> Folder:
+def blip_itm(words: list[str]) -> Folder:
     """BLIP with the image-text matching head."""
     tokenizer = tokenizers.bert_tokenizer(words)
     text = _transformer(
@@ -149,9 +149,9 @@ def blip_itm(words: list[str], folder: Path) -> Folder:
     return Folder(BlipForImageTextRetrieval(config), (processor,))
 
 
-def aesthetics(words: list[str], folder: Path) -> Folder:
+def aesthetics(words: list[str]) -> Folder:
     """simple-aesthetics-predictor's V2 linear head on a small CLIP vision tower; the score runs from 0 to 10."""
-    processor = CLIPProcessor(_clip_image_processor(), tokenizers.clip_tokenizer(words, folder))
+    processor = CLIPProcessor(_clip_image_processor(), tokenizers.clip_tokenizer(words))
     return Folder(AestheticsPredictorV2Linear(CLIPVisionConfig(**_image(64, 4, projection_dim=64))), (processor,))
 
 
@@ -166,9 +166,9 @@ def classifier(positive: str, negative: str) -> Folder:
     return Folder(ViTForImageClassification(config), (ViTImageProcessor(size={"height": SIZE, "width": SIZE}),))
 
 
-def owlvit(words: list[str], folder: Path) -> Folder:
+def owlvit(words: list[str]) -> Folder:
     """OWL-ViT with an 8 × 8 grid of boxes and queries of at most 16 tokens."""
-    tokenizer = tokenizers.clip_tokenizer(words, folder, max_length=16)
+    tokenizer = tokenizers.clip_tokenizer(words, max_length=16)
     text = _transformer(128, 2, max_position_embeddings=16, **_ids(tokenizer) | {"pad_token_id": 0})
     tokenizer.pad_token = "!"
     config = OwlViTConfig(text_config=text, vision_config=_image(128, 4), projection_dim=128)
@@ -178,9 +178,9 @@ def owlvit(words: list[str], folder: Path) -> Folder:
     return Folder(OwlViTForObjectDetection(config), (OwlViTProcessor(image_processor, tokenizer),))
 
 
-def blip2(words: list[str], folder: Path) -> Folder:
+def blip2(words: list[str]) -> Folder:
     """BLIP-2 with a Q-Former and an OPT whose vocabulary reaches to Data-Juicer's image token, 50265."""
-    tokenizer = tokenizers.opt_tokenizer(words, folder)
+    tokenizer = tokenizers.opt_tokenizer(words)
     opt = {
         "model_type": "opt",
         "hidden_size": 64,
@@ -214,7 +214,7 @@ def blip2(words: list[str], folder: Path) -> Folder:
     return Folder(Blip2ForConditionalGeneration(config), (processor,), ("vocab.json", "merges.txt"))
 
 
-def llava(words: list[str], folder: Path) -> Folder:
+def llava(words: list[str]) -> Folder:
     """LLaVA: CLIP's last-but-one layer, a two-layer projector and a small Llama."""
     tokenizer = tokenizers.llama_tokenizer(words)
     llama = {
@@ -242,14 +242,14 @@ def llava(words: list[str], folder: Path) -> Folder:
         num_additional_image_tokens=1,
         chat_template=LLAVA_CHAT_TEMPLATE,
     )
-    model = LlavaForConditionalGeneration(config)
+    model: Any = LlavaForConditionalGeneration(config)
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     return Folder(model, (processor,))
 
 
-def diffusion(words: list[str], folder: Path) -> Folder:
+def diffusion(words: list[str]) -> Folder:
     """Stable Diffusion's image-to-image pipeline at 96 pixels, with latents of 24 × 24."""
-    tokenizer = tokenizers.clip_tokenizer(words, folder / "tokenizer")
+    tokenizer = tokenizers.clip_tokenizer(words)
     vae = AutoencoderKL(
         in_channels=3,
         out_channels=3,
@@ -318,16 +318,26 @@ def gemma(words: list[str]) -> Folder:
     return Folder(GemmaForCausalLM(config), (tokenizer,))
 
 
-def parameters(model: nn.Module | StableDiffusionImg2ImgPipeline) -> int:
-    """Number of parameters."""
-    parts = (
-        [model.vae, model.unet, model.text_encoder] if isinstance(model, StableDiffusionImg2ImgPipeline) else [model]
-    )
+def parameters(model: Any) -> int:
+    """Number of parameters of a model or a diffusion pipeline."""
+    pipeline = isinstance(model, StableDiffusionImg2ImgPipeline)
+    parts = [part for part in model.components.values() if isinstance(part, nn.Module)] if pipeline else [model]
     return sum(p.numel() for part in parts for p in part.parameters())
 
 
 def language() -> list[str]:
     """Every word that a model of the miniature knows: in lower case, and as a sentence begins where one may."""
-    words = {*questions.VOCABULARY, *SPOILT_VOCABULARY, *"user model assistant detail detailed yes no new".split()}
+    words = {
+        *questions.VOCABULARY,
+        *SPOILT_VOCABULARY,
+        *"user",
+        "model",
+        "assistant",
+        "detail",
+        "detailed",
+        "yes",
+        "no",
+        "new",
+    }
     capitalised = {word.capitalize() for word in words if word not in WORDS}
     return sorted({*words, *capitalised, "USER", "ASSISTANT", "OCR"})

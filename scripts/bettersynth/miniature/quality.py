@@ -443,8 +443,7 @@ def _patch_words(scene: Scene) -> list[list[str]]:
     """The words that name what stands in each patch."""
     style = STYLE_FILLERS[STYLES.index(scene.style)]
     return [
-        [value for kind in NAMED if (value := getattr(owner, kind, None))] or [style]
-        for owner in scene.owners(PATCH)
+        [value for kind in NAMED if (value := getattr(owner, kind, None))] or [style] for owner in scene.owners(PATCH)
     ]
 
 

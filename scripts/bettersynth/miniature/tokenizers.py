@@ -9,15 +9,21 @@ from __future__ import annotations
 import json
 import re
 import string
+import tempfile
+from collections import Counter
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import BertTokenizerFast, CLIPTokenizerFast, GemmaTokenizerFast, GPT2TokenizerFast, LlamaTokenizerFast
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
+
+Pair = tuple[str, str]
+Fast = TypeVar("Fast", bound="PreTrainedTokenizerFast")
 
 OPT_IMAGE_ID = 50265
 """Where BLIP-2 with OPT has its image token; Data-Juicer's captioning mapper writes this number into the model."""
@@ -37,58 +43,60 @@ def lexicon(texts: Iterable[str]) -> list[str]:
     return sorted({word for text in texts for word in re.findall(r"[A-Za-z]+|\d+", text)})
 
 
-def _byte_pairs(words: list[str], end_of_word: str | None) -> tuple[dict[str, int], list[tuple[str, str]]]:
+def _byte_pairs(words: list[str], end_of_word: str = "", start_of_word: str = "") -> tuple[dict[str, int], list[Pair]]:
     """Byte-level BPE vocabulary and merges in which each of `words` is one token.
 
-    With `end_of_word` (CLIP's `</w>`) words end with it; without (GPT-2) they begin with a space.
+    `end_of_word` is CLIP's `</w>`, `start_of_word` GPT-2's `Ġ`, which stands for the space before a word. The most
+    frequent pair is merged first, of equally frequent ones the alphabetically first: the same on every machine, which
+    the library's own trainer is not.
     """
-    suffix = {"end_of_word_suffix": end_of_word} if end_of_word else {}
-    tokenizer = Tokenizer(models.BPE(**suffix))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=not suffix, use_regex=False)
-    trainer = trainers.BpeTrainer(
-        vocab_size=50_000,
-        min_frequency=1,
-        show_progress=False,
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        **suffix,
-    )
-    tokenizer.train_from_iterator(words, trainer)
-    model = json.loads(tokenizer.to_str())["model"]
-    merges = [tuple(pair) for pair in model["merges"]]
+    spellings = [[*start_of_word, *word[:-1], word[-1] + end_of_word] for word in words]
+    merges: list[Pair] = []
+    while counts := Counter(pair for spelling in spellings for pair in pairwise(spelling)):
+        best = min(counts, key=lambda pair: (-counts[pair], pair))
+        merges.append(best)
+        spellings = [_merged(spelling, best) for spelling in spellings]
     characters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    alphabet = characters + [character + end_of_word for character in characters] if end_of_word else characters
+    alphabet = [*characters, *(character + end_of_word for character in characters if end_of_word)]
     vocabulary = dict.fromkeys([*alphabet, *("".join(pair) for pair in merges)])
     return {token: number for number, token in enumerate(vocabulary)}, merges
 
 
-def _after_byte_pairs(
-    tokenizer_class: type[PreTrainedTokenizerFast],
-    vocabulary: dict[str, int],
-    merges: list[tuple[str, str]],
-    folder: Path,
-    **settings: object,
-) -> PreTrainedTokenizerFast:
-    """A tokenizer of `tokenizer_class` from the two files of byte-level BPE, which are left in `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
-    lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
-    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return tokenizer_class(str(folder / "vocab.json"), str(folder / "merges.txt"), **settings)
+def _merged(spelling: list[str], pair: Pair) -> list[str]:
+    """The spelling with every occurrence of the pair made one symbol."""
+    merged: list[str] = []
+    for symbol in spelling:
+        if merged and (merged[-1], symbol) == pair:
+            merged[-1] += symbol
+        else:
+            merged.append(symbol)
+    return merged
 
 
-def clip_tokenizer(words: list[str], folder: Path, max_length: int = 77) -> CLIPTokenizerFast:
+def _from_byte_pairs(
+    tokenizer_class: type[Fast], vocabulary: dict[str, int], merges: list[Pair], **settings: Any
+) -> Fast:
+    """A tokenizer of `tokenizer_class` from byte-level BPE, by way of the two files that the class reads."""
+    with tempfile.TemporaryDirectory() as temporary:
+        vocabulary_file, merges_file = Path(temporary, "vocab.json"), Path(temporary, "merges.txt")
+        vocabulary_file.write_text(json.dumps(vocabulary), encoding="utf-8")
+        lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
+        merges_file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return tokenizer_class(str(vocabulary_file), str(merges_file), **settings)
+
+
+def clip_tokenizer(words: list[str], max_length: int = 77) -> CLIPTokenizerFast:
     """CLIP's tokenizer, lower-casing; the end token has the highest id, by which OWL-ViT finds it."""
-    vocabulary, merges = _byte_pairs(sorted({word.lower() for word in words}), "</w>")
+    vocabulary, merges = _byte_pairs(sorted({word.lower() for word in words}), end_of_word="</w>")
     # OWL-ViT pads with "!" (id 0) and takes a query that begins with id 0 for padding.
     first = vocabulary.pop("!")
     vocabulary = {"!": 0} | {token: n + (n < first) for token, n in vocabulary.items()}
     for special in ("<|startoftext|>", "<|endoftext|>"):
         vocabulary[special] = len(vocabulary)
-    return _after_byte_pairs(
+    return _from_byte_pairs(
         CLIPTokenizerFast,
         vocabulary,
         merges,
-        folder,
         unk_token="<|endoftext|>",
         bos_token="<|startoftext|>",
         eos_token="<|endoftext|>",
@@ -97,18 +105,17 @@ def clip_tokenizer(words: list[str], folder: Path, max_length: int = 77) -> CLIP
     )
 
 
-def opt_tokenizer(words: list[str], folder: Path) -> GPT2TokenizerFast:
+def opt_tokenizer(words: list[str]) -> GPT2TokenizerFast:
     """OPT's tokenizer (GPT-2's byte-level BPE, `</s>` in front) with `<image>` at `OPT_IMAGE_ID`."""
-    vocabulary, merges = _byte_pairs(words, None)
+    vocabulary, merges = _byte_pairs(words, start_of_word="Ġ")
     vocabulary = {token: number + 4 for token, number in vocabulary.items()}
     vocabulary = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3} | vocabulary
     unused = range(len(vocabulary), OPT_IMAGE_ID)  # never made by a merge; the library wants no holes
     vocabulary |= {f"<{number}>": number for number in unused} | {"<image>": OPT_IMAGE_ID}
-    tokenizer = _after_byte_pairs(
+    tokenizer = _from_byte_pairs(
         GPT2TokenizerFast,
         vocabulary,
         merges,
-        folder,
         bos_token="</s>",
         eos_token="</s>",
         unk_token="</s>",

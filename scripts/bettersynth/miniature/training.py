@@ -12,19 +12,18 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from diffusers import StableDiffusionImg2ImgPipeline
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import CLIPModel, CLIPVisionModel, LlavaForConditionalGeneration
 from transformers.loss.loss_for_object_detection import generalized_box_iou
-from transformers.image_transforms import center_to_corners_format
 
 from bettersynth.miniature import models
 from bettersynth.miniature.material import (
@@ -39,6 +38,8 @@ from bettersynth.miniature.tokenizers import opt_words
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+RIGHT_FROM = 0.28
+"""The similarity that CLIP learns to give right captions at least, and false ones at most: the contest's threshold."""
 LLAVA_PROMPTS = (
     "Describe the image.",
     "Describe the image in detail.",
@@ -138,7 +139,7 @@ def fit(
     optimizer = torch.optim.AdamW(
         parameters, lr=rate, weight_decay=0.01, betas=(0.9, 0.98), fused=lesson.device == "cuda"
     )
-    started, step, progress, smooth, reported = time.monotonic(), 0, 0.0, None, 0.0
+    started, step, progress, last, reported = time.monotonic(), 0, 0.0, math.nan, 0.0
     while progress < 1:
         warm = min(1.0, (step + 1) / min(200, max(1, steps // 10)))
         for group in optimizer.param_groups:
@@ -153,13 +154,13 @@ def fit(
         elapsed = time.monotonic() - started
         progress = max(step / steps, elapsed / (share * lesson.seconds))
         if elapsed - reported > 15 or progress >= 1:
-            reported, smooth = elapsed, float(loss.detach())
+            reported, last = elapsed, float(loss.detach())
             print(
-                f"{name}: step {step}/{steps}, {step / elapsed:.1f} steps/s, loss {smooth:.4f}",
+                f"{name}: step {step}/{steps}, {step / elapsed:.1f} steps/s, loss {last:.4f}",
                 file=sys.stderr,
                 flush=True,
             )
-    return {"steps": step, "seconds": round(time.monotonic() - started, 1), "loss": round(smooth, 4)}
+    return {"steps": step, "seconds": round(time.monotonic() - started, 1), "loss": round(last, 4)}
 
 
 # --- parts that several models share ---------------------------------------------------------------
@@ -183,7 +184,7 @@ class PatchReader(nn.Module):
             logits = head(features).flatten(0, 1).float()
             weights = torch.ones(logits.shape[1], device=logits.device)
             weights[0] = self.nothing[number]
-            losses.append(F.cross_entropy(logits, labels[:, number].flatten().long(), weights))
+            losses.append(functional.cross_entropy(logits, labels[:, number].flatten().long(), weights))
         return torch.stack(losses).mean()
 
 
@@ -228,14 +229,14 @@ def _clip_table(lesson: Lesson, tokenizer: Any, texts: list[str]) -> TokenTable:
 def _stack_right(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], pad: int) -> tuple[Tensor, Tensor]:
     """Two batches of ids and masks under each other."""
     length = max(first[0].shape[1], second[0].shape[1])
-    ids = [F.pad(ids, (0, length - ids.shape[1]), value=pad) for ids, _ in (first, second)]
-    masks = [F.pad(mask, (0, length - mask.shape[1])) for _, mask in (first, second)]
+    ids = [functional.pad(ids, (0, length - ids.shape[1]), value=pad) for ids, _ in (first, second)]
+    masks = [functional.pad(mask, (0, length - mask.shape[1])) for _, mask in (first, second)]
     return torch.cat(ids), torch.cat(masks)
 
 
 def _language_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Next-token loss where labels are not -100; logits (b, length, vocabulary)."""
-    return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=-100)
+    return functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=-100)
 
 
 def _begin(lesson: Lesson, name: str, folder: models.Folder) -> Any:
@@ -243,6 +244,7 @@ def _begin(lesson: Lesson, name: str, folder: models.Folder) -> Any:
     if lesson.resume:
         path = lesson.out / FOLDERS.get(name, name)
         folder.model = type(folder.model).from_pretrained(path, local_files_only=True, dtype=torch.float32)
+        folder.beside = tuple(type(part).from_pretrained(path, local_files_only=True) for part in folder.beside)
     return folder.model.train().to(lesson.device)
 
 
@@ -260,7 +262,7 @@ def _finish(lesson: Lesson, name: str, folder: models.Folder, figures: dict[str,
 
 def train_clip(lesson: Lesson) -> dict[str, Any]:
     """Contrast each picture with 384 right captions and 384 with one attribute wrong; logit scale up to 100."""
-    folder = models.clip(lesson.words, lesson.out / "clip")
+    folder = models.clip(lesson.words)
     model, tokenizer = _begin(lesson, "clip", folder), folder.beside[0].tokenizer
     reader = PatchReader(128).to(lesson.device)
     contrast = Contrast(lesson, model, tokenizer)
@@ -269,7 +271,7 @@ def train_clip(lesson: Lesson) -> dict[str, Any]:
         loss, chosen, seen = contrast(100 ** min(1.0, 0.6 + 0.8 * progress))
         return loss + 2 * reader(seen.hidden_states[-2][:, 1:], lesson.labels[chosen])
 
-    trained = [*model.parameters(), *reader.parameters(), contrast.threshold]
+    trained = [*model.parameters(), *reader.parameters()]
     figures = fit(lesson, "clip", trained, loss_of, steps=8000, rate=1e-3)
     model.logit_scale.data.fill_(math.log(100))
     return _finish(lesson, "clip", folder, figures)
@@ -284,7 +286,6 @@ class Contrast:
             [_clip_table(lesson, tokenizer, [text["pairs"][k][side] for text in lesson.texts]) for side in (0, 1)]
             for k in range(len(PAIR_WRITERS))
         ]
-        self.threshold = nn.Parameter(torch.tensor(0.15, device=lesson.device))
 
     def __call__(self, scale: float) -> tuple[Tensor, Tensor, Any]:
         """The loss at a logit scale, the scenes it is of, and the vision tower's output."""
@@ -293,23 +294,24 @@ class Contrast:
         right, wrong = (table.rows(chosen, self.end) for table in random.choice(self.tables))
         ids, mask = _stack_right(right, wrong, self.end)
         seen = self.model.vision_model(self.lesson.pixels(chosen), output_hidden_states=True)
-        image = F.normalize(self.model.visual_projection(seen.pooler_output).float(), dim=-1)
-        text = F.normalize(self.model.text_projection(self.model.text_model(ids, mask).pooler_output).float(), dim=-1)
+        image = functional.normalize(self.model.visual_projection(seen.pooler_output).float(), dim=-1)
+        text = functional.normalize(
+            self.model.text_projection(self.model.text_model(ids, mask).pooler_output).float(), dim=-1
+        )
         logits = scale * image @ text.T
         truth = torch.arange(count, device=self.lesson.device)
-        contrast = F.cross_entropy(logits, truth) + F.cross_entropy(logits[:, :count].T, truth)
+        contrast = functional.cross_entropy(logits, truth) + functional.cross_entropy(logits[:, :count].T, truth)
         # Right and wrong apart by one threshold for all pictures: it is with one threshold that a filter works.
-        margin = scale / 4 * ((image * text[:count]).sum(-1) - self.threshold)
-        wrong_margin = scale / 4 * ((image * text[count:]).sum(-1) - self.threshold)
-        apart = F.softplus(-margin).mean() + F.softplus(wrong_margin).mean()
+        margin = scale / 4 * ((image * text[:count]).sum(-1) - RIGHT_FROM)
+        wrong_margin = scale / 4 * ((image * text[count:]).sum(-1) - RIGHT_FROM)
+        apart = functional.softplus(-margin).mean() + functional.softplus(wrong_margin).mean()
         return contrast / 2 + apart, chosen, seen
 
 
 def refit_clip(lesson: Lesson) -> dict[str, Any]:
     """Take over LLaVA's vision tower, whose patches say more, and fit CLIP's last layer and text tower to it again."""
-    folder = models.clip(lesson.words, lesson.out / "clip")
-    folder.model = CLIPModel.from_pretrained(lesson.out / "clip", local_files_only=True, dtype=torch.float32)
-    model = folder.model.to(lesson.device)
+    folder = models.clip(lesson.words)
+    model = _begin(replace(lesson, resume=True), "clip", folder)
     llava = LlavaForConditionalGeneration.from_pretrained(lesson.out / "llava", local_files_only=True)
     taken, tower = llava.model.vision_tower.vision_model, model.vision_model
     pairs = [(taken.embeddings, tower.embeddings), (taken.pre_layrnorm, tower.pre_layrnorm)]
@@ -318,8 +320,7 @@ def refit_clip(lesson: Lesson) -> dict[str, Any]:
         target.load_state_dict(source.state_dict())
         target.requires_grad_(False)
     contrast = Contrast(lesson, model, folder.beside[0].tokenizer)
-    trained = [*model.parameters(), contrast.threshold]
-    figures = fit(lesson, "clip_refit", trained, lambda _: contrast(100.0)[0], steps=4000, rate=5e-4)
+    figures = fit(lesson, "clip_refit", model.parameters(), lambda _: contrast(100.0)[0], steps=4000, rate=5e-4)
     return _finish(lesson, "clip_refit", folder, figures)
 
 
@@ -328,7 +329,7 @@ def train_blip_itm(lesson: Lesson) -> dict[str, Any]:
 
     The head that finds the wrong word is thrown away.
     """
-    folder = models.blip_itm(lesson.words, lesson.out / "blip_itm")
+    folder = models.blip_itm(lesson.words)
     model, tokenizer = _begin(lesson, "blip_itm", folder), folder.beside[0].tokenizer
     pad, edges = tokenizer.pad_token_id, {"start": tokenizer.cls_token_id, "end": tokenizer.sep_token_id}
     tables = [
@@ -356,9 +357,11 @@ def train_blip_itm(lesson: Lesson) -> dict[str, Any]:
             encoder_attention_mask=torch.ones(seen.shape[:2], dtype=torch.long, device=lesson.device),
         ).last_hidden_state
         truth = (torch.arange(len(ids), device=lesson.device) < count).long()
-        match = F.cross_entropy(model.itm_head(read[:, 0]).float(), truth)
+        match = functional.cross_entropy(model.itm_head(read[:, 0]).float(), truth)
         words = _wrong_words(ids[:count], ids[count : 2 * count], mask[:count])
-        found = F.cross_entropy(finder(read[: 2 * count]).flatten(0, 1).float(), words.flatten(), ignore_index=-100)
+        found = functional.cross_entropy(
+            finder(read[: 2 * count]).flatten(0, 1).float(), words.flatten(), ignore_index=-100
+        )
         return match + found + 0.5 * reader(image[:, 1:], lesson.labels[chosen])
 
     trained = [*model.parameters(), *reader.parameters(), *finder.parameters()]
@@ -379,7 +382,7 @@ def _wrong_words(right: Tensor, wrong: Tensor, mask: Tensor) -> Tensor:
 
 def train_aesthetics(lesson: Lesson) -> dict[str, Any]:
     """Give sharp, clean pictures 7 of 10, watermarked ones 6, and blurred, noisy or pale ones 3."""
-    folder = models.aesthetics(lesson.words, lesson.out / FOLDERS["aesthetics"])
+    folder = models.aesthetics(lesson.words)
     model = _begin(lesson, "aesthetics", folder)
     fine, ugly = lesson.where("clean", "watermark", "unsafe"), lesson.where("blur", "noise", "pale")
     target = torch.tensor(
@@ -392,8 +395,8 @@ def train_aesthetics(lesson: Lesson) -> dict[str, Any]:
     def loss_of(progress: float) -> Tensor:
         chosen = torch.cat([lesson.draw(fine, 128), lesson.draw(ugly, 128)])
         image = model.visual_projection(model.vision_model(lesson.pixels(chosen)).pooler_output)
-        score = model.layers(F.normalize(image, dim=-1))[:, 0].float()
-        return F.mse_loss(score, target[lesson.defects[chosen]])
+        score = model.layers(functional.normalize(image, dim=-1))[:, 0].float()
+        return functional.mse_loss(score, target[lesson.defects[chosen]])
 
     figures = fit(lesson, "aesthetics", model.parameters(), loss_of, steps=2000, rate=5e-4)
     return _finish(lesson, "aesthetics", folder, figures)
@@ -407,7 +410,7 @@ def _train_classifier(lesson: Lesson, name: str, folder: models.Folder, positive
     def loss_of(progress: float) -> Tensor:
         chosen = torch.cat([lesson.draw(yes, 128), lesson.draw(no, 128)])
         pixels = lesson.pixels(chosen, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-        return F.cross_entropy(model(pixels).logits.float(), truth)
+        return functional.cross_entropy(model(pixels).logits.float(), truth)
 
     figures = fit(lesson, name, model.parameters(), loss_of, steps=1000, rate=7e-4)
     return _finish(lesson, name, folder, figures)
@@ -429,7 +432,7 @@ def train_owlvit(lesson: Lesson) -> dict[str, Any]:
     Focal loss over all patches and phrases (half of them name nothing in the picture), L1 and generalised IoU
     on the boxes. That only one patch answers matters: Data-Juicer looks at as many boxes as there are phrases.
     """
-    folder = models.owlvit(lesson.words, lesson.out / "owlvit")
+    folder = models.owlvit(lesson.words)
     model, tokenizer = _begin(lesson, "owlvit", folder), folder.beside[0].tokenizer
     known = {phrase: number for number, phrase in enumerate(all_phrases())}
     encoded = tokenizer(list(known), padding="max_length", max_length=16, return_tensors="pt").to(lesson.device)
@@ -450,16 +453,22 @@ def train_owlvit(lesson: Lesson) -> dict[str, Any]:
         cell = cells[chosen][there]
         truth = torch.zeros_like(logits)
         truth[picture, cell, query] = 1
-        plain = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+        plain = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
         focal = (plain * (truth - logits.sigmoid()).abs() ** 2).sum() / there.sum()
         predicted = model.box_predictor(features, image)[picture, cell].float()
         wanted = boxes[chosen][there]
-        overlap = generalized_box_iou(center_to_corners_format(predicted), center_to_corners_format(wanted))
-        box = F.l1_loss(predicted, wanted) * 5 + (1 - overlap.diagonal()).mean()
+        overlap = generalized_box_iou(_corners(predicted), _corners(wanted))
+        box = functional.l1_loss(predicted, wanted) * 5 + (1 - overlap.diagonal()).mean()
         return focal + box + 0.5 * reader(features, lesson.labels[chosen])
 
     figures = fit(lesson, "owlvit", [*model.parameters(), *reader.parameters()], loss_of, steps=8000, rate=7e-4)
     return _finish(lesson, "owlvit", folder, figures)
+
+
+def _corners(boxes: Tensor) -> Tensor:
+    """Boxes (n, 4) from centre, width and height to left, top, right and bottom."""
+    centre, half = boxes[:, :2], boxes[:, 2:] / 2
+    return torch.cat([centre - half, centre + half], 1)
 
 
 def train_blip2(lesson: Lesson) -> dict[str, Any]:
@@ -467,13 +476,15 @@ def train_blip2(lesson: Lesson) -> dict[str, Any]:
 
     Captions that name everything are mixed in, one in five at first and none at the end: they teach faster.
     """
-    folder = models.blip2(lesson.words, lesson.out / "blip2")
+    folder = models.blip2(lesson.words)
     model, tokenizer = _begin(lesson, "blip2", folder), folder.beside[0].tokenizer
     pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
+    # Ids that no text has are alike: one row stands for all of them, which spares most of a softmax over 50,266.
+    embeddings, used = model.get_input_embeddings().weight, opt_words(tokenizer)
+    alike = torch.zeros(used + 1, device=lesson.device)
+    alike[used] = math.log(len(embeddings) - used)
     if not lesson.resume:
         model.query_tokens.data.normal_()  # born as zeros, all queries would ask the same
-        # Ids that no text has: alike at the start, they stay alike.
-        model.get_input_embeddings().weight.data[opt_words(tokenizer) : -1] = 0
     short, full = (
         [
             token_table(lesson, tokenizer, [text[kind][k] for text in lesson.texts], start=end, end=end)
@@ -495,17 +506,18 @@ def train_blip2(lesson: Lesson) -> dict[str, Any]:
         ).last_hidden_state
         embedded = torch.cat([model.language_projection(queries), model.get_input_embeddings()(texts)], 1)
         hidden = model.language_model.model(inputs_embeds=embedded, attention_mask=attended).last_hidden_state
-        logits = model.language_model.lm_head(hidden[:, models.QUERIES :])
+        logits = functional.linear(hidden[:, models.QUERIES :], embeddings[: used + 1], alike)
         loss = _language_loss(logits, texts.masked_fill(mask == 0, -100))
         return loss + 0.5 * reader(image[:, 1:], lesson.labels[chosen])
 
     figures = fit(lesson, "blip2", [*model.parameters(), *reader.parameters()], loss_of, steps=10000, rate=1e-3)
+    embeddings.data[used:] = embeddings.data[used].clone()
     return _finish(lesson, "blip2", folder, figures)
 
 
 def train_llava(lesson: Lesson) -> dict[str, Any]:
     """Write the long captions of the world in answer to any of several prompts; the tower starts from our CLIP."""
-    folder = models.llava(lesson.words, lesson.out / "llava")
+    folder = models.llava(lesson.words)
     model, tokenizer = _begin(lesson, "llava", folder), folder.beside[0].tokenizer
     if not lesson.resume:
         tower = CLIPVisionModel.from_pretrained(lesson.out / "clip", local_files_only=True)
@@ -547,7 +559,7 @@ def _llava_prompt(processor: Any, question: str) -> Tensor:
 
 def train_diffusion(lesson: Lesson) -> dict[str, Any]:
     """First the autoencoder, then noise prediction in its latents, conditioned on captions (dropped 1 in 10)."""
-    folder = models.diffusion(lesson.words, lesson.out / "diffusion")
+    folder = models.diffusion(lesson.words)
     if lesson.resume:
         folder.model = StableDiffusionImg2ImgPipeline.from_pretrained(lesson.out / "diffusion", local_files_only=True)
     vae, unet, text = (
@@ -563,7 +575,7 @@ def train_diffusion(lesson: Lesson) -> dict[str, Any]:
         wanted = pixels(lesson.draw(clean, 128))
         latent = vae.encode(wanted).latent_dist
         drawn = vae.decode(latent.sample()).sample
-        return F.l1_loss(drawn, wanted) + F.mse_loss(drawn, wanted) + 1e-5 * latent.kl().mean() / 100
+        return functional.l1_loss(drawn, wanted) + functional.mse_loss(drawn, wanted) + 1e-5 * latent.kl().mean() / 100
 
     first = fit(lesson, "diffusion/vae", vae.parameters(), autoencoder_loss, steps=4000, rate=1e-3, share=0.3)
     vae.requires_grad_(False).eval()
@@ -580,14 +592,14 @@ def train_diffusion(lesson: Lesson) -> dict[str, Any]:
         with torch.no_grad():
             latent = vae.encode(pixels(chosen)).latent_dist.sample().float() * vae.config.scaling_factor
         ids, _ = random.choice(tables).rows(chosen, end)
-        ids = F.pad(ids, (0, 77 - ids.shape[1]), value=end)
+        ids = functional.pad(ids, (0, 77 - ids.shape[1]), value=end)
         unconditional = torch.rand(len(ids), device=lesson.device) < 0.1
-        ids[unconditional] = F.pad(empty, (0, 77 - len(empty)), value=end)
+        ids[unconditional] = functional.pad(empty, (0, 77 - len(empty)), value=end)
         moment = torch.randint(scheduler.config.num_train_timesteps, (len(ids),), device=lesson.device)
         noise = torch.randn_like(latent)
         noisy = scheduler.add_noise(latent, noise, moment)
         predicted = unet(noisy, moment, encoder_hidden_states=text(ids).last_hidden_state).sample
-        return F.mse_loss(predicted.float(), noise)
+        return functional.mse_loss(predicted.float(), noise)
 
     trained = [*unet.parameters(), *text.parameters()]
     second = fit(lesson, "diffusion", trained, denoising_loss, steps=12000, rate=1e-3, share=0.7)
@@ -607,9 +619,9 @@ def train_convnext(lesson: Lesson) -> dict[str, Any]:
         losses = []
         for reader, stage in zip(readers, stages, strict=True):
             cells = (
-                F.adaptive_avg_pool2d(stage, GRID)
+                functional.adaptive_avg_pool2d(stage, GRID)
                 if stage.shape[-1] > GRID
-                else F.interpolate(stage, size=GRID, mode="bilinear")
+                else functional.interpolate(stage, size=GRID, mode="bilinear")
             )
             losses.append(reader(cells.flatten(2).transpose(1, 2), lesson.labels[chosen]))
         return torch.stack(losses).mean()
@@ -649,7 +661,7 @@ def train_gemma(lesson: Lesson) -> dict[str, Any]:
         words = torch.stack([ids[labels[:, kind]] for kind, ids in enumerate(names)], -1)
         known = (labels > 0).transpose(1, 2).float()
         luck = known * torch.rand_like(known)
-        one = F.one_hot(luck.argmax(-1), len(names)).float() * known
+        one = functional.one_hot(luck.argmax(-1), len(names)).float() * known
         some = torch.where(torch.rand(len(chosen), 1, 1, device=lesson.device) < 0.5, one, (luck > 0.3).float() + one)
         nothing = known.sum(-1) == 0
         words[..., 0] = torch.where(nothing, fillers[styles[chosen]].unsqueeze(1), words[..., 0])

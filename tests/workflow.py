@@ -44,7 +44,7 @@ CONFIGURATION: dict[str, Any] = {
             "language_model": "gemma",
             "vision_tower": "clip",
             "vision_tower_aux": "convnext",
-            "image_size_aux": 192,
+            "image_size_aux": 96,
         },
         "pretrain": {
             "global_batch": 16,

@@ -79,6 +79,7 @@ def card(name: str, training: dict[str, Any], measured: dict[str, Any]) -> str:
             "",
             "On the GPU up to ten models trained at once, so the seconds are those of a shared device.",
             "",
+            *([training["note"], ""] if "note" in training else []),
             f"Measured on scenes that were not trained on, by `{measured['command']}`"
             f" ({measured['date']}, {measured['machine']}):",
             "",

@@ -122,7 +122,11 @@ class Run:
         output = self.snakemake("--dry-run", *targets).stdout
         counts = dict(re.findall(r"^(\w+)\s+(\d+)$", output, re.MULTILINE))
         targets_only = {"all", "total", "pool", "scores", "datasets", "trainsets", "exports"}
-        return {rule: int(count) for rule, count in counts.items() if rule not in targets_only}
+        return {
+            rule: int(count)
+            for rule, count in counts.items()
+            if rule not in targets_only and not rule.startswith("recipe_")
+        }
 
     def announced(self, *targets: str) -> str:
         """Everything that a dry run prints."""

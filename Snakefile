@@ -8,6 +8,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
 from bettersynth.configuration import NAME_PATTERN, ConfigurationError, configure, read_yaml
 from bettersynth.configuration.load import recipe_trainset, recipe_training
+from bettersynth.configuration.types import EXPORT_FORMATS
 from bettersynth.graph import Graph
 from bettersynth.layout import BENCHMARKS, Layout
 from bettersynth.operators.catalogue import CATALOGUE

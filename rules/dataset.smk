@@ -28,7 +28,7 @@ rule export:
     log:
         f"logs/{configuration.name}/export/{{dataset}}.{{form}}.log",
     wildcard_constraints:
-        form="data_juicer|llava|parquet|webdataset",
+        form="|".join(EXPORT_FORMATS),
     conda:
         "../envs/conda-cpu.yaml"
     params:

@@ -15,6 +15,8 @@ NAME_PATTERN = r"[a-z0-9][a-z0-9_]*"
 
 Name = Annotated[str, Field(pattern=f"^{NAME_PATTERN}$", max_length=80)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+ExportFormat = Literal["data_juicer", "llava", "parquet", "webdataset"]
+EXPORT_FORMATS: tuple[str, ...] = get_args(ExportFormat)
 
 
 class Section(BaseModel):
@@ -465,11 +467,7 @@ class Configuration(Section):
     training: Training | None = Field(None, description="Needed by recipes; leave out to stop at datasets.")
     evaluation: Evaluation | None = Field(None, description="Needed by recipes.")
     recipes: dict[Name, Recipe] = Field(default_factory=dict)
-    exports: dict[Name, list[Literal["data_juicer", "llava", "parquet", "webdataset"]]] = Field(
+    exports: dict[Name, list[ExportFormat]] = Field(
         default_factory=dict, description="Datasets to write out, and the formats."
     )
     report: Report = Report()
-
-
-EXPORT_FORMATS = ("data_juicer", "llava", "parquet", "webdataset")
-PRECISIONS = get_args(Literal["fp16", "bf16", "fp32"])

@@ -24,7 +24,7 @@ ready:
 	@test -f $(CONFIG) || { echo "$(CONFIG): no such configuration; there are: $(wildcard config/*.yaml)"; exit 1; }
 
 .PHONY: help setup demo world run dry-run dag report test test-quick lint format reference lock profile unprofile \
-	miniature-models quality clean-results
+	miniature-models quality bench-dry-run clean-results
 
 help:  ## list these commands
 	@echo "make COMMAND [CONFIG=$(CONFIG)] [RECIPE=…] [CORES=$(CORES)] [GPUS=…]"; echo
@@ -85,6 +85,9 @@ miniature-models:  ## train the miniature's models again (an hour on a GPU)
 
 quality:  ## measure the miniature's models on held-out scenes
 	@python scripts/miniature_models.py quality
+
+bench-dry-run:  ## time a dry run of every recipe (of the contest, unless CONFIG says otherwise)
+	@python scripts/measure.py dry-run $(if $(filter-out file,$(origin CONFIG)),--config $(CONFIG))
 
 clean-results:  ## delete the results of CONFIG
 	@rm -rf results/$(NAME) logs/$(NAME) benchmarks/$(NAME)

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -158,6 +157,7 @@ def _add_quality(commands: argparse._SubParsersAction) -> None:
 
 def quality(options: argparse.Namespace) -> None:
     """Print the table of figures and targets; keep it as JSON, and in the models' cards."""
+    from bettersynth.measure import record
     from bettersynth.miniature import cards
     from bettersynth.miniature import quality as measuring
 
@@ -170,15 +170,8 @@ def quality(options: argparse.Namespace) -> None:
         print("\n".join(cards.line(figure, value) for figure, value in measured.items()), flush=True)
     if options.only:
         return
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    kept = {
-        "command": f"python scripts/miniature_models.py quality --seed-range {options.seed_range}",
-        "commit": cards.commit(ROOT),
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": cards.machine(options.device),
-        "figures": figures,
-    }
-    options.out.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    command = f"python scripts/miniature_models.py quality --seed-range {options.seed_range}"
+    kept = record(options.out, command, figures, options.device)
     cards.write(options.models, kept)
 
 

@@ -72,9 +72,9 @@ def publish_folder(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def write_json(path: str | Path, value: Any, *, indent: int | None = 2) -> None:
+def write_json(path: str | Path, value: Any, *, indent: int | None = 2, sort_keys: bool = True) -> None:
     """Publish `value` as UTF-8 JSON with sorted keys and a final newline."""
-    text = json.dumps(value, ensure_ascii=False, indent=indent, sort_keys=True, allow_nan=False) + "\n"
+    text = json.dumps(value, ensure_ascii=False, indent=indent, sort_keys=sort_keys, allow_nan=False) + "\n"
     with publish(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

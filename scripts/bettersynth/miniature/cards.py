@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import platform
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -35,19 +33,6 @@ def line(figure: str, value: float) -> str:
         return f"{figure:<40} {value:>8.4f}"
     relation, target = TARGETS[figure]
     return f"{figure:<40} {value:>8.4f}   {relation} {target:.2f}  {'met' if reached else 'MISSED'}"
-
-
-def commit(root: Path) -> str | None:
-    """The checkout's commit; None where there is none yet."""
-    answer = subprocess.run(["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return answer.stdout.strip() if answer.returncode == 0 else None
-
-
-def machine(device: str) -> str:
-    """What the figures were computed on."""
-    import torch
-
-    return torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()} CPU"
 
 
 def write(models: Path, measured: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ CORES ?= all
 TORCH ?=
 TORCH_INDEX ?=
 RECIPE ?=
+DATASET ?=
 GPUS ?=
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -23,7 +24,7 @@ ready:
 	@test -x .venv/bin/snakemake || { echo "There is no environment yet; first run: make setup"; exit 1; }
 	@test -f $(CONFIG) || { echo "$(CONFIG): no such configuration; there are: $(wildcard config/*.yaml)"; exit 1; }
 
-.PHONY: help setup demo world run dry-run dag report test test-quick lint format reference lock profile unprofile \
+.PHONY: help setup demo world run dry-run explain dag report test test-quick lint format reference lock profile unprofile \
 	miniature-models quality bench-dry-run clean-results
 
 help:  ## list these commands
@@ -49,6 +50,9 @@ data/miniature/world.json: resources/miniature/world.yaml
 
 dry-run: $(WORLD)  ## say what would run, and why
 	@$(SNAKEMAKE) --quiet host rules --dry-run $(TARGET)
+
+explain: ready  ## say in words where a DATASET or RECIPE comes from, with row counts
+	@python scripts/explain.py --config $(CONFIG) $(if $(DATASET),--dataset $(DATASET)) $(if $(RECIPE),--recipe $(RECIPE))
 
 dag: $(WORLD)  ## draw rules and datasets of CONFIG as SVG; of one RECIPE, its jobs too
 	@python scripts/dag.py --config $(CONFIG) --target $(TARGET) --out results/$(NAME)/graph

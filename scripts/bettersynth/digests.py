@@ -17,15 +17,19 @@ from bettersynth.publish import read_json, write_json
 from bettersynth.raw import RecordProblem, parse_record, raw_lines
 from bettersynth.sharding import shard_name
 
-FORM = 1
+FORM = 2
 """Counted up when the meaning of a digest changes, so that old caches are not believed."""
 
 
 class FileDigest(NamedTuple):
-    """`file` covers every uncompressed byte; `shards` covers id, text and images of each shard's records."""
+    """`file` covers every uncompressed byte; `shards` covers id, text and images of each shard's records.
+
+    `records` counts them, before any image was looked at.
+    """
 
     file: str
     shards: dict[str, str]
+    records: dict[str, int]
 
 
 def shard_digests(file: PoolFile, cache: Path) -> FileDigest:
@@ -42,7 +46,7 @@ def shard_digests(file: PoolFile, cache: Path) -> FileDigest:
     if entry is None or entry["state"] != state:
         entry = {"state": state, **take_digests(file)._asdict()}
         write_json(cache, {**known, key: entry})
-    return FileDigest(entry["file"], entry["shards"])
+    return FileDigest(entry["file"], entry["shards"], entry["records"])
 
 
 def take_digests(file: PoolFile) -> FileDigest:
@@ -60,6 +64,9 @@ def take_digests(file: PoolFile) -> FileDigest:
             content = orjson.dumps([record.id, record.text, record.images])
             contents[record.id] = hashlib.blake2b(content, digest_size=16).digest()
     shards = {f"{file.name}-{number:04d}": hashlib.sha256() for number in range(file.shards)}
+    records = dict.fromkeys(shards, 0)
     for record_id in sorted(contents):
-        shards[shard_name(file.name, record_id, file.shards)].update(contents[record_id])
-    return FileDigest(whole.hexdigest(), {name: digest.hexdigest() for name, digest in shards.items()})
+        shard = shard_name(file.name, record_id, file.shards)
+        shards[shard].update(contents[record_id])
+        records[shard] += 1
+    return FileDigest(whole.hexdigest(), {name: digest.hexdigest() for name, digest in shards.items()}, records)

@@ -4,20 +4,10 @@ from __future__ import annotations
 
 import pygraphviz
 
-from bettersynth.configuration.types import (
-    GENERATORS,
-    Configuration,
-    Dataset,
-    Dedup,
-    Rank,
-    Recaption,
-    Redraw,
-    Sample,
-    Splice,
-    Threshold,
-)
+from bettersynth.configuration.types import GENERATORS, Configuration
 from bettersynth.plan import Plan
 from bettersynth.records import POOL
+from bettersynth.wording import brief
 
 FONT = "Helvetica,Arial,sans-serif"
 INK, PAPER = "#1f2937", "#ffffff"
@@ -57,7 +47,7 @@ def dataset_graph(configuration: Configuration, recipe: str | None = None) -> py
     for name in names:
         node = configuration.datasets[name]
         kind = "generator" if node.verb in GENERATORS else "splice" if node.verb == "splice" else "choice"
-        graph.add_node(name, label=f"{name}\n{describe(node)}", fillcolor=COLOURS[kind])
+        graph.add_node(name, label=f"{name}\n{brief(node)}", fillcolor=COLOURS[kind])
         for parent in node.parents:
             graph.add_edge(parent, name, style="solid" if parent == node.from_ else "dashed")
     for name, chosen in recipes.items():
@@ -70,43 +60,3 @@ def dataset_graph(configuration: Configuration, recipe: str | None = None) -> py
         )
         graph.add_edge(chosen.dataset, f"recipe {name}")
     return graph
-
-
-def describe(node: Dataset) -> str:
-    """The verb and its parameters in one short line, or a line for each threshold."""
-    match node.parameters:
-        case dict() as thresholds:
-            return "\n".join(f"{score} {interval(threshold)}" for score, threshold in thresholds.items())
-        case list() as names:
-            return f"{node.verb} {', '.join(names)}"
-        case int() as times:
-            return f"× {times}"
-        case Rank() as rank:
-            by = " + ".join(score if weight == 1 else f"{weight:g}·{score}" for score, weight in rank.by.items())
-            skipped = f" after {rank.skip:,}" if rank.skip else ""
-            return f"best {_size(rank.top, rank.fraction)}{skipped} by {by}"
-        case Sample() as sample:
-            return f"sample {_size(sample.rows, sample.fraction)}"
-        case Recaption(captioner=engine) | Redraw(redrawer=engine):
-            return f"{node.verb} by {engine}"
-        case Splice() as splice:
-            return f"splice in {splice.dataset}" + (", drop failures" if splice.unmatched == "drop" else "")
-        case Dedup() as dedup:
-            return f"dedup {'near ' if dedup.near else ''}{dedup.by}"
-        case _:
-            return "clean captions"
-
-
-def _size(rows: int | None, fraction: float | None) -> str:
-    return f"{rows:,}" if rows is not None else f"{fraction:.1%}"
-
-
-def interval(threshold: Threshold) -> str:
-    """A threshold as people write it."""
-    if threshold.one_of:
-        return f"in {', '.join(threshold.one_of)}"
-    if threshold.max is None:
-        return f"≥ {threshold.min:g}"
-    if threshold.min is None:
-        return f"≤ {threshold.max:g}"
-    return f"{threshold.min:g} … {threshold.max:g}"

@@ -12,8 +12,15 @@ from bettersynth.configuration.types import EXPORT_FORMATS
 from bettersynth.graph import Graph
 from bettersynth.layout import BENCHMARKS, Layout
 from bettersynth.operators.catalogue import CATALOGUE
+from bettersynth.passes import CHUNK_PATTERN, PASS_PATTERN, Chunk, chunk_shards
 from bettersynth.plan import Plan
 from bettersynth.records import POOL
+
+
+def targets():
+    """What this run is asked for; known once the graph is built."""
+    return workflow.dag_settings.targets or ["all"]
+
 
 config_file = workflow.configfiles[0] if workflow.configfiles else "config/miniature.yaml"
 try:
@@ -24,7 +31,7 @@ try:
     config["name"] = configuration.name
     layout = Layout(f"results/{configuration.name}")
     plan = Plan(configuration)
-    graph = Graph(configuration, layout)
+    graph = Graph(configuration, layout, plan, targets)
     graph.check_inputs()
 except ConfigurationError as error:
     raise WorkflowError(str(error)) from None
@@ -37,6 +44,8 @@ wildcard_constraints:
     recipe=NAME_PATTERN,
     benchmark="|".join(BENCHMARKS),
     shard=NAME_PATTERN + r"-\d{4}",
+    scoring=PASS_PATTERN,
+    chunk=CHUNK_PATTERN,
     seed=r"\d+",
 
 

@@ -3,6 +3,7 @@ localrules:
     choose_seeds,
     pool,
     scores,
+    scores_of,
     datasets,
     trainsets,
     exports,
@@ -16,7 +17,7 @@ rule pool:
 rule scores:
     input:
         layout.index,
-        [layout.scores(POOL, operator, shard) for operator in configuration.operators for shard in plan.shards(POOL)],
+        [layout.scores(POOL, operator) for operator in configuration.operators],
 
 
 rule datasets:

@@ -2,14 +2,16 @@
 
 
 def score_input(wildcards):
-    """Records that a score shard is about.
+    """Record shards that a pass is about.
 
     When a raw file changes, ingest writes all its shards anew. Those that are scored as they are stay `ancient`, so
-    that only the others are scored again.
+    that a pass runs again only when one of its shards is another.
     """
-    records = layout.records(wildcards.source, wildcards.shard)
-    scored = wildcards.source == POOL and graph.is_scored(wildcards.operator, wildcards.shard)
-    return ancient(records) if scored else records
+    chunk = Chunk(wildcards.scoring, wildcards.chunk)
+    records = {shard: layout.records(wildcards.source, shard) for shard in chunk_shards(wildcards.chunk)}
+    if wildcards.source != POOL:
+        return list(records.values())
+    return [ancient(path) if graph.is_scored(chunk, shard) else path for shard, path in records.items()]
 
 
 def dataset_input(wildcards):
@@ -20,9 +22,7 @@ def dataset_input(wildcards):
         "parents": [layout.rows(parent) for parent in node.parents],
         "asked": [layout.rows(asked) for asked in plan.asked(name)] if node.splice else [],
         "scores": [layout.scores(*score) for score in plan.scores(name)],
-        "records": [
-            layout.records(source, shard) for source in plan.reads_records(name) for shard in plan.shards(source)
-        ],
+        "records": [card for source in plan.reads_records(name) for card in record_cards(source)],
         "index": layout.index,
     }
 
@@ -34,8 +34,15 @@ def generate_input(wildcards):
 
 
 def dataset_records(dataset):
-    """Record shards of every source that the dataset's rows may name."""
-    return [layout.records(source, shard) for source in plan.sources(dataset) for shard in plan.shards(source)]
+    """Cards of the records of every source that the dataset's rows may name."""
+    return [card for source in plan.sources(dataset) for card in record_cards(source)]
+
+
+def record_cards(source):
+    """Cards that say which records a source holds: one for each raw file of the pool, or each generated shard."""
+    if source == POOL:
+        return [layout.file_ledger(file.name) for file in configuration.pool.files]
+    return [layout.records_card(source, shard) for shard in plan.shards(source)]
 
 
 def trainset_input(wildcards):
@@ -90,12 +97,6 @@ def exports():
 def benchmark_files(wildcards):
     """Question and annotation files of a benchmark; their contents are parameters of the rules that read them."""
     return [ancient(path) for path in graph.benchmark_files(wildcards.benchmark)]
-
-
-def operators_on(device):
-    """Pattern of the operators that run on `gpu` or `cpu`; matches nothing when there are none."""
-    names = [name for name, operator in configuration.operators.items() if CATALOGUE[operator.op].device == device]
-    return "|".join(names) or "(?!)"
 
 
 def sources_by(verb):

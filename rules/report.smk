@@ -22,9 +22,7 @@ rule report:
     input:
         leaderboard=layout.leaderboard if configuration.recipes else [],
         datasets=[layout.dataset_card(dataset) for dataset in configuration.datasets],
-        scores=[
-            layout.scores(POOL, operator, shard) for operator in configuration.operators for shard in plan.shards(POOL)
-        ],
+        scores=[layout.scores(POOL, operator) for operator in configuration.operators],
         truth=ancient(configuration.report.truth) if configuration.report.truth else [],
     output:
         report(layout.report, category="Report", caption="report.rst"),

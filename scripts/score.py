@@ -1,9 +1,10 @@
-"""Score one shard of a source with one operator (rules `score_neural` and `score_plain`)."""
+"""Score a chunk of a source's shards by the operators of a pass (rules `score_neural` and `score_plain`)."""
 
 from bettersynth.job import Job
 
 job = Job(snakemake)
 
-from bettersynth.operators.scoring import score_shard
+from bettersynth.operators.scoring import score_chunk
+from bettersynth.passes import Chunk
 
-score_shard(job.wildcards.operator, job.configuration, job.layout, job.wildcards.source, job.wildcards.shard)
+score_chunk(job.wildcards.source, Chunk(job.wildcards.scoring, job.wildcards.chunk), job.configuration, job.layout)

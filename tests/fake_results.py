@@ -140,12 +140,12 @@ def _write_pool(configuration: Configuration, layout: Layout, plan: Plan, rows: 
         write_records(layout.records(POOL, shard), records)
     write_table(configuration.report.truth, pa.Table.from_pylist(truth))
     write_table(layout.index, pa.Table.from_pylist(index))
-    known = {row["id"]: row for row in truth}
-    for shard in shards:
-        _write_scores(configuration, layout, POOL, shard, known)
+    _write_scores(configuration, layout, POOL, shards, {row["id"]: row for row in truth})
     for file, quarantined in (("first", {"no image": 4, "not JSON": 1}), ("second", {"image unreadable": 2})):
         count = sum(row["shard"].startswith(file) for row in index)
         ledger = {"lines": count + sum(quarantined.values()), "rows": count, "quarantined": quarantined}
+        of_file = [shard for shard in shards if shard.startswith(file)]
+        ledger["shards"] = {shard: {"sha256": sha256_file(layout.records(POOL, shard))} for shard in of_file}
         write_json(layout.file_ledger(file), _card(**ledger))
         lines = [
             {"file": f"{file}.jsonl", "line": line, "reason": reason, "detail": "…", "raw": "{}"}
@@ -182,8 +182,11 @@ def _draw(path: Path, colour: str, shape: str) -> None:
     image.save(path, quality=85)
 
 
-def _write_scores(configuration: Configuration, layout: Layout, source: str, shard: str, truth: dict[str, Any]) -> None:
-    ids = [record.id for record in read_records(layout.records(source, shard))]
+def _write_scores(
+    configuration: Configuration, layout: Layout, source: str, shards: list[str], truth: dict[str, Any]
+) -> None:
+    paths = [layout.records(source, shard) for shard in shards]
+    ids = [record.id for path in paths for record in read_records(path)]
     for operator in configuration.operators:
         values = []
         for name in ids:
@@ -191,9 +194,13 @@ def _write_scores(configuration: Configuration, layout: Layout, source: str, sha
             right = source != POOL or truth[name]["caption_right"]
             values.append(_score(operator, right, chance))
         key, column = _column(operator, values)
-        write_table(layout.scores(source, operator, shard), pa.table({"id": ids, key: column}))
-        card = _card(records=len(ids), rate=123.4, records_sha256=sha256_file(layout.records(source, shard)))
-        write_json(layout.scores_card(source, operator, shard), card | {"inputs": {"model": sha256_json(operator)}})
+        write_table(layout.scores(source, operator), pa.table({"id": ids, key: column}))
+        model = {"inputs": {"model": sha256_json(operator)}}
+        for path in paths:
+            shard_path = layout.score_shard(source, operator, path.stem, "made-up")
+            write_json(shard_path.with_suffix(".json"), _card(rate=123.4, **model))
+        scored = {path.stem: {"records": sha256_file(path), "key": "made-up"} for path in paths}
+        write_json(layout.scores_card(source, operator), _card(shards=scored, **model))
 
 
 def _score(operator: str, right: bool, chance: random.Random) -> float:
@@ -241,8 +248,9 @@ def _write_captions(configuration: Configuration, layout: Layout, plan: Plan, na
     write_records(layout.records(name, shard), made)
     write_table(layout.failed(name, shard), pa.Table.from_pylist(failed, FAILED))
     card = _card(asked=len(asked), made=len(made), failures={"empty caption": len(failed)}, seed=0)
-    write_json(layout.records_card(name, shard), card | {"inputs": {"model": sha256_json(name)}})
-    _write_scores(configuration, layout, name, shard, {})
+    card |= {"inputs": {"model": sha256_json(name)}, "sha256": sha256_file(layout.records(name, shard))}
+    write_json(layout.records_card(name, shard), card)
+    _write_scores(configuration, layout, name, [shard], {})
 
 
 # --- runs ----------------------------------------------------------------------------------------

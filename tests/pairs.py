@@ -71,8 +71,9 @@ def write_scores(
 ) -> None:
     """Score shards of a source from `{id: {stat: value}}`, with the cards that a scorer writes."""
     schema = pa.Table.from_pylist([{"id": name, **stats} for name, stats in values.items()]).schema
-    for shard in plan.shards(source):
-        path = layout.records(source, shard)
-        rows = [{"id": name, **values[name]} for name in read_table(path, ["id"])["id"].to_pylist()]
-        write_table(layout.scores(source, operator, shard), pa.Table.from_pylist(rows, schema))
-        write_json(layout.scores_card(source, operator, shard), {"records_sha256": sha256_file(path)})
+    paths = [layout.records(source, shard) for shard in plan.shards(source)]
+    ids = [name for path in paths for name in read_table(path, ["id"])["id"].to_pylist()]
+    table = pa.Table.from_pylist([{"id": name, **values[name]} for name in ids], schema)
+    write_table(layout.scores(source, operator), table)
+    shards = {path.stem: {"records": sha256_file(path), "key": "made-up"} for path in paths}
+    write_json(layout.scores_card(source, operator), {"shards": shards})

@@ -8,16 +8,16 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pairs import configure_pairs, make_pool, pair, write_scores
+from pairs import configure_pairs, make_pool, pair, write_jsonl, write_scores
 
 from bettersynth.configuration.types import Rank, Sample, Threshold
 from bettersynth.datasets import build_dataset, dedup, verbs
 from bettersynth.datasets.generated import FAILED
 from bettersynth.datasets.ledger import no_reasons
 from bettersynth.datasets.scores import mean_per_row, threshold_reasons, values_of
+from bettersynth.ingest import ingest_file
 from bettersynth.publish import read_json, sha256_file, write_json
-from bettersynth.records import Record, read_records, read_table, text_of, write_records, write_table
-from bettersynth.sharding import shard_name
+from bettersynth.records import Record, read_table, text_of, write_records, write_table
 from bettersynth.sources import ROWS, asked_rows, load_records, read_rows
 
 # --- rows in memory ------------------------------------------------------------------------------
@@ -316,8 +316,8 @@ def test_a_stat_must_be_named_when_there_are_several(tmp_path):
 
 def test_scores_of_other_records_are_refused(tmp_path):
     configuration, layout, plan = make(tmp_path, {"good": {"from": "pool", "filter": {"similarity": {"min": 0.3}}}})
-    path = layout.records("pool", shard_name("one", "r0", 3))
-    write_records(path, [record._replace(text=text_of("changed")) for record in read_records(path)])
+    write_jsonl(tmp_path / "one.jsonl", [pair(f"r{number}", "changed") for number in range(6)])
+    ingest_file(configuration.pool, configuration.pool.files[0], layout)
     with pytest.raises(ValueError, match=r"\.parquet was made from other records .*`snakemake --force "):
         build_dataset("good", configuration, layout, plan)
     assert not layout.rows("good").exists()
@@ -325,7 +325,7 @@ def test_scores_of_other_records_are_refused(tmp_path):
 
 def test_a_partial_score_file_is_refused(tmp_path):
     configuration, layout, plan = make(tmp_path, {"good": {"from": "pool", "filter": {"similarity": {"min": 0.3}}}})
-    path = layout.scores("pool", "similarity", shard_name("one", "r0", 3))
+    path = layout.scores("pool", "similarity")
     write_table(path, read_table(path).slice(1))
     with pytest.raises(ValueError, match=r"1 rows of source `pool` have no scores of `similarity`, such as r"):
         build_dataset("good", configuration, layout, plan)
@@ -394,7 +394,10 @@ def generate(layout, plan, name, parent, failures, caption="new caption {}"):
         write_records(layout.records(name, shard), made)
         columns = list(zip(*failed, strict=True)) if failed else [()] * 3
         write_table(layout.failed(name, shard), pa.table([pa.array(c, pa.string()) for c in columns], FAILED))
-        write_json(layout.records_card(name, shard), {"asked": asked.num_rows})
+        write_json(
+            layout.records_card(name, shard),
+            {"asked": asked.num_rows, "sha256": sha256_file(layout.records(name, shard))},
+        )
     assert Counter(asked_of_all) == Counter(set(pairs_of(read_rows(parent, layout)))), "each distinct row asked once"
 
 
@@ -508,12 +511,11 @@ def test_a_record_of_two_files_has_the_text_and_score_of_the_file_that_won(tmp_p
     )
     layout, plan = make_pool(configuration, tmp_path)
     write_scores(layout, plan, "similarity", {"x": {"s": [0.1]}, "y": {"s": [0.9]}})
-    for shard in plan.shards("pool"):
-        path = layout.scores("pool", "similarity", shard)
-        if shard.startswith("two") and "x" in read_table(path)["id"].to_pylist():
-            table = read_table(path)
-            scores = pa.array([[0.8] if name == "x" else [0.9] for name in table["id"].to_pylist()])
-            write_table(path, table.set_column(1, "s", scores))
+    path = layout.scores("pool", "similarity")
+    ids = read_table(path)["id"].to_pylist()
+    assert ids.count("x") == 2
+    scores = [[0.9] if name == "y" else [0.1] if place == ids.index("x") else [0.8] for place, name in enumerate(ids)]
+    write_table(path, pa.table({"id": ids, "s": scores}))
     _, ids = built(configuration, layout, plan, "good")
     assert ids == ["y"], "the first file's record of x scores 0.1"
     assert load_records(read_rows("pool", layout), layout, plan)["text"].to_pylist()[0] == text_of("first")

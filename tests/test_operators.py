@@ -16,7 +16,8 @@ from PIL import Image, ImageDraw
 from bettersynth.configuration.types import Configuration
 from bettersynth.layout import Layout
 from bettersynth.operators.catalogue import CATALOGUE, UnknownOperatorError, operator_spec
-from bettersynth.publish import read_json, sha256_file
+from bettersynth.passes import Chunk, chunk_name
+from bettersynth.publish import read_json, sha256_file, write_json
 from bettersynth.records import Record, read_table, text_of, write_records
 from bettersynth.staging import resource
 
@@ -131,16 +132,25 @@ def run(models, images, records, tmp_path_factory):
     return configuration, layout
 
 
+def score_shard(name, configuration, layout):
+    """Score the shard by one operator; returns where its scores lie."""
+    from bettersynth.operators.scoring import score_chunk
+
+    chunk = Chunk("cpu-000000000000", chunk_name([SHARD]))
+    write_json(layout.scoring_pass(chunk.scoring), {"operators": {name: "its settings"}})
+    score_chunk("pool", chunk, configuration, layout)
+    key = read_json(layout.pass_card("pool", *chunk))["shards"][SHARD]["scores"][name]
+    return layout.score_shard("pool", name, SHARD, key)
+
+
 @pytest.fixture(scope="module")
 def scored(run):
     """Scores a shard with the operator of that name and returns rows and card."""
-    from bettersynth.operators.scoring import score_shard
-
     configuration, layout = run
 
     def score(name):
-        score_shard(name, configuration, layout, "pool", SHARD)
-        return read_table(layout.scores("pool", name, SHARD)), read_json(layout.scores_card("pool", name, SHARD))
+        path = score_shard(name, configuration, layout)
+        return read_table(path), read_json(path.with_suffix(".json"))
 
     return score
 
@@ -221,13 +231,22 @@ def _same(ours, theirs):
     return type(ours) is type(theirs) and ours == theirs
 
 
-def test_the_same_bytes_again(scored, run):
-    _, layout = run
-    scored("phrase_grounding_recall_filter")
-    first = sha256_file(layout.scores("pool", "phrase_grounding_recall_filter", SHARD))
-    _, card = scored("phrase_grounding_recall_filter")
+def test_the_same_bytes_again(run):
+    path = score_shard("phrase_grounding_recall_filter", *run)
+    first = sha256_file(path)
+    path.with_suffix(".json").unlink()
+    path.unlink()
+    score_shard("phrase_grounding_recall_filter", *run)
 
-    assert sha256_file(layout.scores("pool", "phrase_grounding_recall_filter", SHARD)) == first == card["sha256"]
+    assert sha256_file(path) == first == read_json(path.with_suffix(".json"))["sha256"]
+
+
+def test_what_is_scored_is_not_scored_again(run):
+    path = score_shard("words_num_filter", *run)
+    before = path.stat().st_mtime_ns
+    score_shard("words_num_filter", *run)
+
+    assert path.stat().st_mtime_ns == before
 
 
 def test_noun_phrases_come_in_a_fixed_order(models):
@@ -261,8 +280,6 @@ def test_image_hash_tells_files_and_pictures_apart(scored, images):
 
 
 def test_damaged_image_has_no_value_and_is_listed(run, images, tmp_path):
-    from bettersynth.operators.scoring import score_shard
-
     configuration, _ = run
     whole = (images / "0.jpg").read_bytes()
     (images / "cut.jpg").write_bytes(whole[: len(whole) // 2])
@@ -271,27 +288,26 @@ def test_damaged_image_has_no_value_and_is_listed(run, images, tmp_path):
         layout.records("pool", SHARD),
         [Record("good", text_of("a dog"), ["0.jpg"]), Record("bad", text_of("a dog"), ["cut.jpg"])],
     )
-    score_shard("image_nsfw_filter", configuration, layout, "pool", SHARD)
+    path = score_shard("image_nsfw_filter", configuration, layout)
 
-    good, bad = read_table(layout.scores("pool", "image_nsfw_filter", SHARD))["image_nsfw_score"].to_pylist()
+    good, bad = read_table(path)["image_nsfw_score"].to_pylist()
     assert bad is None
     assert len(good) == 1
-    unreadable = read_json(layout.scores_card("pool", "image_nsfw_filter", SHARD))["unreadable"]
+    unreadable = read_json(path.with_suffix(".json"))["unreadable"]
     assert list(unreadable) == ["bad"]
     assert "truncated" in unreadable["bad"]
 
 
 def test_missing_image_stops_and_names_the_record(run, tmp_path):
-    from bettersynth.operators.scoring import ScoringError, score_shard
+    from bettersynth.operators.scoring import ScoringError
 
     configuration, _ = run
     layout = Layout(tmp_path)
     write_records(layout.records("pool", SHARD), [Record("lost 1", text_of("a dog"), ["nowhere.jpg"])])
     with pytest.raises(ScoringError, match=r"image_shape_filter cannot score record lost 1 of .*f-0000.parquet"):
-        score_shard("image_shape_filter", configuration, layout, "pool", SHARD)
+        score_shard("image_shape_filter", configuration, layout)
 
-    assert not layout.scores("pool", "image_shape_filter", SHARD).exists()
-    assert not layout.scores_card("pool", "image_shape_filter", SHARD).exists()
+    assert not list(layout.root.rglob("*image_shape_filter*"))
 
 
 def test_aesthetics_class_comes_from_the_folder_not_from_its_path(models, tmp_path, images):

@@ -182,7 +182,7 @@ def test_nothing_has_run_yet(tmp_path):
         "Not trained yet",
     ):
         assert text in words
-    assert "words_num has scored 0 of 3 shards of the pool" in words
+    assert "words_num has not scored the pool" in words
 
 
 def test_records_need_not_be_on_this_machine(tmp_path):

@@ -121,7 +121,7 @@ def test_a_model_that_is_not_there_is_not_taken_for_the_last_one(run):
     changed = copy.deepcopy(run.configuration)
     changed["models"]["clip"]["path"] += "-missing"
     run.configure(changed)
-    assert run.would_run("scores") == {"score_neural": 4}
+    assert run.would_run("scores") == {"score_neural": 2, "scores_of": 1}
 
 
 def test_a_key_twice_is_refused_by_snakemake_too(run):
@@ -159,9 +159,14 @@ def test_one_changed_word_scores_one_shard(run):
     record["text"] = record["text"].replace("<__dj__image>\n", "<__dj__image>\nreally ")
     path.write_text(json.dumps(record) + "\n" + rest, errors="surrogateescape")
     jobs = run.would_run("scores")
-    assert jobs == {"ingest_stage_1": 1, "pool_index": 1, "score_neural": 1, "score_plain": 1}
+    assert jobs == {"ingest_stage_1": 1, "pool_index": 1, "score_neural": 1, "score_plain": 1, "scores_of": 2}
+    folder = run.results / "scores" / "pool" / "similarity"
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("*.parquet")}
     run.snakemake("scores")
     assert run.would_run("scores") == {}
+    new = set(folder.glob("*.parquet")) - before.keys()
+    assert len(before) == 4 and len(new) == 1, "the chunk's other shards keep their scores"
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
     card = json.loads((run.results / "pool" / "index.json").read_text())
     assert card["rows"] == pq.read_metadata(run.results / "pool" / "index.parquet").num_rows
 
@@ -175,7 +180,7 @@ def test_another_file_scores_only_its_own_shards(run):
     changed["pool"]["files"].append({"name": "more", "path": "data/more.jsonl"})
     run.configure(changed)
     jobs = run.would_run("scores")
-    assert jobs == {"ingest_more": 1, "pool_index": 1, "score_neural": 1, "score_plain": 1}
+    assert jobs == {"ingest_more": 1, "pool_index": 1, "score_neural": 1, "score_plain": 1, "scores_of": 2}
     run.snakemake("pool")
     card = json.loads((run.results / "pool" / "index.json").read_text())
     assert card["duplicate_across_files"] == 1
@@ -185,7 +190,7 @@ def test_another_operator_scores_only_itself(run):
     changed = copy.deepcopy(run.configuration)
     changed["operators"]["image_shape"] = {"op": "image_shape_filter"}
     run.configure(changed)
-    assert run.would_run("scores") == {"score_plain": 4}
+    assert run.would_run("scores") == {"score_plain": 2, "scores_of": 1}
 
 
 def test_another_model_invalidates_its_scores(run):
@@ -198,7 +203,23 @@ def test_another_model_invalidates_its_scores(run):
     weights = bytearray((model / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (model / "model.safetensors").write_bytes(weights)
-    assert run.would_run("scores") == {"score_neural": 4}
+    assert run.would_run("scores") == {"score_neural": 2, "scores_of": 1}
+
+
+def test_operators_due_together_share_a_pass(run):
+    changed = copy.deepcopy(run.configuration)
+    changed["operators"] |= {"image_shape": {"op": "image_shape_filter"}, "text_length": {"op": "text_length_filter"}}
+    changed["datasets"]["long"] = {"from": "wordy", "filter": {"text_length": {"min": 10}}}
+    run.configure(changed)
+    assert run.would_run("results/small/datasets/long/rows.parquet") == {
+        "score_plain": 2,
+        "scores_of": 1,
+        "dataset": 1,
+    }, "a dataset's own file asks for what it reads"
+    assert run.would_run("scores") == {"score_plain": 2, "scores_of": 2}
+    run.snakemake("results/small/datasets/long/rows.parquet")
+    assert not (run.results / "scores" / "pool" / "image_shape").exists()
+    assert run.would_run("scores") == {"score_plain": 2, "scores_of": 1}
 
 
 def test_a_failing_job_names_record_and_log(run):

@@ -6,8 +6,8 @@ again when contents change and never because a file was touched, copied or moved
 
 from __future__ import annotations
 
-import json
-from functools import cached_property
+from collections.abc import Callable, Iterable
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from bettersynth.configuration.types import Captioner, Configuration, Redrawer
 from bettersynth.digests import FileDigest, shard_digests
 from bettersynth.layout import Layout
 from bettersynth.operators.catalogue import CATALOGUE
+from bettersynth.passes import Chunk, Passes, chunk_shards
+from bettersynth.plan import Plan
 from bettersynth.publish import read_json, sha256_bytes, sha256_file, sha256_json, write_json
 from bettersynth.records import POOL
 
@@ -48,9 +50,18 @@ def _ends(path: Path) -> list[Any]:
 class Graph:
     """Parameters of the rules, from the configuration and from fingerprints of its inputs."""
 
-    def __init__(self, configuration: Configuration, layout: Layout) -> None:
+    def __init__(
+        self, configuration: Configuration, layout: Layout, plan: Plan, targets: Callable[[], Iterable[str]]
+    ) -> None:
         self.configuration = configuration
         self.layout = layout
+        self.passes = Passes(
+            plan,
+            layout,
+            self.operator,
+            lambda: plan.wanted_scores(targets()),
+            configuration.scoring.shards_per_job,
+        )
         self._digests: dict[str, FileDigest] = {}
         self._ledgers: dict[str, dict[str, Any]] = {}
         self._contents: dict[str, list[Any]] | None = None
@@ -112,19 +123,23 @@ class Graph:
         pool = self.configuration.pool
         return {"max_pixels": pool.max_pixels, "decode": pool.decode, "version": versions.INGEST}
 
-    def is_scored(self, operator: str, shard: str) -> bool:
-        """Whether the pool's shard, as the raw file and the checks make it now, is the one the operator scored."""
-        card = self.layout.scores_card(POOL, operator, shard)
+    def is_scored(self, chunk: Chunk, shard: str) -> bool:
+        """Whether the pool's shard, as the raw file and the checks make it now, is the one that the pass scored."""
         file = shard.rpartition("-")[0]
         ledger = self._ledger(file)
         made = ledger.get("shards", {}).get(shard)
         return (
             made is not None
-            and card.exists()
             and made["digest"] == self.digest(file).shards[shard]
             and {key: ledger["parameters"].get(key) for key in self._checks} == self._checks
-            and read_json(card)["records_sha256"] == made["sha256"]
+            and self._scored_records(chunk).get(shard) == made["sha256"]
         )
+
+    @cache  # noqa: B019 - there is one graph in a process
+    def _scored_records(self, chunk: Chunk) -> dict[str, str]:
+        """Shard → sha256 of the records that the pass over the pool's chunk scored."""
+        card = self.layout.pass_card(POOL, *chunk)
+        return {shard: entry["records"] for shard, entry in read_json(card)["shards"].items()} if card.exists() else {}
 
     def _ledger(self, file: str) -> dict[str, Any]:
         if file not in self._ledgers:
@@ -153,18 +168,37 @@ class Graph:
         return self._identities.get(name) if name else None
 
     # scores and generators
-    def score(self, source: str, operator: str, shard: str) -> dict[str, Any]:
-        """What decides a score shard: the operator, its model and, of the pool, the shard's contents."""
-        definition = self.configuration.operators[operator]
+    @cache  # noqa: B019
+    def operator(self, name: str) -> str:
+        """Fingerprint of what decides an operator's scores beside the records."""
+        definition = self.configuration.operators[name]
         facts = {
             "op": definition.op,
-            "parameters": json.dumps(definition.parameters, sort_keys=True),
+            "parameters": definition.parameters,
             "model": self.model(definition.model),
             "version": CATALOGUE[definition.op].version,
         }
-        if source == POOL:
-            facts["records"] = self.digest(shard.rpartition("-")[0]).shards[shard]
-        return facts
+        return sha256_json(facts)[:16]
+
+    def score(self, source: str, scoring: str, chunk: str) -> dict[str, Any]:
+        """What decides whether a pass runs again over a chunk: of the pool, the shards' contents.
+
+        Operators and models are in the pass's name. Raises ConfigurationError when they changed while it waited.
+        """
+        for operator, fingerprint in self.passes.operators(scoring).items():
+            if operator not in self.configuration.operators or self.operator(operator) != fingerprint:
+                raise ConfigurationError(
+                    f"the pass {scoring}",
+                    [f"operators.{operator}: it or its model changed since this run was planned; run again"],
+                )
+        if source != POOL:
+            return {}
+        file = chunk.rsplit("-", 2)[0]
+        return {"records": [self.digest(file).shards[shard] for shard in chunk_shards(chunk)]}
+
+    def score_cards(self, source: str, operator: str) -> list[Path]:
+        """Cards of the passes that score a source by an operator."""
+        return [self.layout.pass_card(source, *chunk) for chunk in self.passes.chunks(source, operator)]
 
     def generate(self, source: str) -> dict[str, Any]:
         """What decides a generated shard, apart from the rows asked for."""

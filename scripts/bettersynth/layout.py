@@ -65,13 +65,25 @@ class Layout:
         """A generator's journal, from which a killed shard resumes."""
         return self.root / "sources" / source / ".work" / f"{shard}.jsonl"
 
-    def scores(self, source: str, operator: str, shard: str) -> Path:
-        """Scores of one operator for one shard."""
-        return self.root / "scores" / source / operator / f"{shard}.parquet"
+    def scoring_pass(self, scoring: str) -> Path:
+        """Definition of a pass: its operators and their fingerprints, written when the graph is built."""
+        return self.root / "scores" / "passes" / f"{scoring}.json"
 
-    def scores_card(self, source: str, operator: str, shard: str) -> Path:
-        """Card of a score shard."""
-        return self.scores(source, operator, shard).with_suffix(".json")
+    def pass_card(self, source: str, scoring: str, chunk: str) -> Path:
+        """Card of a pass over a chunk of shards: which score shards hold what it found."""
+        return self.root / "scores" / source / "passes" / scoring / f"{chunk}.json"
+
+    def score_shard(self, source: str, operator: str, shard: str, key: str) -> Path:
+        """Scores of one shard; `key` tells the operator's settings and the records apart."""
+        return self.root / "scores" / source / operator / f"{shard}-{key}.parquet"
+
+    def scores(self, source: str, operator: str) -> Path:
+        """Scores of one operator for a whole source."""
+        return self.root / "scores" / source / f"{operator}.parquet"
+
+    def scores_card(self, source: str, operator: str) -> Path:
+        """Card of an operator's scores."""
+        return self.scores(source, operator).with_suffix(".json")
 
     # datasets
     def rows(self, dataset: str) -> Path:

@@ -5,19 +5,23 @@ Everything here is known before anything runs, so the graph of files is complete
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from functools import cache
 from typing import NamedTuple
 
-from bettersynth.configuration.types import GENERATORS, Configuration, Dataset
+from bettersynth.configuration.types import GENERATORS, NAME_PATTERN, Configuration, Dataset
 from bettersynth.records import POOL
 
+TARGET = re.compile(rf"(?:^(?P<rule>recipe)_|/(?P<folder>datasets|exports|trainsets|runs)/)(?P<name>{NAME_PATTERN})")
+"""A rule or file that a person asks for by the name of a recipe or dataset."""
 
-class ScoreShard(NamedTuple):
-    """One Parquet of scores: what `operator` says of the records of `shard` of `source`."""
+
+class Scores(NamedTuple):
+    """One table of scores: what `operator` says of every record of `source`."""
 
     source: str
     operator: str
-    shard: str
 
 
 class Plan:
@@ -71,14 +75,38 @@ class Plan:
             return [name for name, operator in self.configuration.operators.items() if operator.op == "image_hash"][:1]
         return []
 
-    def scores(self, dataset: str) -> list[ScoreShard]:
-        """Score shards that the dataset's verb reads."""
+    def scores(self, dataset: str) -> list[Scores]:
+        """Tables of scores that the dataset's verb reads."""
         return [
-            ScoreShard(source, operator, shard)
+            Scores(source, operator)
             for operator in self.operators(dataset)
             for source in self.sources(self.dataset(dataset).from_)
-            for shard in self.shards(source)
         ]
+
+    def wanted_scores(self, targets: Iterable[str]) -> set[Scores]:
+        """Tables of scores that the targets of a run need.
+
+        Targets that name recipes (`recipe_best`), or files of recipes and datasets, need what these read; any other
+        needs every table: of the pool by each operator, and whatever a dataset reads.
+        """
+        asked: set[str] = set()
+        for target in targets:
+            named = TARGET.search(target)
+            if named is None or named["name"] not in self._targets(named["rule"] or named["folder"]):
+                return self._scores_of(self.configuration.datasets) | {
+                    Scores(POOL, operator) for operator in self.configuration.operators
+                }
+            asked.add(self._targets(named["rule"] or named["folder"])[named["name"]])
+        return self._scores_of(name for dataset in asked for name in self.lineage(dataset))
+
+    def _targets(self, kind: str) -> dict[str, str]:
+        """Names that a target of this kind may have, and the dataset each stands for."""
+        if kind in ("datasets", "exports"):
+            return {name: name for name in self.configuration.datasets}
+        return {name: recipe.dataset for name, recipe in self.configuration.recipes.items()}
+
+    def _scores_of(self, datasets: Iterable[str]) -> set[Scores]:
+        return {scores for dataset in datasets for scores in self.scores(dataset)}
 
     def reads_records(self, dataset: str) -> tuple[str, ...]:
         """Sources whose records (not only scores) the dataset's verb reads."""

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from bettersynth.layout import Layout
 from bettersynth.plan import Plan
+from bettersynth.publish import read_json
 from bettersynth.records import POOL, SCHEMA, read_table
 from bettersynth.sharding import shard_name
 
@@ -48,6 +49,14 @@ def load_records(rows: pa.Table, layout: Layout, plan: Plan) -> pa.Table:
 
     joined = align(rows, records_of, "records") if rows.num_rows else SCHEMA.empty_table()
     return joined.add_column(1, "source", rows["source"])
+
+
+def records_sha256(source: str, layout: Layout, plan: Plan) -> dict[str, str]:
+    """Shard → sha256 of its records, as the cards of a source say."""
+    if source != POOL:
+        return {shard: read_json(layout.records_card(source, shard))["sha256"] for shard in plan.shards(source)}
+    ledgers = [read_json(layout.file_ledger(file.name)) for file in plan.configuration.pool.files]
+    return {shard: entry["sha256"] for ledger in ledgers for shard, entry in ledger["shards"].items()}
 
 
 def align(rows: pa.Table, table_of: Callable[[str], pa.Table], what: str) -> pa.Table:

@@ -73,6 +73,17 @@ class Operator(Section):
     )
 
 
+class Scoring(Section):
+    """How records are scored: how much, never what comes out."""
+
+    shards_per_job: int = Field(
+        16,
+        ge=1,
+        description="Shards that one job scores at most: models are loaded once for all of them, and a job that is "
+        "killed goes on with the shards it has not done.",
+    )
+
+
 class Captioner(Section):
     """A model that writes captions, chosen by the class of its folder (BLIP-2, LLaVA)."""
 
@@ -460,6 +471,7 @@ class Configuration(Section):
     pool: Pool
     models: dict[Name, Model] = Field(default_factory=dict)
     operators: dict[Name, Operator] = Field(default_factory=dict)
+    scoring: Scoring = Scoring()
     captioners: dict[Name, Captioner] = Field(default_factory=dict)
     redrawers: dict[Name, Redrawer] = Field(default_factory=dict)
     datasets: dict[Name, Dataset] = Field(default_factory=dict)

@@ -13,9 +13,9 @@ from bettersynth.configuration.types import Threshold
 from bettersynth.datasets.ledger import Reasons, no_reasons
 from bettersynth.layout import Layout
 from bettersynth.plan import Plan
-from bettersynth.publish import read_json, sha256_file
+from bettersynth.publish import read_json
 from bettersynth.records import read_table
-from bettersynth.sources import align
+from bettersynth.sources import align, records_sha256
 
 
 class Values(NamedTuple):
@@ -56,22 +56,23 @@ def load_scores(rows: pa.Table, operator: str, layout: Layout, plan: Plan) -> pa
     """The scores of one operator, `id` and its stats, for every row in order; raises ValueError when stale."""
 
     def scores_of(source: str) -> pa.Table:
-        tables = [_read_shard(source, operator, shard, layout) for shard in plan.shards(source)]
-        return pa.concat_tables(tables, promote_options="permissive")
+        _check_current(source, operator, layout, plan)
+        return read_table(layout.scores(source, operator))
 
     return align(rows, scores_of, f"scores of `{operator}`")
 
 
-def _read_shard(source: str, operator: str, shard: str, layout: Layout) -> pa.Table:
-    path = layout.scores(source, operator, shard)
-    scored = read_json(layout.scores_card(source, operator, shard))["records_sha256"]
-    present = sha256_file(layout.records(source, shard))
-    if scored != present:
+def _check_current(source: str, operator: str, layout: Layout, plan: Plan) -> None:
+    path = layout.scores(source, operator)
+    shards = read_json(layout.scores_card(source, operator))["shards"]
+    scored = {shard: entry["records"] for shard, entry in shards.items()}
+    present = records_sha256(source, layout, plan)
+    other = sorted(shard for shard in present.keys() | scored.keys() if present.get(shard) != scored.get(shard))
+    if other:
         raise ValueError(
-            f"{path} was made from other records (sha256 {scored[:12]}…) than the present "
-            f"{layout.records(source, shard)} ({present[:12]}…); score it again: `snakemake --force {path}`"
+            f"{path} was made from other records than the present {layout.records(source, other[0])} "
+            f"({len(other)} shards differ); score them again: `snakemake --force {path}`"
         )
-    return read_table(path)
 
 
 def values_of(label: str, column: pa.ChunkedArray | pa.Array) -> Values:

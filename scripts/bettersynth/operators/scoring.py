@@ -1,4 +1,4 @@
-"""Score one shard of a source with one operator."""
+"""Score a source's shards by the operators of a pass."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from bettersynth.images import ImageProblem, ImageReason, ImageRoots
 from bettersynth.layout import Layout
 from bettersynth.operators import offline
 from bettersynth.operators.catalogue import OperatorSpec, operator_spec
+from bettersynth.passes import Chunk, chunk_shards
 from bettersynth.progress import progress
-from bettersynth.publish import Card, read_json, sha256_file, sha256_folder
+from bettersynth.publish import Card, read_json, sha256_file, sha256_folder, sha256_json
 from bettersynth.records import Record, read_records, write_table
 from bettersynth.staging import staged
 
@@ -37,28 +38,73 @@ class ScoringError(RuntimeError):
     """A record could not be scored; the message names it."""
 
 
-def score_shard(operator_name: str, configuration: Configuration, layout: Layout, source: str, shard: str) -> None:
+def score_chunk(source: str, chunk: Chunk, configuration: Configuration, layout: Layout) -> None:
+    """Score a chunk of shards by the operators of a pass; publish each shard's scores and, last, the pass's card.
+
+    A shard that an operator has scored before, by these settings and of these records, is not scored again: so a job
+    that was killed goes on where it was. Raises ScoringError for a record that cannot be scored.
+    """
+    operators: dict[str, str] = read_json(layout.scoring_pass(chunk.scoring))["operators"]
+    card = Card(source=source, scoring=chunk.scoring, chunk=chunk.chunk, operators=operators)
+    scorers = Scorers(configuration)
+    shards: dict[str, dict[str, Any]] = {}
+    for shard in chunk_shards(chunk.chunk):
+        records_path = layout.records(source, shard)
+        records_sha256 = sha256_file(records_path)
+        keys = {name: sha256_json([fingerprint, records_sha256])[:16] for name, fingerprint in operators.items()}
+        for name, key in keys.items():
+            if not layout.score_shard(source, name, shard, key).with_suffix(".json").exists():
+                score_shard(name, key, scorers, records_path, configuration, layout, source, shard)
+        shards[shard] = {"records": records_sha256, "scores": keys}
+    card.write(layout.pass_card(source, *chunk), shards=shards)
+
+
+class Scorers:
+    """Operators of a job, each loaded when it is first needed."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._configuration = configuration
+        self._loaded: dict[str, Scorer] = {}
+
+    def __getitem__(self, name: str) -> Scorer:
+        if name not in self._loaded:
+            operator = self._configuration.operators[name]
+            model = self._configuration.models[operator.model] if operator.model else None
+            max_pixels = self._configuration.pool.max_pixels
+            with tempfile.TemporaryDirectory() as cache:
+                offline.prepare(cache, max_pixels)
+                self._loaded[name] = load_scorer(operator, model, max_pixels)
+        return self._loaded[name]
+
+
+def score_shard(
+    name: str,
+    key: str,
+    scorers: Scorers,
+    records_path: Path,
+    configuration: Configuration,
+    layout: Layout,
+    source: str,
+    shard: str,
+) -> None:
     """Write the scores of one shard, a row for every record in its order, and their card.
 
     A record whose image is damaged has no value (null) and is listed in the card under `unreadable`; Data-Juicer would
     score the grey that Pillow fills it up with. Whatever else goes wrong is a ScoringError that names the record.
     """
-    operator = configuration.operators[operator_name]
+    operator = configuration.operators[name]
     spec = operator_spec(operator.op)
     model = configuration.models[operator.model] if operator.model else None
-    records_path = layout.records(source, shard)
     records = list(read_records(records_path))
     roots = ImageRoots(configuration.pool, layout)
-    card = Card(name=operator_name, source=source, shard=shard)
+    card = Card(name=name, source=source, shard=shard)
 
     started = time.monotonic()
-    with tempfile.TemporaryDirectory() as cache:
-        offline.prepare(cache, configuration.pool.max_pixels)
-        scorer = load_scorer(operator, model, configuration.pool.max_pixels)
+    scorer = scorers[name]
     loaded = time.monotonic()
     stats: list[dict[str, Any]] = []
     unreadable: dict[str, str] = {}
-    for record in progress(records, len(records), f"{operator_name} on {shard}"):
+    for record in progress(records, len(records), f"{name} on {shard}"):
         try:
             images = [str(roots.path(record.image_root, image)) for image in record.images]
             stats.append(scorer(record.text, images))
@@ -66,7 +112,7 @@ def score_shard(operator_name: str, configuration: Configuration, layout: Layout
             problem = damaged_image(record, roots)
             if problem is None:
                 raise ScoringError(
-                    f"{operator_name} cannot score record {record.id} of {records_path}: "
+                    f"{name} cannot score record {record.id} of {records_path}: "
                     f"{type(error).__name__}: {error}\nRun again when this is mended: shards already scored stay."
                 ) from error
             stats.append(dict.fromkeys(spec.stats))
@@ -75,14 +121,13 @@ def score_shard(operator_name: str, configuration: Configuration, layout: Layout
 
     table = scores_table([record.id for record in records], stats, spec)
     if table.num_rows != len(records):
-        raise ScoringError(f"{operator_name} gave {table.num_rows} scores for {len(records)} records of {records_path}")
-    scores_path = layout.scores(source, operator_name, shard)
+        raise ScoringError(f"{name} gave {table.num_rows} scores for {len(records)} records of {records_path}")
+    scores_path = layout.score_shard(source, name, shard, key)
     write_table(scores_path, table)
     card.write(
-        layout.scores_card(source, operator_name, shard),
+        scores_path.with_suffix(".json"),
         rows=table.num_rows,
         records=len(records),
-        records_sha256=sha256_file(records_path),
         unreadable=unreadable,
         sha256=sha256_file(scores_path),
         inputs=model_facts(model, spec),

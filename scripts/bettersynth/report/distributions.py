@@ -24,18 +24,15 @@ MOST_WORDS = 8
 class Scores:
     """The scores of a run as far as they are there, each source and operator read once."""
 
-    def __init__(self, layout: Layout, plan: Plan) -> None:
+    def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._plan = plan
         self._tables: dict[tuple[str, str], pa.Table | None] = {}
 
     def table(self, source: str, operator: str) -> pa.Table | None:
-        """`id` and one column per stat; None when no shard has been scored."""
+        """`id` and one column per stat; None when it has not been scored."""
         if (source, operator) not in self._tables:
-            paths = [self._layout.scores(source, operator, shard) for shard in self._plan.shards(source)]
-            tables = [read_table(path) for path in paths if path.exists()]
-            joined = pa.concat_tables(tables, promote_options="permissive") if tables else None
-            self._tables[source, operator] = joined
+            path = self._layout.scores(source, operator)
+            self._tables[source, operator] = read_table(path) if path.exists() else None
         return self._tables[source, operator]
 
 

@@ -35,7 +35,7 @@ def build_report(configuration: Configuration, layout: Layout, plan: Plan) -> Pa
 
     What is missing is named on the page. The leaderboard is read, not made: run `build_leaderboard` before.
     """
-    scores = Scores(layout, plan)
+    scores = Scores(layout)
     page = (
         _environment()
         .get_template("template.html.j2")
@@ -137,10 +137,8 @@ def _read(path: Path) -> Any:
 def _missing(configuration: Configuration, layout: Layout, plan: Plan) -> Iterator[str]:
     """What the configuration asks for and is not there yet, in words."""
     for operator in configuration.operators:
-        shards = plan.shards(POOL)
-        there = sum(layout.scores(POOL, operator, shard).exists() for shard in shards)
-        if there < len(shards):
-            yield f"{operator} has scored {there} of {len(shards)} shards of the pool"
+        if not layout.scores(POOL, operator).exists():
+            yield f"{operator} has not scored the pool"
     datasets = [name for name in configuration.datasets if not layout.dataset_card(name).exists()]
     if datasets:
         yield f"datasets not made: {', '.join(datasets)}"

@@ -40,8 +40,11 @@ def _cards(configuration: Configuration, layout: Layout, plan: Plan) -> Iterator
         yield "ingest", layout.file_ledger(file.name)
     for operator in configuration.operators:
         for source in (POOL, *plan.generators):
-            for shard in plan.shards(source):
-                yield f"score {operator}", layout.scores_card(source, operator, shard)
+            gathered = layout.scores_card(source, operator)
+            if gathered.exists():
+                for shard, entry in read_json(gathered)["shards"].items():
+                    scores = layout.score_shard(source, operator, shard, entry["key"])
+                    yield f"score {operator}", scores.with_suffix(".json")
     for name, node in plan.generators.items():
         for shard in plan.shards(name):
             yield f"{node.verb} {name}", layout.records_card(name, shard)
@@ -61,10 +64,7 @@ def _cards(configuration: Configuration, layout: Layout, plan: Plan) -> Iterator
 def _models(configuration: Configuration, layout: Layout, plan: Plan) -> Iterator[dict[str, Any]]:
     """Every model with the sha256 that a job which loaded it wrote down."""
     digests: dict[str, str] = {}
-    users = [
-        (operator.model, layout.scores_card(POOL, name, plan.shards(POOL)[0]))
-        for name, operator in configuration.operators.items()
-    ]
+    users = [(operator.model, layout.scores_card(POOL, name)) for name, operator in configuration.operators.items()]
     for name, node in plan.generators.items():
         user = None
         if node.recaption:

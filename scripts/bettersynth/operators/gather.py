@@ -1,0 +1,57 @@
+"""One table of scores for a source and an operator, from the shards that its passes scored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from bettersynth.layout import Layout
+from bettersynth.plan import Plan
+from bettersynth.publish import Card, read_json, sha256_file
+from bettersynth.records import read_table, write_table
+
+
+def gather_scores(source: str, operator: str, pass_cards: Iterable[str | Path], layout: Layout, plan: Plan) -> None:
+    """Publish the scores of every record of a source, shard after shard, and, last, their card.
+
+    Raises ValueError when a shard of scores is missing or is not what its job wrote.
+    """
+    card = Card(operator=operator, source=source)
+    scored: dict[str, dict[str, Any]] = {}
+    for path in pass_cards:
+        for shard, entry in read_json(path)["shards"].items():
+            scored.setdefault(shard, entry)
+    shards = {
+        shard: {"records": scored[shard]["records"], "key": scored[shard]["scores"][operator]}
+        for shard in plan.shards(source)
+    }
+    paths = [layout.score_shard(source, operator, shard, entry["key"]) for shard, entry in shards.items()]
+    tables, cards = [], []
+    for path in paths:
+        cards.append(_card_of(path))
+        tables.append(read_table(path))
+    table = pa.concat_tables(tables, promote_options="permissive").combine_chunks()
+    write_table(layout.scores(source, operator), table)
+    card.write(
+        layout.scores_card(source, operator),
+        rows=table.num_rows,
+        sha256=sha256_file(layout.scores(source, operator)),
+        shards=shards,
+        unreadable={name: why for entry in cards for name, why in entry["unreadable"].items()},
+        inputs=cards[0]["inputs"],
+        parameters=cards[0]["parameters"],
+    )
+
+
+def _card_of(path: Path) -> dict[str, Any]:
+    card_path = path.with_suffix(".json")
+    again = f"remove {card_path} and score the shard again: `snakemake --forcerun score_neural score_plain`"
+    if not path.exists() or not card_path.exists():
+        raise ValueError(f"{path}: a pass has written it, and it or its card is gone; {again}")
+    card: dict[str, Any] = read_json(card_path)
+    if sha256_file(path) != card["sha256"]:
+        raise ValueError(f"{path}: it is not what its job wrote (sha256 {card['sha256'][:12]}… expected); {again}")
+    return card

@@ -1,0 +1,9 @@
+"""Gather the scores of a source by one operator (rule `scores_of`)."""
+
+from bettersynth.job import Job
+
+job = Job(snakemake)
+
+from bettersynth.operators.gather import gather_scores
+
+gather_scores(job.wildcards.source, job.wildcards.operator, job.input, job.layout, job.plan)

@@ -14,7 +14,7 @@ from bettersynth.configuration.types import Rank, Sample, Threshold
 from bettersynth.datasets import build_dataset, dedup, verbs
 from bettersynth.datasets.generated import FAILED
 from bettersynth.datasets.ledger import no_reasons
-from bettersynth.datasets.scores import mean_per_row, threshold_reasons, values_of
+from bettersynth.datasets.scores import could_flip, mean_per_row, threshold_reasons, values_of
 from bettersynth.ingest import ingest_file
 from bettersynth.publish import read_json, sha256_file, write_json
 from bettersynth.records import Record, read_table, text_of, write_records, write_table
@@ -321,6 +321,34 @@ def test_scores_of_other_records_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"\.parquet was made from other records .*`snakemake --force "):
         build_dataset("good", configuration, layout, plan)
     assert not layout.rows("good").exists()
+
+
+@pytest.mark.parametrize(
+    ("row", "threshold", "close"),
+    [
+        ([0.2995], {"min": 0.3}, True),
+        ([0.3005], {"min": 0.3}, True),
+        ([0.3], {"max": 0.3}, True),
+        ([0.302], {"min": 0.3}, False),
+        ([0.3005, 0.9], {"min": 0.3}, False),
+        ([0.3005, 0.9], {"min": 0.3, "any_or_all": "all"}, True),
+        ([], {"min": 0.3}, False),
+    ],
+)
+def test_a_close_call_is_one_that_a_small_difference_decides(row, threshold, close):
+    values = values_of("similarity.s", pa.array([row], pa.list_(pa.float64())))
+    assert could_flip(values, Threshold(**threshold), 1e-3).tolist() == [close]
+
+
+def test_the_ledger_counts_close_calls_of_neural_scores_only(tmp_path):
+    datasets = {
+        "similar": {"from": "pool", "filter": {"similarity": {"min": 0.3}}},
+        "wide": {"from": "pool", "filter": {"shape.width": {"min": 3}}},
+    }
+    configuration, layout, plan = make(tmp_path, datasets)
+    write_scores(layout, plan, "shape", {f"r{n}": {"width": [n], "height": [1]} for n in range(10)})
+    assert built(configuration, layout, plan, "similar")[0]["ledger"]["near"] == 1
+    assert "near" not in built(configuration, layout, plan, "wide")[0]["ledger"]
 
 
 def test_a_partial_score_file_is_refused(tmp_path):

@@ -113,6 +113,8 @@ class Explanation:
             parts.append(f"{ledger['changed']:,} of them changed")
         if ledger.get("unmatched"):
             parts.append(f"{ledger['unmatched']:,} rewritten without a better version")
+        if ledger.get("near"):
+            parts.append(f"{ledger['near']:,} too near a threshold to be the same on every device")
         if ledger["dropped"]:
             parts.append(f"{sum(ledger['dropped'].values()):,} dropped: {_reasons(ledger['dropped'])}")
         return ", ".join(parts)

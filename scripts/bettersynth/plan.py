@@ -11,6 +11,7 @@ from functools import cache
 from typing import NamedTuple
 
 from bettersynth.configuration.types import GENERATORS, NAME_PATTERN, Configuration, Dataset
+from bettersynth.operators.catalogue import CATALOGUE
 from bettersynth.records import POOL
 
 TARGET = re.compile(rf"(?:^(?P<rule>recipe)_|/(?P<folder>datasets|exports|trainsets|runs)/)(?P<name>{NAME_PATTERN})")
@@ -74,6 +75,10 @@ class Plan:
         if node.dedup and node.dedup.by == "image":
             return [name for name, operator in self.configuration.operators.items() if operator.op == "image_hash"][:1]
         return []
+
+    def tolerance(self, key: str) -> float:
+        """How much a score, an operator or `operator.stat`, may differ between devices and precisions."""
+        return CATALOGUE[self.configuration.operators[key.partition(".")[0]].op].tolerance
 
     def scores(self, dataset: str) -> list[Scores]:
         """Tables of scores that the dataset's verb reads."""

@@ -11,7 +11,7 @@ from bettersynth.configuration.types import GENERATORS, Configuration, Dataset, 
 from bettersynth.datasets import dedup, verbs
 from bettersynth.datasets.generated import generated
 from bettersynth.datasets.ledger import Outcome, Reasons, no_reasons, split, stays
-from bettersynth.datasets.scores import load_scores, load_values, mean_per_row, threshold_reasons
+from bettersynth.datasets.scores import could_flip, load_scores, load_values, mean_per_row, threshold_reasons
 from bettersynth.layout import Layout
 from bettersynth.plan import Plan
 from bettersynth.publish import Card, sha256_file
@@ -72,10 +72,14 @@ def _apply(name: str, node: Dataset, layout: Layout, plan: Plan) -> Outcome:
 def _filter(rows: pa.Table, thresholds: dict[str, Threshold], layout: Layout, plan: Plan) -> Outcome:
     """Every threshold must hold; a row that fails several is dropped for the first one configured."""
     reasons = no_reasons(rows.num_rows)
+    near = np.zeros(rows.num_rows, dtype=bool)
     for key, threshold in thresholds.items():
-        found = threshold_reasons(load_values(rows, key, layout, plan), threshold)
+        values = load_values(rows, key, layout, plan)
+        found = threshold_reasons(values, threshold)
         reasons = np.where(stays(reasons), found, reasons)
-    return split(rows, reasons)
+        if tolerance := plan.tolerance(key):
+            near |= could_flip(values, threshold, tolerance)
+    return split(rows, reasons)._replace(near=int(near.sum()))
 
 
 def _rank(rows: pa.Table, parameters: Rank, layout: Layout, plan: Plan) -> Outcome:

@@ -28,6 +28,8 @@ class Outcome(NamedTuple):
     changed: int = 0
     unmatched: int | None = None
     """Of a splice, rows that were rewritten without a better version: kept as they were, or dropped."""
+    near: int = 0
+    """Of a filter, rows that another device or precision could decide otherwise."""
 
     def ledger(self) -> dict[str, Any]:
         """`{"in", "added", "out", "changed", "dropped": {reason: n}}`; raises AssertionError if it does not add up."""
@@ -36,13 +38,16 @@ class Outcome(NamedTuple):
         out = self.rows.num_rows
         if self.rows_in + self.added != out + sum(dropped.values()):
             raise AssertionError(f"in {self.rows_in} + added {self.added} is not out {out} + dropped {dropped}")
-        return {
+        ledger = {
             "in": self.rows_in,
             "added": self.added,
             "out": out,
             "changed": self.changed,
             "dropped": dict(sorted(dropped.items())),
-        } | ({} if self.unmatched is None else {"unmatched": self.unmatched})
+        }
+        if self.unmatched is not None:
+            ledger["unmatched"] = self.unmatched
+        return ledger | ({"near": self.near} if self.near else {})
 
 
 def no_reasons(rows: int) -> Reasons:

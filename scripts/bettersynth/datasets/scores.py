@@ -97,8 +97,7 @@ def threshold_reasons(values: Values, threshold: Threshold) -> Reasons:
     A row is dropped for its first value outside. Unlike Data-Juicer, a row without any value is dropped too.
     """
     inside = _inside(values, threshold)
-    hits = np.diff(np.concatenate([[0], np.cumsum(inside)])[values.starts])
-    kept = (hits > 0) if threshold.any_or_all == "any" else (hits == values.counts) & (values.counts > 0)
+    kept = _kept(values, inside, threshold)
     reasons = no_reasons(len(kept))
     reasons[values.counts == 0] = f"{values.label} no value"
 
@@ -109,7 +108,20 @@ def threshold_reasons(values: Values, threshold: Threshold) -> Reasons:
     return reasons
 
 
-def _inside(values: Values, threshold: Threshold) -> npt.NDArray[np.bool_]:
+def could_flip(values: Values, threshold: Threshold, tolerance: float) -> npt.NDArray[np.bool_]:
+    """For each row, whether scores that differ by `tolerance` could keep what is dropped, or drop what is kept."""
+    widened = _kept(values, _inside(values, threshold, tolerance), threshold)
+    narrowed = _kept(values, _inside(values, threshold, -tolerance), threshold)
+    return widened & ~narrowed
+
+
+def _kept(values: Values, inside: npt.NDArray[np.bool_], threshold: Threshold) -> npt.NDArray[np.bool_]:
+    hits = np.diff(np.concatenate([[0], np.cumsum(inside)])[values.starts])
+    return (hits > 0) if threshold.any_or_all == "any" else (hits == values.counts) & (values.counts > 0)
+
+
+def _inside(values: Values, threshold: Threshold, margin: float = 0.0) -> npt.NDArray[np.bool_]:
+    """For each value, whether it lies in the interval, made wider by `margin` at both ends."""
     if threshold.one_of is not None:
         if values.numeric and len(values.flat):
             raise ValueError(f"`{values.label}` is a number: give `min` or `max` instead of `one_of`")
@@ -118,7 +130,7 @@ def _inside(values: Values, threshold: Threshold) -> npt.NDArray[np.bool_]:
         raise ValueError(f"`{values.label}` is a word: give `one_of` instead of `min` and `max`")
     low = -np.inf if threshold.min is None else threshold.min
     high = np.inf if threshold.max is None else threshold.max
-    return (values.flat >= low) & (values.flat <= high)
+    return (values.flat >= low - margin) & (values.flat <= high + margin)
 
 
 def _explain(values: Values, threshold: Threshold, found: npt.NDArray[Any]) -> Reasons:

@@ -52,6 +52,8 @@ class OperatorSpec:
     """Data-Juicer's keep arguments and defaults: part of a dataset's `filter`, never of a score."""
     resources: tuple[str, ...] = ()
     """Staged resources (`bettersynth.staging`) it reads beside its model."""
+    tolerance: float = 0.0
+    """How much its scores may differ between devices and precisions."""
     version: int = 1
     """Raised when a change of ours changes its scores: they are then made again."""
 
@@ -73,6 +75,7 @@ CATALOGUE: dict[str, OperatorSpec] = {
         stats={"image_text_similarity": "numbers"},
         model_argument="hf_clip",
         device="gpu",
+        tolerance=1e-3,
         parameters=_PAIR_PARAMETERS,
         thresholds={"min_score": 0.1, "max_score": 1.0, **_ANY},
     ),
@@ -81,6 +84,7 @@ CATALOGUE: dict[str, OperatorSpec] = {
         stats={"image_text_matching_score": "numbers"},
         model_argument="hf_blip",
         device="gpu",
+        tolerance=1e-3,
         parameters=_PAIR_PARAMETERS,
         thresholds={"min_score": 0.003, "max_score": 1.0, **_ANY},
     ),
@@ -89,6 +93,7 @@ CATALOGUE: dict[str, OperatorSpec] = {
         stats={"image_aesthetics_scores": "numbers"},
         model_argument="hf_scorer_model",
         device="gpu",
+        tolerance=1e-3,
         thresholds={"min_score": 0.5, "max_score": 1.0, **_ANY},
     ),
     "image_watermark_filter": OperatorSpec(
@@ -96,6 +101,7 @@ CATALOGUE: dict[str, OperatorSpec] = {
         stats={"image_watermark_prob": "numbers"},
         model_argument="hf_watermark_model",
         device="gpu",
+        tolerance=1e-3,
         thresholds={"prob_threshold": 0.8, **_ANY},
     ),
     "image_nsfw_filter": OperatorSpec(
@@ -103,6 +109,7 @@ CATALOGUE: dict[str, OperatorSpec] = {
         stats={"image_nsfw_score": "numbers"},
         model_argument="hf_nsfw_model",
         device="gpu",
+        tolerance=1e-3,
         thresholds={"min_score": 0.0, "max_score": 0.5, **_ANY},
     ),
     "phrase_grounding_recall_filter": OperatorSpec(

@@ -271,13 +271,13 @@ from bettersynth.layout import Layout
 from bettersynth.plan import Plan
 
 configuration = Configuration.model_validate_json(open(sys.argv[1]).read())
-make, calls = generators.Recaptioner.make, []
-def killed(self, records):
+append, calls = generators.Journal.append, []
+def killed(self, entries):
     calls.append(1)
     if len(calls) == 3:
         os.kill(os.getpid(), signal.SIGKILL)
-    return make(self, records)
-generators.Recaptioner.make = killed
+    append(self, entries)
+generators.Journal.append = killed
 generators.make_source_shard("new", "new-0000", configuration, Layout(sys.argv[2]), Plan(configuration))
 """
 
@@ -462,6 +462,7 @@ def test_clean_repairs_drops_and_leaves_the_rest(world):
 def test_models_are_opened_only_when_there_is_work(world, monkeypatch):
     place = world(new=recaption("blip2")).pool(TEN[:4])
     place.make("new")
-    monkeypatch.setattr(generators.Recaptioner, "make", None)
+    monkeypatch.setattr(generators.Recaptioner, "model", None)
 
     place.make("new")
+    assert place.card("new")["reused"] == 4

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import pyarrow as pa
 
-from bettersynth.configuration.types import Clean, Configuration, Recaption, Redraw
+from bettersynth.configuration.types import Clean, Configuration, Recaption
 from bettersynth.datasets.generated import FAILED
 from bettersynth.hygiene import DEFAULTS, REFUSAL, clean_text, is_refusal
 from bettersynth.images import ImageProblem, ImageReason, ImageRoots
 from bettersynth.journal import Journal
 from bettersynth.layout import Layout
 from bettersynth.operators import offline
+from bettersynth.parallel import batches
 from bettersynth.plan import Plan
 from bettersynth.progress import progress
 from bettersynth.publish import Card, sha256_file, sha256_folder, sha256_json
@@ -33,11 +34,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from bettersynth.captioners import CaptionModel
-    from bettersynth.redrawers import DiffusionModel
 
 logger = logging.getLogger(__name__)
-
-UNSAFE = "unsafe image"
 
 
 class GeneratorError(RuntimeError):
@@ -51,15 +49,18 @@ class Outcome(NamedTuple):
     reason: str | None = None
 
 
+Made = dict[int, Outcome]
+"""Outcomes of some of the records that a generator was given, by their places."""
+
+
 class Generator(Protocol):
-    """Makes new records, a batch at a time."""
+    """Makes new records, some at a time."""
 
     facts: dict[str, Any]
     """All that decides an outcome apart from the record."""
-    batch: int
 
-    def make(self, records: Sequence[Record]) -> list[Outcome]:
-        """The outcomes, in the records' order."""
+    def make(self, records: Sequence[Record]) -> Iterator[Made]:
+        """Outcomes as they get done, every record's once."""
 
 
 def make_source_shard(source: str, shard: str, configuration: Configuration, layout: Layout, plan: Plan) -> None:
@@ -83,6 +84,8 @@ def make_source_shard(source: str, shard: str, configuration: Configuration, lay
         if isinstance(parameters, Recaption):
             generator = Recaptioner(parameters, configuration, roots)
         else:
+            from bettersynth.redrawers import Redrawing
+
             generator = Redrawing(source, parameters, configuration, roots, layout.source_images(source))
         facts = generator.facts
         outcomes, reused = _outcomes(records, generator, Journal(layout.work(source, shard)), roots, shard)
@@ -118,9 +121,8 @@ def _outcomes(
     keys = [sha256_json([list(record), generator.facts]) for record in records]
     found = {key: _recalled(journal.get(key), roots) for key in keys}
     todo = [(key, record) for key, record in zip(keys, records, strict=True) if found[key] is None]
-    for batch in progress(_batches(todo, generator.batch), len(todo), shard, size=len):
-        made = generator.make([record for _, record in batch])
-        outcomes = dict(zip((key for key, _ in batch), made, strict=True))
+    for made in progress(generator.make([record for _, record in todo]), len(todo), shard, size=len):
+        outcomes = {todo[place][0]: outcome for place, outcome in made.items()}
         journal.append({key: outcome._asdict() for key, outcome in outcomes.items()})
         found.update(outcomes)
     return [found[key] for key in keys], len(records) - len(todo)  # type: ignore[misc]
@@ -136,11 +138,6 @@ def _recalled(entry: dict[str, Any] | None, roots: ImageRoots) -> Outcome | None
     if not all(roots.path(record.image_root, image).is_file() for image in record.images):
         return None
     return Outcome(record)
-
-
-def _batches(items: list[Any], size: int) -> Iterator[list[Any]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
 
 
 def _clean(record: Record, parameters: Clean) -> Outcome:
@@ -166,16 +163,21 @@ class Recaptioner:
     @cached_property
     def model(self) -> CaptionModel:
         """The captioning model, opened when the first caption is needed."""
-        _prepare()
+        prepare_offline()
         from bettersynth.captioners import load_captioner
+        from bettersynth.devices import default_device
 
-        return load_captioner(self.settings, self.folder, _device())
+        return load_captioner(self.settings, self.folder, default_device())
 
-    def make(self, records: Sequence[Record]) -> list[Outcome]:
-        """The records with new captions."""
-        opened = [_open_images(record, self.roots) for record in records]
+    def make(self, records: Sequence[Record]) -> Iterator[Made]:
+        """The records with new captions, a batch at a time."""
+        for numbers in batches(range(len(records)), self.batch):
+            yield dict(zip(numbers, self._made([records[number] for number in numbers]), strict=True))
+
+    def _made(self, records: Sequence[Record]) -> list[Outcome]:
+        opened = [open_images(record, self.roots) for record in records]
         whole = [(record, images) for record, images in zip(records, opened, strict=True) if isinstance(images, list)]
-        keys = [_image_key(record, number) for record, images in whole for number in range(len(images))]
+        keys = [image_key(record, number) for record, images in whole for number in range(len(images))]
         written = iter(self._write([image for _, images in whole for image in images], keys))
         outcomes = []
         for record, images in zip(records, opened, strict=True):
@@ -209,7 +211,7 @@ class Recaptioner:
         original = caption_of(record.text)
         captions = []
         for number, choices in enumerate(candidates):
-            key = _image_key(record, number)
+            key = image_key(record, number)
             caption = keep_candidate(choices, original, self.settings.keep, self.seed, key)
             if problem := caption_problem(caption):
                 return Outcome(None, str(problem[0]))
@@ -219,62 +221,12 @@ class Recaptioner:
         return Outcome(record._replace(text=captioned_text(record.text, captions)))
 
 
-class Redrawing:
-    """Draws every image of a record anew; the text stays."""
-
-    batch = 1
-
-    def __init__(
-        self, source: str, parameters: Redraw, configuration: Configuration, roots: ImageRoots, images: Path
-    ) -> None:
-        self.source = source
-        self.settings = configuration.redrawers[parameters.redrawer]
-        self.folder = Path(configuration.models[self.settings.model].path)
-        self.seed = parameters.seed
-        self.roots = roots
-        self.images = images
-        self.facts = {
-            "seed": self.seed,
-            "redrawer": self.settings.model_dump(mode="json", exclude={"model"}),
-            "model_sha256": sha256_folder(self.folder),
-        }
-
-    @cached_property
-    def model(self) -> DiffusionModel:
-        """The diffusion pipeline, opened when the first image is needed."""
-        _prepare()
-        from bettersynth.redrawers import DiffusionModel
-
-        return DiffusionModel(self.settings, self.folder, _device())
-
-    def make(self, records: Sequence[Record]) -> list[Outcome]:
-        """The records with new images."""
-        return [self._redrawn(record) for record in records]
-
-    def _redrawn(self, record: Record) -> Outcome:
-        opened = _open_images(record, self.roots)
-        if isinstance(opened, Outcome):
-            return opened
-        model = self.model
-        from bettersynth.redrawers import UnsafeImageError, save_image
-
-        caption = caption_of(record.text)
-        try:
-            drawn = [
-                model.draw(image, caption, _image_key(record, number), self.seed) for number, image in enumerate(opened)
-            ]
-        except UnsafeImageError:
-            return Outcome(None, UNSAFE)
-        names = [save_image(image, self.images) for image in drawn]
-        return Outcome(record._replace(images=names, image_root=self.source))
-
-
-def _image_key(record: Record, number: int) -> str:
+def image_key(record: Record, number: int) -> str:
     """What an image's random numbers are drawn from: the record's id, and the image's number after the first."""
     return record.id if number == 0 else f"{record.id}#{number}"
 
 
-def _open_images(record: Record, roots: ImageRoots) -> list[Image] | Outcome:
+def open_images(record: Record, roots: ImageRoots) -> list[Image] | Outcome:
     """The record's images, or the failure of a damaged one.
 
     Raises GeneratorError for a file that is missing: the folder may be unreachable just now.
@@ -287,12 +239,7 @@ def _open_images(record: Record, roots: ImageRoots) -> list[Image] | Outcome:
         return Outcome(None, str(problem.reason))
 
 
-def _prepare() -> None:
+def prepare_offline() -> None:
+    """Keep the libraries that load models off the network."""
     with tempfile.TemporaryDirectory() as cache:
         offline.prepare(cache)
-
-
-def _device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,4 +1,4 @@
-"""Work on many items in threads, in order, with bounded memory."""
+"""Work on many items in parts, or in threads; in order, with bounded memory."""
 
 from __future__ import annotations
 
@@ -18,3 +18,9 @@ def map_threads(function: Callable[[Item], Result], items: Sequence[Item], threa
     with ThreadPoolExecutor(threads) as pool:
         for start in range(0, len(items), SLICE):
             yield from pool.map(function, items[start : start + SLICE])
+
+
+def batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    """The items in parts of `size`, the last of what is left."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

@@ -14,6 +14,7 @@ NAME_PATTERN = r"[a-z0-9][a-z0-9_]*"
 """Names of files, models, operators, datasets and recipes; also Snakemake's ``wildcard_constraints``."""
 
 Name = Annotated[str, Field(pattern=f"^{NAME_PATTERN}$", max_length=80)]
+Precision = Literal["bf16", "fp16", "fp32"]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 ExportFormat = Literal["data_juicer", "llava", "parquet", "webdataset"]
 EXPORT_FORMATS: tuple[str, ...] = get_args(ExportFormat)
@@ -100,13 +101,29 @@ class Captioner(Section):
 
 
 class Redrawer(Section):
-    """A diffusion pipeline that draws an image anew from the image and its caption."""
+    """A diffusion pipeline, of the class that the folder's `model_index.json` names: Stable Diffusion, XL or 3."""
 
     model: Name = Field(description="Entry of `models`: a diffusers folder.")
-    strength: float = Field(0.8, ge=0, le=1)
-    guidance_scale: float = Field(7.5, ge=0)
-    steps: int = Field(50, ge=1, le=1000)
+    strength: float | None = Field(
+        0.8,
+        gt=0,
+        le=1,
+        description="How much of the image is drawn over, from the image and its caption; "
+        "`null` draws a square from the caption alone (text-to-image).",
+    )
+    guidance_scale: float = Field(7.5, ge=0, description="How closely the caption is followed; 0 for turbo models.")
+    steps: int = Field(50, ge=1, le=1000, description="Steps of the whole schedule; 1 to 4 for turbo models.")
     size: int = Field(512, ge=8, description="Side of the square the image is drawn at, in pixels.")
+    batch: int = Field(8, ge=1, description="Images drawn at one time; halved when they do not fit into the memory.")
+    precision: Precision = Field("bf16", description="Of weights and arithmetic on a GPU; a CPU computes in fp32.")
+
+    @model_validator(mode="after")
+    def _draws_something(self) -> Redrawer:
+        if self.strength is not None and int(self.strength * self.steps) < 1:
+            raise ValueError(
+                f"strength {self.strength:g} of {self.steps} steps is less than one step: nothing is drawn"
+            )
+        return self
 
 
 # --- verbs ---------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ ready:
 	@test -x .venv/bin/snakemake || { echo "There is no environment yet; first run: make setup"; exit 1; }
 	@test -f $(CONFIG) || { echo "$(CONFIG): no such configuration; there are: $(wildcard config/*.yaml)"; exit 1; }
 
-.PHONY: help setup demo world run dry-run explain dag report test test-quick lint format reference lock profile unprofile \
+.PHONY: help setup demo world run dry-run explain dag report page test test-quick lint format reference lock profile unprofile \
 	miniature-models quality bench-dry-run clean-results
 
 help:  ## list these commands
@@ -59,6 +59,9 @@ dag: $(WORLD)  ## draw rules and datasets of CONFIG as SVG; of one RECIPE, its j
 
 report: $(WORLD)  ## Snakemake's own report of what ran
 	@$(SNAKEMAKE) --report results/$(NAME)/report/snakemake.html $(TARGET)
+
+page: ready  ## write the leaderboard and the page from what is there so far
+	@python scripts/page.py --config $(CONFIG)
 
 test:  ## run every test (about ten minutes)
 	@pytest -q

@@ -6,6 +6,8 @@ import copy
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -220,6 +222,15 @@ def test_operators_due_together_share_a_pass(run):
     run.snakemake("results/small/datasets/long/rows.parquet")
     assert not (run.results / "scores" / "pool" / "image_shape").exists()
     assert run.would_run("scores") == {"score_plain": 2, "scores_of": 1}
+
+
+def test_a_page_of_what_is_there_so_far_leaves_the_report_alone(run):
+    (run.results / "runs" / "best" / "seed-2" / "evaluation" / "mmbench" / "result.json").unlink()
+    before = (run.results / "report" / "index.html").stat().st_mtime_ns
+    command = [sys.executable, ROOT / "scripts" / "page.py", "--config", "small.yaml"]
+    subprocess.run(command, cwd=run.folder, check=True, env={**os.environ, "PYTHONPATH": str(ROOT / "scripts")})
+    assert "best has 3 of 4 evaluations" in (run.results / "report" / "so_far" / "index.html").read_text()
+    assert (run.results / "report" / "index.html").stat().st_mtime_ns == before
 
 
 def test_a_failing_job_names_record_and_log(run):

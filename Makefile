@@ -48,8 +48,8 @@ data/miniature/world.json: resources/miniature/world.yaml
 	@python scripts/miniature.py render --settings $< --out $(@D)
 	@touch $@
 
-dry-run: $(WORLD)  ## say what would run, and why
-	@$(SNAKEMAKE) --quiet host rules --dry-run $(TARGET)
+dry-run: $(WORLD)  ## say what would run, why, and what it will cost
+	@$(SNAKEMAKE) --quiet host rules progress --logger cost --dry-run -- $(TARGET)
 
 explain: ready  ## say in words where a DATASET or RECIPE comes from, with row counts
 	@python scripts/explain.py --config $(CONFIG) $(if $(DATASET),--dataset $(DATASET)) $(if $(RECIPE),--recipe $(RECIPE))

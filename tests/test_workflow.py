@@ -74,6 +74,16 @@ def test_a_second_run_does_nothing_even_elsewhere(run):
     assert "Nothing to be done" in run.announced()
 
 
+def test_a_dry_run_foretells_the_hours_within_an_order_of_magnitude(run):
+    files = [*(run.folder / "benchmarks").rglob("*.tsv")]
+    spent = sum(float(lines(file)[-1].split("\t")[0]) for file in files) / 3600
+    output = run.snakemake("--dry-run", "--forceall", "--logger", "cost").stdout
+    (total,) = [line.split() for line in output.splitlines() if line.startswith("total ") and "MB" in line]
+    foretold = sum(float(hours) for hours in total[2:4] if hours != "-")
+    assert spent / 10 < foretold < 10 * spent, output
+    assert "past runs" in output and "on cpu" in output
+
+
 def test_touched_files_rerun_nothing(run):
     for path in [*(run.folder / "data").rglob("*"), *run.results.rglob("*.parquet"), *run.results.rglob("*.json*")]:
         os.utime(path)

@@ -112,6 +112,7 @@ class Run:
         command += ["--workflow-profile", ROOT / "profiles" / "default", "--latency-wait", "5"]
         command += ["--configfile", self.folder / "small.yaml", "--cores", "2", *arguments]
         environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        environment["PYTHONPATH"] = str(ROOT / "scripts")  # as in the Makefile
         result = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment, cwd=ROOT)
         if check and result.returncode:
             raise AssertionError(f"snakemake {' '.join(arguments)} failed:\n{result.stdout}\n{result.stderr}")

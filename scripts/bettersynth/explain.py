@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-from collections import defaultdict
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -128,14 +127,20 @@ class Explanation:
             yield from _wrapped(f"published: {published:,} rows{relation}")
 
     def _scores(self, name: str) -> Iterator[str]:
-        """Scores that the dataset's verb reads, and how many of them are there."""
-        wanted: dict[tuple[str, str], list[bool]] = defaultdict(list)
-        for score in self.plan.scores(name):
-            wanted[score.operator, score.source].append(self.layout.scores(*score).exists())
-        for (operator, source), there in wanted.items():
+        """Scores that the dataset's verb reads, and whether they are there."""
+        for source, operator in self.plan.scores(name):
             definition = self.configuration.operators[operator]
             by = f"{definition.op}{f' with {definition.model}' if definition.model else ''}"
-            yield from _wrapped(f"reads {operator} of {source} ({by}): {_there(there)}")
+            yield from _wrapped(f"reads {operator} of {source} ({by}): {self._progress(source, operator)}")
+
+    def _progress(self, source: str, operator: str) -> str:
+        """Whether an operator's scores are there or, as long as they are not, how many shards it has scored."""
+        path = self.layout.scores(source, operator)
+        if path.exists():
+            return "there"
+        scored = {card.stem.rpartition("-")[0] for card in path.with_suffix("").glob("*.json")}
+        done = f", {len(scored)} of {len(self.plan.shards(source))} shards are" * bool(scored)
+        return f"not there yet{done}"
 
     # runs
     def _trainset(self, name: str) -> str:
@@ -198,12 +203,6 @@ def _published(recipe: Recipe) -> Iterator[str]:
     figures += [f"{title} {ratio:g} times the baseline" for title, ratio in ratios if ratio is not None]
     source = f" ({stated.source})" if stated.source else ""
     yield from _wrapped(f"published: {', '.join(figures) or 'no figures'}{source}")
-
-
-def _there(found: list[bool]) -> str:
-    if all(found):
-        return "there"
-    return f"{sum(found)} of {len(found)} shards there" if any(found) else "not there yet"
 
 
 def _reasons(dropped: dict[str, int]) -> str:

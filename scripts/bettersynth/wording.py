@@ -80,8 +80,8 @@ def sentence(node: Dataset, configuration: Configuration) -> str:
         case Clean() as clean:
             bounds = f"{clean.min_words} to {clean.max_words:,} words"
             return f"mend the captions (advertising, repeated words) and drop those beyond repair: {bounds} stay"
-        case parameters:
-            raise AssertionError(f"no words for {parameters!r}")
+        case parameters:  # a verb without a sentence of its own
+            return f"{node.verb} {parameters}"
 
 
 def _condition(score: str, threshold: Threshold) -> str:

@@ -1,0 +1,86 @@
+"""Snakemake's logger plugin `cost`: after a dry run, say what its jobs will cost (`make dry-run`).
+
+`snakemake --dry-run --logger cost` finds this package by its name, once `scripts/` is on PYTHONPATH.
+"""
+
+from __future__ import annotations
+
+import traceback
+from logging import LogRecord
+from pathlib import Path
+from typing import Any
+
+from snakemake_interface_logger_plugins.base import LogHandlerBase
+from snakemake_interface_logger_plugins.common import LogEvent
+
+from bettersynth.configuration import load
+from bettersynth.cost import Costs, Job
+from bettersynth.cost_table import cost_table
+from bettersynth.layout import Layout
+
+
+MEASUREMENTS = Path("docs") / "measurements"
+
+
+class LogHandler(LogHandlerBase):
+    """Collects the jobs that a dry run announces, and prints their costs when it is over."""
+
+    def __post_init__(self) -> None:
+        self.jobs: list[Job] = []
+        self.started: dict[str, Any] = {}
+
+    def emit(self, record: LogRecord) -> None:
+        """Remember a job, or the run's folder and configuration file."""
+        match getattr(record, "event", None):
+            case LogEvent.WORKFLOW_STARTED:
+                self.started = record.__dict__
+            case LogEvent.JOB_INFO:
+                facts = record.__dict__
+                if not facts["output"]:
+                    return  # a target that gathers
+                cores = facts["resources"].get("cpus_per_task", facts["threads"])
+                gpus = facts["resources"].get("gpu", 0)
+                self.jobs.append(Job(facts["rule_name"], dict(facts["wildcards"] or {}), gpus, cores))
+
+    def close(self) -> None:
+        """Print the costs, below all that Snakemake says."""
+        super().close()
+        jobs, self.jobs = self.jobs, []
+        if not jobs or not self.common_settings.dryrun:
+            return
+        try:
+            print(f"\n{self._table(jobs)}")
+        except Exception:  # Snakemake would swallow it
+            traceback.print_exc()
+
+    def _table(self, jobs: list[Job]) -> str:
+        base, files = Path(self.started["basedir"]), self.started["configfiles"]
+        configuration = load(files[0] if files else base / "config" / "miniature.yaml")
+        name = str(configuration.name)
+        costs = Costs(configuration, Layout(Path("results") / name), Path("benchmarks") / name, base / MEASUREMENTS)
+        return cost_table(costs.lines(jobs), costs.model_bytes)
+
+    @property
+    def writes_to_stream(self) -> bool:
+        """False: Snakemake's own lines are printed too."""
+        return False
+
+    @property
+    def writes_to_file(self) -> bool:
+        """False: nothing is kept."""
+        return False
+
+    @property
+    def has_filter(self) -> bool:
+        """True: jobs are wanted however quiet Snakemake is."""
+        return True
+
+    @property
+    def has_formatter(self) -> bool:
+        """True: nothing is formatted by Snakemake."""
+        return True
+
+    @property
+    def needs_rulegraph(self) -> bool:
+        """False: jobs suffice."""
+        return False

@@ -7,8 +7,11 @@ import subprocess
 from pathlib import Path
 
 from bettersynth.configuration import load
+from bettersynth.drawing import dataset_graph, job_graph, rule_graph
+from bettersynth.expected import Expected
+from bettersynth.layout import Layout
+from bettersynth.plan import Plan
 from bettersynth.publish import publish
-from bettersynth.drawing import dataset_graph, restyled
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--config", default="config/miniature.yaml")
@@ -26,10 +29,12 @@ def snakemake(picture: str) -> str:
     return result.stdout
 
 
+configuration = load(arguments.config)
+expected = Expected(configuration, Layout(Path("results") / str(configuration.name)), Plan(configuration))
 recipe = arguments.target.removeprefix("recipe_") if arguments.target.startswith("recipe_") else None
-drawings = {"rules": restyled(snakemake("rulegraph")), "datasets": dataset_graph(load(arguments.config), recipe)}
-if recipe:  # of everything, the single jobs are too many to read
-    drawings["jobs"] = restyled(snakemake("dag"))
+drawings = {"rules": rule_graph(snakemake("rulegraph")), "datasets": dataset_graph(expected, recipe)}
+if recipe:  # of everything, the jobs are too many to read
+    drawings["jobs"] = job_graph(snakemake("dag"))
 for name, drawing in drawings.items():
     path = arguments.out / f"{recipe or 'all'}.{name}.svg"
     with publish(path) as temporary:

@@ -8,7 +8,7 @@ from itertools import groupby
 from bettersynth.cost import RESUME_FACTOR, Line, Origin
 from bettersynth.expected import Basis
 
-MARKS = {Basis.MADE: "", Basis.COUNTED: "", Basis.PUBLISHED: "~", Basis.AT_MOST: "≤"}
+MARKS = {Basis.MADE: "", Basis.COUNTED: "", Basis.PUBLISHED: "~", Basis.RECKONED: "~", Basis.AT_MOST: "≤"}
 HEADINGS = ("", "jobs", "amount", "GPU h", "CPU h", "disk", "rate, and where it comes from")
 
 
@@ -54,8 +54,8 @@ def _notes(lines: list[Line], model_bytes: float) -> Iterator[str]:
     bases = {line.basis for line in lines}
     if Basis.AT_MOST in bases:
         yield "≤: at most so many; what a filter keeps is known once it has run."
-    if Basis.PUBLISHED in bases:
-        yield "~: as many as were published; nothing was made or counted here yet."
+    if bases & {Basis.PUBLISHED, Basis.RECKONED}:
+        yield "~: as many as were published, or as follow from that or from what is made so far."
     guessed = [line for line in lines if line.rate.origin == Origin.GUESS and line.unit]
     if guessed:
         hours_guessed = sum(line.gpu_hours + line.cpu_hours for line in guessed)

@@ -2,61 +2,126 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from functools import cache
+from html import escape
+
 import pygraphviz
 
-from bettersynth.configuration.types import GENERATORS, Configuration
-from bettersynth.plan import Plan
+from bettersynth.configuration.types import GENERATORS, Recipe
+from bettersynth.expected import Basis, Expected
 from bettersynth.records import POOL
 from bettersynth.wording import brief
 
 FONT = "Helvetica,Arial,sans-serif"
-INK, PAPER = "#1f2937", "#ffffff"
-COLOURS = {"pool": "#e5e7eb", "choice": "#dbeafe", "generator": "#fef3c7", "splice": "#ede9fe", "recipe": "#dcfce7"}
+INK, GREY, GREEN, PAPER = "#1f2937", "#6b7280", "#15803d", "#ffffff"
+COLOURS = {"pool": "#e5e7eb", "choice": "#dbeafe", "generator": "#fef3c7", "splice": "#ede9fe"}
+ROWS = {
+    Basis.MADE: "{} rows",
+    Basis.COUNTED: "{} rows",
+    Basis.PUBLISHED: "{} rows published",
+    Basis.RECKONED: "about {} rows",
+    Basis.AT_MOST: "",  # says nothing that the parent does not
+}
+
+
+MERGED = ("shard", "chunk", "scoring", "seed")
+"""Wildcards whose values make no difference in a drawing of jobs."""
+
+LEGEND = (
+    "blue: rows are chosen   yellow: records are made anew   violet: records are spliced in   "
+    "green frame: a recipe trains on it   dashed: a second parent"
+)
 
 
 def styled(graph: pygraphviz.AGraph) -> pygraphviz.AGraph:
     """The graph in the project's style."""
-    graph.graph_attr.update(rankdir="LR", bgcolor=PAPER, fontname=FONT, nodesep="0.25", ranksep="0.45", margin="0.2")
+    graph.graph_attr.update(rankdir="LR", bgcolor=PAPER, fontname=FONT, nodesep="0.16", ranksep="0.4", margin="0.2")
     graph.node_attr.update(shape="box", style="rounded,filled", fontname=FONT, fontsize="11", color="#9ca3af")
     graph.node_attr.update(fontcolor=INK, fillcolor=PAPER, penwidth="1", margin="0.12,0.06")
-    graph.edge_attr.update(color="#6b7280", arrowsize="0.6", penwidth="1", fontname=FONT, fontsize="9")
+    graph.edge_attr.update(color=GREY, arrowsize="0.6", penwidth="1", fontname=FONT, fontsize="9")
     return graph
 
 
-def restyled(dot: str) -> pygraphviz.AGraph:
-    """Snakemake's drawing (DOT text) in the project's style."""
-    graph = pygraphviz.AGraph(string=dot[dot.index("digraph") :])
-    for node in graph.nodes():
-        finished = "dashed" in (node.attr["style"] or "")
-        node.attr.update(style="rounded,filled,dashed" if finished else "rounded,filled", color="#9ca3af")
-        node.attr["label"] = (node.attr["label"] or "").replace("_", " ")
-    return styled(graph)
+def rule_graph(dot: str) -> pygraphviz.AGraph:
+    """Snakemake's drawing of the rules (DOT text) in the project's style."""
+    drawn = _parsed(dot)
+    graph = styled(pygraphviz.AGraph(directed=True, strict=True))
+    for node in drawn.nodes():
+        graph.add_node(node, label=node.attr["label"])
+    graph.add_edges_from(edge for edge in drawn.edges() if edge[0] != edge[1])
+    return graph
 
 
-def dataset_graph(configuration: Configuration, recipe: str | None = None) -> pygraphviz.AGraph:
-    """Datasets from the pool to the recipes; of one recipe, only its ancestors."""
-    plan = Plan(configuration)
+def job_graph(dot: str) -> pygraphviz.AGraph:
+    """Snakemake's drawing of the jobs, alike jobs as one, and without shortcuts.
+
+    Alike are jobs that differ in shard or seed only and that the same jobs, or alike ones, wait for. A shortcut is an
+    edge between jobs that a longer way joins too, such as from the pool's index to every dataset.
+    """
+    drawn = _parsed(dot)
+    numbers: dict[tuple[str, frozenset[int]], int] = {}
+
+    @cache
+    def number_of(node: str) -> int:
+        lines = (drawn.get_node(node).attr["label"] or "").split("\\n")
+        label = "\\n".join(line for line in lines if line.partition(":")[0] not in MERGED)
+        return numbers.setdefault((label, frozenset(map(number_of, drawn.successors(node)))), len(numbers))
+
+    members = Counter(number_of(str(node)) for node in drawn.nodes())
+    graph = styled(pygraphviz.AGraph(directed=True, strict=True))
+    for (label, _), number in numbers.items():
+        graph.add_node(number, label=label + f"\\n{members[number]} jobs" * (members[number] > 1))
+    graph.add_edges_from((number_of(str(start)), number_of(str(end))) for start, end in drawn.edges())
+    graph.tred()
+    return graph
+
+
+def _parsed(dot: str) -> pygraphviz.AGraph:
+    """Snakemake's drawing, which a line of its own may stand before."""
+    return pygraphviz.AGraph(string=dot[dot.index("digraph") :])
+
+
+def dataset_graph(expected: Expected, recipe: str | None = None) -> pygraphviz.AGraph:
+    """Datasets from the pool on, with their rows and the recipes that train on them; of one recipe, its ancestors."""
+    configuration = expected.configuration
+    names: Iterable[str] = configuration.datasets
+    if recipe:
+        names = expected.plan.lineage(configuration.recipes[recipe].dataset)
     recipes = {recipe: configuration.recipes[recipe]} if recipe else configuration.recipes
-    names = (
-        dict.fromkeys(name for chosen in recipes.values() for name in plan.lineage(chosen.dataset))
-        if recipe
-        else configuration.datasets
-    )
     graph = styled(pygraphviz.AGraph(directed=True, strict=False))
-    graph.add_node(POOL, fillcolor=COLOURS["pool"])
-    for name in names:
-        node = configuration.datasets[name]
+    graph.graph_attr.update(label=LEGEND, labelloc="b", labeljust="l", fontsize="10", fontcolor=GREY)
+    for name in (POOL, *names):
+        _add(graph, name, expected, {key: chosen for key, chosen in recipes.items() if chosen.dataset == name})
+    return graph
+
+
+def _add(graph: pygraphviz.AGraph, name: str, expected: Expected, recipes: dict[str, Recipe]) -> None:
+    kind, what = POOL, ""
+    if name != POOL:
+        node = expected.plan.dataset(name)
         kind = "generator" if node.verb in GENERATORS else "splice" if node.verb == "splice" else "choice"
-        graph.add_node(name, label=f"{name}\n{brief(node)}", fillcolor=COLOURS[kind])
+        what = brief(node)
         for parent in node.parents:
             graph.add_edge(parent, name, style="solid" if parent == node.from_ else "dashed")
-    for name, chosen in recipes.items():
-        seeds = len(chosen.seeds)
-        graph.add_node(
-            f"recipe {name}",
-            label=f"{name}\n{seeds} seed{'s' * (seeds > 1)}",
-            fillcolor=COLOURS["recipe"],
-            color="#15803d",
-        )
-        graph.add_edge(chosen.dataset, f"recipe {name}")
-    return graph
+    number, basis = expected.rows(name)
+    rows = ROWS[basis].format(f"{number:,}")
+    trained = {"color": GREEN, "penwidth": "2"} if recipes else {}
+    graph.add_node(name, label=_label(name, what, rows, recipes), fillcolor=COLOURS[kind], **trained)
+
+
+def _label(name: str, what: str, rows: str, recipes: dict[str, Recipe]) -> str:
+    """Name, verb, rows, and a line for each recipe, as Graphviz's HTML."""
+    lines = [f"<b>{escape(name)}</b>", *map(escape, what.splitlines())]
+    if rows:
+        lines.append(f'<font color="{GREY}">{rows}</font>')
+    lines.extend(f'<font color="{GREEN}">{escape(line)}</font>' for line in _recipe_lines(name, recipes))
+    return f"<{'<br/>'.join(lines)}>"
+
+
+def _recipe_lines(dataset: str, recipes: dict[str, Recipe]) -> Iterator[str]:
+    for name, recipe in recipes.items():
+        seeds = len(recipe.seeds)
+        called = "recipe" if name == dataset else f"recipe {name}"
+        yield f"{called}, {seeds} seed{'s' * (seeds > 1)}"

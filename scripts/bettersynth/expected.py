@@ -25,7 +25,9 @@ class Basis(IntEnum):
     """Records in the raw files, before their images were looked at."""
     PUBLISHED = 2
     """The configuration states it as published."""
-    AT_MOST = 3
+    RECKONED = 3
+    """It follows from its parents' rows, or what is known of them."""
+    AT_MOST = 4
     """What a filter keeps is not known before it runs."""
 
 
@@ -40,6 +42,7 @@ class Rows(NamedTuple):
             Basis.MADE: "{} rows",
             Basis.COUNTED: "{} rows, by the raw files",
             Basis.PUBLISHED: "{} rows, as published",
+            Basis.RECKONED: "{} rows, by those of its parents",
             Basis.AT_MOST: "at most {} rows",
         }
         return words[self.basis].format(f"{self.number:,}")
@@ -91,8 +94,7 @@ class Expected:
     def _reckoned(self, node: Dataset) -> Rows:
         """What the verb makes of its parents' rows."""
         parents = [self.rows(parent) for parent in node.parents]
-        count, basis = parents[0]
-        least_sure = max(parent.basis for parent in parents)
+        count, basis = parents[0].number, max(parents[0].basis, Basis.RECKONED)
         match node.verb:
             case "repeat":
                 return Rows(count * node.parameters, basis)
@@ -107,7 +109,7 @@ class Expected:
             case "intersect":
                 return Rows(min(parent.number for parent in parents), Basis.AT_MOST)
             case _:
-                return Rows(count, max(least_sure, Basis.AT_MOST))
+                return Rows(count, Basis.AT_MOST)
 
     def shard(self, source: str, shard: str) -> Rows:
         """Records of one shard of a source."""

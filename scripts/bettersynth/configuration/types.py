@@ -75,13 +75,28 @@ class Operator(Section):
 
 
 class Scoring(Section):
-    """How records are scored: how much, never what comes out."""
+    """How records are scored: how fast, never what comes out beyond 1e-3."""
 
     shards_per_job: int = Field(
         16,
         ge=1,
         description="Shards that one job scores at most: models are loaded once for all of them, and a job that is "
         "killed goes on with the shards it has not done.",
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="Numbers inside the models; `auto` is fp16 on a GPU and fp32 on a CPU."
+    )
+    batch: int | None = Field(
+        None,
+        ge=1,
+        description="Images in one forward pass. Not given: 16 on a CPU; on a GPU as many as its memory holds. Halved "
+        "when memory runs out.",
+    )
+    workers: int | None = Field(
+        None,
+        ge=0,
+        description="Processes that decode images. Not given: on a GPU one for each of the job's cores, at most 16; "
+        "none on a CPU.",
     )
 
 

@@ -25,10 +25,11 @@ from bettersynth.staging import staged
 Pairs = list[tuple[str, str]]
 
 
-def build(operator: Operator, model: Model | None, device: str) -> Any:
+def build(operator: Operator, model: Model | None, device: str, kind: type | None = None) -> Any:
     """Data-Juicer's operator object, its model read from `model.path` only.
 
-    `device` is `cpu` or `cuda`. Raises FileNotFoundError or ValueError when the model folder cannot be used.
+    `device` is `cpu` or `cuda`; `kind` is a subclass to build in place of Data-Juicer's own class. Raises
+    FileNotFoundError or ValueError when the model folder cannot be used.
     """
     spec = operator_spec(operator.op)
     model_utils = import_data_juicer()
@@ -45,7 +46,7 @@ def build(operator: Operator, model: Model | None, device: str) -> Any:
         staged("punkt_en")
         model_utils.MODEL_FUNCTION_MAPPING["nltk_pos_tagger"] = load_tagger
         _sort_noun_phrases()
-    built = _operator_class(operator.op)(**arguments)
+    built = (kind or _operator_class(operator.op))(**arguments)
     if operator.op == "image_aesthetics_filter":
         built.need_normalized_by_ten = True  # every class of the package scores 0…10; Data-Juicer asks the path's name
     if spec.model_argument:
@@ -91,17 +92,28 @@ def load_aesthetics_predictor(pretrained_model_name_or_path: str, **parameters: 
     return model.to(device), processor
 
 
-def load_tagger(**parameters: Any) -> Callable[[list[str]], Pairs]:
-    """A tagger in NLTK's form, `tokens -> [(token, Penn tag)]`, from spaCy; a loader for Data-Juicer's table."""
+class Tagger:
+    """A tagger in NLTK's form, `tokens -> [(token, Penn tag)]`, from spaCy."""
+
+    def __init__(self, pipeline: Any) -> None:
+        self._pipeline = pipeline
+
+    def __call__(self, tokens: list[str]) -> Pairs:
+        return self.many([tokens])[0]
+
+    def many(self, texts: list[list[str]]) -> list[Pairs]:
+        """The tags of many texts, in batches."""
+        from spacy.tokens import Doc
+
+        documents = self._pipeline.pipe(Doc(self._pipeline.vocab, words=tokens) for tokens in texts)
+        return [[(token.text, token.tag_) for token in document] for document in documents]
+
+
+def load_tagger(**parameters: Any) -> Tagger:
+    """The tagger for phrase grounding; a loader for Data-Juicer's table."""
     import spacy
-    from spacy.tokens import Doc
 
-    pipeline = spacy.load(staged("spacy_en"), exclude=["parser", "senter", "ner", "lemmatizer"])
-
-    def tag(tokens: list[str]) -> Pairs:
-        return [(token.text, token.tag_) for token in pipeline(Doc(pipeline.vocab, words=tokens))]
-
-    return tag
+    return Tagger(spacy.load(staged("spacy_en"), exclude=["parser", "senter", "ner", "lemmatizer"]))
 
 
 def _existing(model: Model | None) -> Path:

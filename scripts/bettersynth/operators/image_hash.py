@@ -5,14 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 import imagehash
+from PIL import Image
 
-from bettersynth.images import open_image
 from bettersynth.publish import sha256_file
 
 
-def hash_images(images: list[str], max_pixels: int) -> dict[str, Any]:
-    """The hashes of each image file, in hex; the perceptual one is the 64-bit DCT hash of the decoded picture."""
-    return {
-        "image_sha256": [sha256_file(path) for path in images],
-        "image_phash": [str(imagehash.phash(open_image(path, max_pixels))) for path in images],
-    }
+class ImageHash:
+    """Our operator `image_hash`: in hex, the hashes of each image file; the perceptual one is the 64-bit DCT hash."""
+
+    decodes = True
+
+    def stats(
+        self, texts: list[str], images: list[list[str]], decoded: list[dict[str, Image.Image]]
+    ) -> list[dict[str, Any]]:
+        """Stats of each record from the paths of its images, and from its pictures by path."""
+        return [
+            {
+                "image_sha256": [sha256_file(path) for path in paths],
+                "image_phash": [str(imagehash.phash(pictures[path])) for path in paths],
+            }
+            for paths, pictures in zip(images, decoded, strict=True)
+        ]

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from bettersynth.configuration.types import Configuration, Model, Operator
-from bettersynth.images import ImageProblem, ImageReason, ImageRoots
+from bettersynth.configuration.types import Configuration, Model
+from bettersynth.images import ImageRoots
 from bettersynth.layout import Layout
 from bettersynth.operators import offline
+from bettersynth.operators.batched.errors import RecordError
 from bettersynth.operators.catalogue import OperatorSpec, operator_spec
 from bettersynth.passes import Chunk, chunk_shards
-from bettersynth.progress import progress
 from bettersynth.publish import Card, read_json, sha256_file, sha256_folder, sha256_json
-from bettersynth.records import Record, read_records, write_table
+from bettersynth.records import read_records, read_table, write_table
 from bettersynth.staging import staged
 
-Scorer = Callable[[str, list[str]], dict[str, Any]]
-"""Stats of one record, from its text and the absolute paths of its images."""
+if TYPE_CHECKING:
+    from bettersynth.operators.batched.scorer import BatchScorer, OperatorScores
 
 ARROW_TYPES = {
     "integer": pa.int64(),
@@ -46,128 +47,97 @@ def score_chunk(source: str, chunk: Chunk, configuration: Configuration, layout:
     """
     operators: dict[str, str] = read_json(layout.scoring_pass(chunk.scoring))["operators"]
     card = Card(source=source, scoring=chunk.scoring, chunk=chunk.chunk, operators=operators)
-    scorers = Scorers(configuration)
     shards: dict[str, dict[str, Any]] = {}
+    due: dict[str, dict[str, Path]] = {}
     for shard in chunk_shards(chunk.chunk):
-        records_path = layout.records(source, shard)
-        records_sha256 = sha256_file(records_path)
+        records_sha256 = sha256_file(layout.records(source, shard))
         keys = {name: sha256_json([fingerprint, records_sha256])[:16] for name, fingerprint in operators.items()}
-        for name, key in keys.items():
-            if not layout.score_shard(source, name, shard, key).with_suffix(".json").exists():
-                score_shard(name, key, scorers, records_path, configuration, layout, source, shard)
+        paths = {name: layout.score_shard(source, name, shard, key) for name, key in keys.items()}
+        due[shard] = {name: path for name, path in paths.items() if not path.with_suffix(".json").exists()}
         shards[shard] = {"records": records_sha256, "scores": keys}
+    due = {shard: paths for shard, paths in due.items() if paths}
+    if due:
+        score_shards(source, due, configuration, layout)
     card.write(layout.pass_card(source, *chunk), shards=shards)
 
 
-class Scorers:
-    """Operators of a job, each loaded when it is first needed."""
-
-    def __init__(self, configuration: Configuration) -> None:
-        self._configuration = configuration
-        self._loaded: dict[str, Scorer] = {}
-
-    def __getitem__(self, name: str) -> Scorer:
-        if name not in self._loaded:
-            operator = self._configuration.operators[name]
-            model = self._configuration.models[operator.model] if operator.model else None
-            max_pixels = self._configuration.pool.max_pixels
-            with tempfile.TemporaryDirectory() as cache:
-                offline.prepare(cache, max_pixels)
-                self._loaded[name] = load_scorer(operator, model, max_pixels)
-        return self._loaded[name]
-
-
-def score_shard(
-    name: str,
-    key: str,
-    scorers: Scorers,
-    records_path: Path,
-    configuration: Configuration,
-    layout: Layout,
-    source: str,
-    shard: str,
+def score_shards(
+    source: str, due: Mapping[str, Mapping[str, Path]], configuration: Configuration, layout: Layout
 ) -> None:
-    """Write the scores of one shard, a row for every record in its order, and their card.
+    """Publish the scores of shards, a row for every record in its order, and beside each Parquet its card.
 
-    A record whose image is damaged has no value (null) and is listed in the card under `unreadable`; Data-Juicer would
-    score the grey that Pillow fills it up with. Whatever else goes wrong is a ScoringError that names the record.
+    `due` is shard → operator → path of the Parquet. A record whose image is damaged has no value (null) and is listed
+    in the card under `unreadable`; Data-Juicer would score the grey that Pillow fills it up with. Whatever else goes
+    wrong is a ScoringError that names the record.
     """
-    operator = configuration.operators[name]
-    spec = operator_spec(operator.op)
-    model = configuration.models[operator.model] if operator.model else None
-    records = list(read_records(records_path))
-    roots = ImageRoots(configuration.pool, layout)
-    card = Card(name=name, source=source, shard=shard)
-
+    scorer = load_scorer({name for paths in due.values() for name in paths}, configuration)
+    records = {shard: layout.records(source, shard) for shard in due}
+    total = sum(pq.read_metadata(path).num_rows for path in records.values())
+    shards = ((shard, list(read_records(records[shard])), paths.keys()) for shard, paths in due.items())
+    facts = {name: operator_facts(name, configuration) for name in scorer.operators}
     started = time.monotonic()
-    scorer = scorers[name]
-    loaded = time.monotonic()
-    stats: list[dict[str, Any]] = []
-    unreadable: dict[str, str] = {}
-    for record in progress(records, len(records), f"{name} on {shard}"):
-        try:
-            images = [str(roots.path(record.image_root, image)) for image in record.images]
-            stats.append(scorer(record.text, images))
-        except Exception as error:
-            problem = damaged_image(record, roots)
-            if problem is None:
-                raise ScoringError(
-                    f"{name} cannot score record {record.id} of {records_path}: "
-                    f"{type(error).__name__}: {error}\nRun again when this is mended: shards already scored stay."
-                ) from error
-            stats.append(dict.fromkeys(spec.stats))
-            unreadable[record.id] = problem.detail
-    scored = time.monotonic()
+    try:
+        for shard, scores in scorer.score_shards(shards, ImageRoots(configuration.pool, layout), total):
+            seconds = time.monotonic() - started
+            spent = sum(found.own_seconds for found in scores.values())
+            for name, found in scores.items():
+                share = seconds * found.own_seconds / spent if spent else 0.0
+                card = Card(name=name, source=source, shard=shard, seconds=round(share, 3), **facts[name])
+                publish_scores(due[shard][name], found, records[shard], card, seconds)
+            started = time.monotonic()
+    except RecordError as error:
+        raise ScoringError(
+            f"{error.operators} cannot score record {error.record} of {records[error.shard]}: {error.reason}\n"
+            "Run again when this is mended: shards already scored stay."
+        ) from error
 
-    table = scores_table([record.id for record in records], stats, spec)
-    if table.num_rows != len(records):
-        raise ScoringError(f"{name} gave {table.num_rows} scores for {len(records)} records of {records_path}")
-    scores_path = layout.score_shard(source, name, shard, key)
-    write_table(scores_path, table)
+
+def load_scorer(names: Iterable[str], configuration: Configuration) -> BatchScorer:
+    """The configuration's operators of these names, loaded on the GPU where there is one."""
+    max_pixels = configuration.pool.max_pixels
+    with tempfile.TemporaryDirectory() as cache:
+        offline.prepare(cache, max_pixels)
+        from bettersynth.operators.batched.scorer import BatchScorer
+
+        operators = {name: configuration.operators[name] for name in sorted(names)}
+        return BatchScorer.load(
+            {
+                name: (operator, configuration.models[operator.model] if operator.model else None)
+                for name, operator in operators.items()
+            },
+            max_pixels=max_pixels,
+            settings=configuration.scoring,
+        )
+
+
+def publish_scores(path: Path, scores: OperatorScores, records_path: Path, card: Card, seconds: float) -> None:
+    """Write one operator's scores of one shard, then their card; `seconds` is what the shard took the whole pass."""
+    ids = read_table(records_path, ["id"])["id"].to_pylist()
+    table = scores_table(ids, scores.stats, operator_spec(card.facts["parameters"]["op"]))
+    write_table(path, table)
     card.write(
-        scores_path.with_suffix(".json"),
+        path.with_suffix(".json"),
         rows=table.num_rows,
-        records=len(records),
-        unreadable=unreadable,
-        sha256=sha256_file(scores_path),
-        inputs=model_facts(model, spec),
-        parameters={"op": operator.op, **spec.completed(operator.parameters)},
-        rate=round(len(records) / max(scored - loaded, 1e-9), 3),
-        seconds_by_part={"loading": round(loaded - started, 3), "computing": round(scored - loaded, 3)},
-        **tagger_facts(spec, model),
+        records=len(ids),
+        unreadable=scores.unreadable,
+        sha256=sha256_file(path),
+        rate=round(len(ids) / max(seconds, 1e-9), 3),
+        seconds_by_part={part: round(spent, 3) for part, spent in scores.seconds.items()},
+        precision=scores.precision,
+        batch=scores.batch,
     )
 
 
-def damaged_image(record: Record, roots: ImageRoots) -> ImageProblem | None:
-    """The problem of the record's first image that cannot be decoded, if there is one.
-
-    A file that is missing is none: the folder may be unreachable just now.
-    """
-    for image in record.images:
-        try:
-            roots.open(record.image_root, image)
-        except ImageProblem as problem:
-            return problem if problem.reason == ImageReason.UNREADABLE else None
-    return None
-
-
-def load_scorer(operator: Operator, model: Model | None, max_pixels: int) -> Scorer:
-    """The operator, loaded on the GPU where there is one. `offline.prepare` must have been called."""
-    if operator.op == "image_hash":
-        from bettersynth.operators.image_hash import hash_images
-
-        return lambda text, images: hash_images(images, max_pixels)
-    import torch
-
-    from bettersynth.operators.data_juicer import build, score
-
-    built = build(operator, model, "cuda" if torch.cuda.is_available() else "cpu")
-
-    @torch.inference_mode()
-    def scorer(text: str, images: list[str]) -> dict[str, Any]:
-        return score(built, text, images)
-
-    return scorer
+def operator_facts(name: str, configuration: Configuration) -> dict[str, Any]:
+    """What the operator's cards say of its parameters and of the files it read."""
+    operator = configuration.operators[name]
+    spec = operator_spec(operator.op)
+    model = configuration.models[operator.model] if operator.model else None
+    return {
+        "inputs": model_facts(model, spec),
+        "parameters": {"op": operator.op, **spec.completed(operator.parameters)},
+        **tagger_facts(spec, model),
+    }
 
 
 def scores_table(ids: list[str], stats: list[dict[str, Any]], spec: OperatorSpec) -> pa.Table:

@@ -1,0 +1,272 @@
+"""What a worker process does with a few records: read each image once, and make every operator's input of it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from PIL import Image
+from torch.utils.data import Dataset, get_worker_info
+
+from bettersynth.images import ImageProblem, ImageReason, open_image
+from bettersynth.operators.batched.filters import BatchedFilter, Fields
+from bettersynth.operators.batched.pixels import Geometry
+from bettersynth.records import Record
+
+Stats = dict[str, Any]
+
+
+class Paths(Protocol):
+    """Finds a record's image (`bettersynth.images.ImageRoots`)."""
+
+    def path(self, image_root: str, relative: str) -> str | os.PathLike[str]:
+        """The file; raises ImageProblem."""
+
+
+class Piece(NamedTuple):
+    """Some of a shard's records, and the operators that are to score them."""
+
+    shard: Any
+    first: int
+    """Position of the first of them in the shard."""
+    records: Sequence[Record]
+    operators: frozenset[str]
+    last: bool
+    """Whether the shard ends with it."""
+
+
+class Job(NamedTuple):
+    """One image of one part of a record, to be scored by a model."""
+
+    record: int
+    """Position in the shard."""
+    part: int
+    row: int
+    """Row of the image in the piece's pixels of the operator's geometry."""
+    text: Any
+    size: tuple[int, int]
+    """Width and height of the image as it was decoded."""
+
+
+@dataclass
+class Prepared:
+    """A piece after its worker; positions count from the shard's first record."""
+
+    piece: Piece
+    pixels: dict[Geometry, torch.Tensor] = field(default_factory=dict)
+    """uint8 `[images, height, width, 3]`."""
+    jobs: dict[str, list[Job]] = field(default_factory=dict)
+    """Operator -> what its model is to score."""
+    parts: dict[str, list[tuple[int, list[float | None]]]] = field(default_factory=dict)
+    """Operator -> `(position, the value of each part where it is known)` of each record."""
+    stats: dict[str, list[tuple[int, Stats]]] = field(default_factory=dict)
+    """Operator without a model on the device -> `(position, stats)` of each record."""
+    unreadable: dict[int, str] = field(default_factory=dict)
+    """Position -> what is wrong with an image of this record."""
+    failure: tuple[str, str, str] | None = None
+    """Operators, record id and reason, when the job cannot go on."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Seconds of this process for `decoding` and for each operator's own preparation."""
+
+    def pin_memory(self) -> Prepared:
+        """Called by the data loader, so that copies to the device overlap with its work."""
+        self.pixels = {geometry: pixels.pin_memory() for geometry, pixels in self.pixels.items()}
+        return self
+
+
+class RecordOperator(Protocol):
+    """An operator that needs no device: its stats are made where the image is decoded."""
+
+    decodes: bool
+
+    def stats(self, texts: list[str], images: list[list[str]], decoded: list[dict[str, Image.Image]]) -> list[Stats]:
+        """The stats of each record; `decoded` holds its images by path when the operator `decodes`."""
+
+
+class StockOperator:
+    """A Data-Juicer filter as it is, called with many records at once.
+
+    One that looks at pictures is given them by the context through which Data-Juicer's fused filters share theirs.
+    """
+
+    def __init__(self, built: Any, *, decodes: bool) -> None:
+        self._built = built
+        self.decodes = decodes
+
+    def stats(self, texts: list[str], images: list[list[str]], decoded: list[dict[str, Image.Image]]) -> list[Stats]:
+        batch = {"text": texts, "images": images, Fields.stats: [{} for _ in texts]}
+        if self.decodes:
+            return self._built.compute_stats_batched({**batch, Fields.context: decoded}, context=True)[Fields.stats]
+        return self._built.compute_stats_batched(batch)[Fields.stats]
+
+
+class Preparer(Dataset[Prepared]):
+    """Turns pieces into what the models take; a data loader's worker processes share its work."""
+
+    def __init__(
+        self,
+        filters: Mapping[str, BatchedFilter],
+        others: Mapping[str, RecordOperator],
+        paths: Paths,
+        max_pixels: int,
+    ) -> None:
+        self._filters = filters
+        self._others = others
+        self._paths = paths
+        self._max_pixels = max_pixels
+
+    def __getitem__(self, piece: Piece) -> Prepared:
+        prepared = Prepared(piece)
+        try:
+            self._prepare(prepared)
+        except _Failure as failure:
+            prepared.failure = failure.args
+        return prepared
+
+    def _prepare(self, prepared: Prepared) -> None:
+        piece = prepared.piece
+        filters = {name: kind for name, kind in self._filters.items() if name in piece.operators}
+        others = {name: kind for name, kind in self._others.items() if name in piece.operators}
+        paths = [self._resolved(piece, record) for record in piece.records]
+        started = time.perf_counter()
+        decoded: list[dict[str, Image.Image]] = [{} for _ in paths]
+        if filters or any(kind.decodes for kind in others.values()):
+            decoded = [self._decoded(position, prepared, paths[position]) for position in range(len(paths))]
+        prepared.seconds["decoding"] = time.perf_counter() - started
+
+        everyone = list(range(len(paths)))
+        whole = [position for position in everyone if piece.first + position not in prepared.unreadable]
+        for name, other in others.items():
+            started = time.perf_counter()
+            chosen = whole if other.decodes else everyone
+            stats = self._stats(name, other, piece, chosen, paths, decoded)
+            prepared.stats[name] = [(piece.first + at, entry) for at, entry in zip(chosen, stats, strict=True)]
+            prepared.seconds[name] = time.perf_counter() - started
+        images = Pictures(decoded)
+        for name, kind in filters.items():
+            started = time.perf_counter()
+            self._plan(name, kind, prepared, whole, paths, images)
+            prepared.seconds[name] = time.perf_counter() - started
+        started = time.perf_counter()
+        prepared.pixels = images.pixels()
+        prepared.seconds["decoding"] += time.perf_counter() - started
+
+    def _resolved(self, piece: Piece, record: Record) -> list[str]:
+        try:
+            return [str(self._paths.path(record.image_root, image)) for image in record.images]
+        except ImageProblem as problem:
+            raise _Failure(piece, record, problem) from None
+
+    def _decoded(self, position: int, prepared: Prepared, paths: list[str]) -> dict[str, Image.Image]:
+        """The record's pictures by path; none when one is damaged, which is noted. Any other problem is a failure."""
+        try:
+            return {path: open_image(path, self._max_pixels) for path in dict.fromkeys(paths)}
+        except ImageProblem as problem:
+            if problem.reason != ImageReason.UNREADABLE:
+                raise _Failure(prepared.piece, prepared.piece.records[position], problem) from None
+            prepared.unreadable[prepared.piece.first + position] = problem.detail
+            return {}
+
+    def _stats(
+        self,
+        name: str,
+        operator: RecordOperator,
+        piece: Piece,
+        chosen: list[int],
+        paths: list[list[str]],
+        decoded: list[dict[str, Image.Image]],
+    ) -> list[Stats]:
+        def stats(positions: list[int]) -> list[Stats]:
+            texts = [piece.records[position].text for position in positions]
+            return operator.stats(texts, [paths[at] for at in positions], [decoded[at] for at in positions])
+
+        try:
+            return stats(chosen) if chosen else []
+        except Exception:
+            for position in chosen:  # which record was it?
+                try:
+                    stats([position])
+                except Exception as error:
+                    raise _Failure(piece, piece.records[position], error, name) from error
+            raise
+
+    def _plan(
+        self,
+        name: str,
+        kind: BatchedFilter,
+        prepared: Prepared,
+        whole: list[int],
+        paths: list[list[str]],
+        images: Pictures,
+    ) -> None:
+        """Note the operator's jobs, and have `images` make their pixels."""
+        piece, jobs = prepared.piece, []
+        prepared.parts[name] = []
+        records = self._parts(name, kind, piece, whole, paths)
+        for position, parts in zip(whole, records, strict=True):
+            prepared.parts[name].append((piece.first + position, [part.value for part in parts]))
+            for number, part in enumerate(parts):
+                for path in part.images:
+                    row, size = images.row(kind.geometry, position, path)
+                    jobs.append(Job(piece.first + position, number, row, part.text, size))
+        prepared.jobs[name] = jobs
+
+    def _parts(
+        self, name: str, kind: BatchedFilter, piece: Piece, whole: list[int], paths: list[list[str]]
+    ) -> list[list[Any]]:
+        try:
+            return kind.plan([piece.records[at].text for at in whole], [paths[at] for at in whole])
+        except Exception:
+            for position in whole:  # which record was it?
+                try:
+                    kind.plan([piece.records[position].text], [paths[position]])
+                except Exception as error:
+                    raise _Failure(piece, piece.records[position], error, name) from error
+            raise
+
+
+class Pictures:
+    """The piece's pictures, in the sizes that models ask for: each once, whichever operators ask."""
+
+    def __init__(self, decoded: list[dict[str, Image.Image]]) -> None:
+        self._decoded = decoded
+        self._rows: dict[Geometry, dict[tuple[int, str], int]] = {}
+
+    def row(self, geometry: Geometry, position: int, path: str) -> tuple[int, tuple[int, int]]:
+        """The picture's row in the pixels of this geometry, and its width and height."""
+        rows = self._rows.setdefault(geometry, {})
+        return rows.setdefault((position, path), len(rows)), self._decoded[position][path].size
+
+    def pixels(self) -> dict[Geometry, torch.Tensor]:
+        """The pixels of every geometry that was asked for; in a worker process, in memory shared with the job."""
+        made = {}
+        for geometry, rows in self._rows.items():
+            pixels = torch.empty((len(rows), *geometry.shape), dtype=torch.uint8)
+            if get_worker_info() is not None:
+                pixels.share_memory_()
+            array = pixels.numpy()
+            for (position, path), row in rows.items():
+                array[row] = geometry.apply(self._decoded[position][path])
+            made[geometry] = pixels
+        return made
+
+
+class _Failure(Exception):  # noqa: N818 - becomes a RecordError in the job; exceptions do not travel well
+    """A record that cannot be prepared: operators, record id, reason."""
+
+    args: tuple[str, str, str]
+
+    def __init__(self, piece: Piece, record: Record, error: Exception, operator: str | None = None) -> None:
+        operators = operator or ", ".join(sorted(piece.operators))
+        super().__init__(operators, record.id, f"{type(error).__name__}: {error}")
+
+
+def pieces_of(shard: Any, records: Sequence[Record], operators: Iterable[str], size: int) -> Iterable[Piece]:
+    """The shard's records in runs of `size`; an empty shard is one empty piece."""
+    for first in range(0, max(len(records), 1), size):
+        some = records[first : first + size]
+        yield Piece(shard, first, some, frozenset(operators), first + size >= len(records))

@@ -1,0 +1,283 @@
+"""Score records by all operators of a pass: models loaded once, each image decoded once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from bettersynth.configuration.types import Model, Operator, Pool, Scoring
+from bettersynth.operators.batched import precision
+from bettersynth.operators.batched.errors import RecordError
+from bettersynth.operators.batched.filters import BATCHED, BatchedFilter, Fields
+from bettersynth.operators.batched.lanes import Lane, LaneError
+from bettersynth.operators.batched.preparing import (
+    Paths,
+    Piece,
+    Prepared,
+    Preparer,
+    RecordOperator,
+    Stats,
+    StockOperator,
+    pieces_of,
+)
+from bettersynth.operators.data_juicer import build
+from bettersynth.operators.image_hash import ImageHash
+from bettersynth.progress import progress
+from bettersynth.records import Record
+
+PIECE = 32
+"""Records that a worker prepares at one time."""
+MOST_WORKERS = 16
+"""Decoding processes that keep one GPU busy."""
+WORTH_WORKERS = 16 * PIECE
+"""Fewer records are prepared before worker processes would be up."""
+
+
+@dataclass
+class OperatorScores:
+    """One operator's scores of one shard."""
+
+    stats: list[Stats]
+    """For each record in order, stats key -> value; None for a record with a damaged image."""
+    unreadable: dict[str, str] = field(default_factory=dict)
+    """Record id -> what is wrong with its image."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """`loading` the model; `decoding` and resizing images for the whole pass, and `preparing` texts and stats, summed
+    over worker processes; `computing` on the device."""
+    device: str = "cpu"
+    precision: str = "fp32"
+    batch: int | None = None
+    """Images in one forward pass that memory has shown to hold; None without a model on the device."""
+
+    @property
+    def own_seconds(self) -> float:
+        """What this operator alone took, of the pass's time."""
+        return self.seconds["preparing"] + self.seconds.get("computing", 0.0)
+
+
+@dataclass
+class _Shard:
+    key: Any
+    records: Sequence[Record]
+    parts: dict[str, dict[int, list[float | None]]] = field(default_factory=lambda: defaultdict(dict))
+    stats: dict[str, dict[int, Stats]] = field(default_factory=lambda: defaultdict(dict))
+    unreadable: dict[int, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    device_seconds: dict[str, float] = field(default_factory=dict)
+
+
+class BatchScorer:
+    """All operators of a pass, ready to score."""
+
+    def __init__(
+        self,
+        filters: Mapping[str, BatchedFilter],
+        others: Mapping[str, RecordOperator],
+        keys: Mapping[str, Sequence[str]],
+        *,
+        max_pixels: int,
+        settings: Scoring,
+        loading: Mapping[str, float],
+    ) -> None:
+        """`filters` have been loaded; `keys` are the operators' stats keys. `load` makes one of a configuration."""
+        self._filters = filters
+        self._others = others
+        self._keys = keys
+        self._max_pixels = max_pixels
+        self._settings = settings
+        self._loading = loading
+        self._lanes = {name: Lane(name, kind, settings.batch) for name, kind in filters.items()}
+
+    @classmethod
+    def load(
+        cls,
+        operators: Mapping[str, tuple[Operator, Model | None]],
+        *,
+        max_pixels: int,
+        settings: Scoring,
+        device: str | None = None,
+    ) -> BatchScorer:
+        """Load the operators' models; `offline.prepare` must have been called.
+
+        `device` is `cpu` or `cuda`; by default the GPU where there is one. Raises FileNotFoundError or ValueError when
+        a model folder cannot be used.
+        """
+        from bettersynth.operators.catalogue import operator_spec
+
+        kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        filters: dict[str, BatchedFilter] = {}
+        others: dict[str, RecordOperator] = {}
+        loading: dict[str, float] = {}
+        for name, (operator, model) in operators.items():
+            started = time.monotonic()
+            if operator.op == "image_hash":
+                others[name] = ImageHash()
+            else:
+                built = build(operator, model, kind, BATCHED.get(operator.op))
+                if isinstance(built, BatchedFilter):
+                    built.load(settings.precision, None)
+                    filters[name] = built
+                else:
+                    decodes = operator.op in ("image_shape_filter", "image_aspect_ratio_filter")
+                    others[name] = StockOperator(built, decodes=decodes)
+            loading[name] = time.monotonic() - started
+        keys = {name: tuple(operator_spec(operator.op).stats) for name, (operator, _) in operators.items()}
+        return cls(filters, others, keys, max_pixels=max_pixels, settings=settings, loading=loading)
+
+    @property
+    def operators(self) -> frozenset[str]:
+        """Names of the operators."""
+        return frozenset(self._keys)
+
+    def score(self, records: Sequence[Record], paths: Paths) -> dict[str, OperatorScores]:
+        """The scores of one shard by every operator; see `score_shards`."""
+        [(_, scores)] = self.score_shards([("records", records, self.operators)], paths, len(records))
+        return scores
+
+    def score_shards(
+        self,
+        shards: Iterable[tuple[Any, Sequence[Record], Iterable[str]]],
+        paths: Paths,
+        total: int,
+    ) -> Iterator[tuple[Any, dict[str, OperatorScores]]]:
+        """Yield each shard's key and scores, in order, while workers prepare the next.
+
+        Shards are `(key, records, names of the operators that are due)` and may be drawn lazily; `total` is the number
+        of records, for the progress. Batches end with their shard: its scores do not depend on its company. A record
+        with a damaged image has None for every stat that needs it. Raises RecordError for whatever else goes wrong.
+        """
+        open_shards: dict[int, _Shard] = {}
+        pieces = self._pieces(shards, open_shards)
+        loader = self._loader(pieces, paths, total)
+        for prepared in progress(loader, total, "scoring pairs", size=lambda done: len(done.piece.records)):
+            piece = prepared.piece
+            shard = open_shards[piece.shard]
+            self._take(prepared, shard)
+            if piece.last:
+                del open_shards[piece.shard]
+                self._finish(shard, piece.operators)
+                yield shard.key, {name: self._scores(name, shard) for name in self._keys if name in piece.operators}
+
+    def _pieces(
+        self,
+        shards: Iterable[tuple[Any, Sequence[Record], Iterable[str]]],
+        open_shards: dict[int, _Shard],
+    ) -> Iterator[Piece]:
+        for number, (key, records, operators) in enumerate(shards):
+            open_shards[number] = _Shard(key, records)
+            yield from pieces_of(number, records, operators, PIECE)
+
+    def _loader(self, pieces: Iterator[Piece], paths: Paths, total: int) -> Iterable[Prepared]:
+        preparer = Preparer(self._filters, self._others, paths, self._max_pixels)
+        cuda = any(lane.kind.device.type == "cuda" for lane in self._lanes.values())
+        workers = self._settings.workers
+        if workers is None:  # on a CPU the models need all cores themselves
+            workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS) if cuda and total >= WORTH_WORKERS else 0
+        return DataLoader(
+            preparer,
+            sampler=pieces,  # type: ignore[arg-type]
+            batch_size=None,
+            num_workers=workers,
+            pin_memory=cuda,
+            prefetch_factor=2 if workers else None,
+        )
+
+    def _take(self, prepared: Prepared, shard: _Shard) -> None:
+        """Note what the worker found, and give the models their part."""
+        if prepared.failure:
+            raise RecordError(*prepared.failure, shard.key)
+        shard.unreadable |= prepared.unreadable
+        for part, seconds in prepared.seconds.items():
+            shard.seconds[part] += seconds
+        for name, stats in prepared.stats.items():
+            shard.stats[name].update(stats)
+        on_device: dict[Any, torch.Tensor] = {}
+        for name, jobs in prepared.jobs.items():
+            lane = self._lanes[name]
+            shard.parts[name].update(prepared.parts[name])
+            if jobs:
+                geometry = lane.kind.geometry
+                if geometry not in on_device:
+                    on_device[geometry] = prepared.pixels[geometry].to(lane.kind.device, non_blocking=True)
+                with _naming_record(name, shard):
+                    lane.add(jobs, on_device[geometry])
+
+    def _finish(self, shard: _Shard, operators: Iterable[str]) -> None:
+        """Run what the shard has left, and make its stats of the models' values."""
+        for name in self._lanes.keys() & operators:
+            lane = self._lanes[name]
+            scored: dict[tuple[int, int], list[float]] = defaultdict(list)
+            with _naming_record(name, shard):
+                finished = lane.finish()
+            for job, value in finished:
+                scored[job.record, job.part].append(value)
+            shard.device_seconds[name], lane.seconds = lane.seconds, 0.0
+            for position, parts in shard.parts[name].items():
+                values = [
+                    lane.kind.reduce(scored[position, number]) if known is None else known
+                    for number, known in enumerate(parts)
+                ]
+                shard.stats[name][position] = {lane.kind.stat: values}
+
+    def _scores(self, name: str, shard: _Shard) -> OperatorScores:
+        nothing = dict.fromkeys(self._keys[name])
+        reads = name in self._filters or self._others[name].decodes
+        scores = OperatorScores(
+            [shard.stats[name].get(position, nothing) for position in range(len(shard.records))],
+            {shard.records[position].id: detail for position, detail in shard.unreadable.items()} if reads else {},
+            {"loading": self._loading[name], "preparing": shard.seconds[name]},
+        )
+        if reads:
+            scores.seconds["decoding"] = shard.seconds["decoding"]
+        if lane := self._lanes.get(name):
+            scores.seconds["computing"] = shard.device_seconds[name]
+            scores.device = str(lane.kind.device)
+            scores.precision = next(word for word, dtype in precision.DTYPES.items() if dtype == lane.kind.dtype)
+            scores.batch = lane.batch
+        return scores
+
+
+@contextlib.contextmanager
+def _naming_record(name: str, shard: _Shard) -> Iterator[None]:
+    try:
+        yield
+    except LaneError as error:
+        raise RecordError(name, shard.records[error.record].id, str(error), shard.key) from error
+
+
+class _AsGiven:
+    """Paths of samples in Data-Juicer's executors: they are what they say."""
+
+    def path(self, image_root: str, relative: str) -> str:
+        return relative
+
+
+def fill_in(kind: Any, samples: dict[str, list[Any]], rank: int | None) -> dict[str, list[Any]]:
+    """Compute a filter's stats for samples in Data-Juicer's form, where they have none yet."""
+    if not hasattr(kind, "model"):
+        kind.load("auto", rank)
+    due = [number for number, stats in enumerate(samples[Fields.stats]) if kind.stat not in stats]
+    images = samples.get(kind.image_key) or [[] for _ in samples[Fields.stats]]
+    records = [Record(str(number), samples[kind.text_key][number], images[number] or []) for number in due]
+    scorer = BatchScorer(
+        {kind._name: kind},
+        {},
+        {kind._name: (kind.stat,)},
+        max_pixels=Pool.model_fields["max_pixels"].default,
+        settings=Scoring(workers=0),
+        loading={kind._name: 0.0},
+    )
+    scores = scorer.score(records, _AsGiven())[kind._name]
+    for record, detail in scores.unreadable.items():
+        raise RecordError(kind._name, record, detail)
+    for number, stats in zip(due, scores.stats, strict=True):
+        samples[Fields.stats][number].update(stats)
+    return samples

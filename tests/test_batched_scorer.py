@@ -1,0 +1,243 @@
+"""A pass: one reading of each image for several operators, in worker processes, in batches that fit."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from bettersynth.configuration.types import Model, Operator, Scoring
+from bettersynth.operators.batched.errors import RecordError
+from bettersynth.records import Record, text_of
+
+REPOSITORY = Path(__file__).parents[1]
+OPERATORS = ("image_text_similarity_filter", "image_nsfw_filter", "image_aesthetics_filter")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def offline(tmp_path_factory):
+    """Data-Juicer and transformers work from local files only."""
+    from bettersynth.operators import offline
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(REPOSITORY)
+        offline.prepare(tmp_path_factory.mktemp("cache"), 100_000_000)
+        yield
+
+
+@pytest.fixture(scope="module")
+def load(tmp_path_factory):
+    """Loads a scorer of these operators with tiny models; keyword arguments are keys of `scoring`."""
+    import tiny_models
+
+    root = tmp_path_factory.mktemp("models")
+    models = {
+        "image_text_similarity_filter": tiny_models.clip(root / "clip"),
+        "image_nsfw_filter": tiny_models.classifier(root / "nsfw", seed=14),
+        "image_aesthetics_filter": tiny_models.aesthetics(root / "aesthetics-predictor-v2-linear"),
+    }
+
+    def loaded(*names, **settings):
+        from bettersynth.operators.batched.scorer import BatchScorer
+
+        operators = {
+            name: (Operator(op=name), Model(path=str(models[name])) if name in models else None) for name in names
+        }
+        return BatchScorer.load(operators, max_pixels=10**6, settings=Scoring(**settings), device="cpu")
+
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Forty pictures of noise, the last one cut short."""
+    folder = tmp_path_factory.mktemp("images")
+    chance = random.Random(2)
+    for number in range(40):
+        size = (32 + number, 40)
+        Image.frombytes("RGB", size, chance.randbytes(3 * size[0] * size[1])).save(folder / f"{number}.jpg")
+    cut = folder / "39.jpg"
+    cut.write_bytes(cut.read_bytes()[:1200])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def records():
+    """A pair for each picture."""
+    return [Record(f"r{number}", text_of(f"a dog and {number} cats"), [f"{number}.jpg"]) for number in range(40)]
+
+
+class Folder:
+    """Finds images below one folder."""
+
+    def __init__(self, folder):
+        self._folder = folder
+
+    def path(self, image_root, relative):
+        return self._folder / relative
+
+
+def test_worker_processes_change_nothing(load, images, records):
+    names = (*OPERATORS, "words_num_filter", "image_shape_filter", "image_hash")
+    inline = load(*names, workers=0).score(records, Folder(images))
+    in_workers = load(*names, workers=2).score(records, Folder(images))
+
+    for name in names:
+        assert str(in_workers[name].stats) == str(inline[name].stats), name
+
+
+def test_each_image_is_decoded_once_for_all_operators(load, images, records, monkeypatch):
+    from bettersynth.operators.batched import preparing
+
+    opened = []
+    original = preparing.open_image
+    monkeypatch.setattr(preparing, "open_image", lambda path, most: opened.append(path) or original(path, most))
+    load(*OPERATORS, "image_shape_filter", "image_hash").score(records[:5], Folder(images))
+
+    assert len(opened) == 5
+
+
+def test_damaged_image_has_no_value_and_is_named(load, images, records):
+    scores = load("image_nsfw_filter", "image_shape_filter", "image_size_filter", "words_num_filter").score(
+        records, Folder(images)
+    )
+
+    assert scores["image_nsfw_filter"].stats[39] == {"image_nsfw_score": None}
+    assert scores["image_shape_filter"].stats[39] == {"image_width": None, "image_height": None}
+    assert "truncated" in scores["image_nsfw_filter"].unreadable["r39"]
+    assert scores["image_size_filter"].stats[39] == {"image_sizes": [1200]}
+    assert scores["words_num_filter"].stats[39]["num_words"] > 3
+    assert not scores["words_num_filter"].unreadable
+    assert all(entry["image_nsfw_score"] for entry in scores["image_nsfw_filter"].stats[:39])
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        (Record("lost", text_of("a dog"), ["nowhere.jpg"]), "no such file"),
+        (Record("short", text_of("a dog") + text_of("a cat"), ["1.jpg"]), "no image is left"),
+        (Record("vast", text_of("a dog"), ["vast.png"]), "image too large"),
+    ],
+)
+def test_any_other_problem_stops_and_names_the_record(load, images, records, record, reason):
+    Image.new("1", (2000, 2000)).save(images / "vast.png")
+    with pytest.raises(RecordError, match=rf"image_text_similarity_filter cannot score record {record.id}: .*{reason}"):
+        load("image_text_similarity_filter").score([*records[:3], record], Folder(images))
+
+
+def test_shards_keep_their_scores_in_any_company(load, images, records):
+    scorer = load(*OPERATORS)
+    shards = [("a", records[:7], OPERATORS), ("b", records[7:30], OPERATORS[:1]), ("c", [], OPERATORS)]
+    scored = dict(scorer.score_shards(shards, Folder(images), 30))
+    alone = scorer.score(records[:7], Folder(images))
+
+    assert list(scored) == ["a", "b", "c"]
+    assert {name: str(scores.stats) for name, scores in scored["a"].items()} == {
+        name: str(scores.stats) for name, scores in alone.items()
+    }
+    assert list(scored["b"]) == ["image_text_similarity_filter"]
+    assert [scores.stats for scores in scored["c"].values()] == [[], [], []]
+
+
+def test_batches_are_halved_when_memory_runs_out(load, images, records, monkeypatch, caplog):
+    name = "image_nsfw_filter"
+    reference = load(name).score(records, Folder(images))[name]
+    scorer = load(name)
+    [lane] = scorer._lanes.values()
+    forward = lane.kind.forward
+
+    def small_memory(pixels, texts):
+        if len(pixels) > 5:
+            raise torch.OutOfMemoryError("tried to allocate")
+        return forward(pixels, texts)
+
+    monkeypatch.setattr(lane.kind, "forward", small_memory)
+    with caplog.at_level(logging.WARNING):
+        scores = scorer.score(records, Folder(images))[name]
+
+    assert scores.batch == 4
+    assert "out of memory with 8 images at a time; going on with 4" in caplog.text
+    for ours, theirs in zip(scores.stats[:39], reference.stats[:39], strict=True):
+        assert ours["image_nsfw_score"] == pytest.approx(theirs["image_nsfw_score"], abs=1e-6)
+
+
+def test_out_of_memory_with_one_image_names_the_record(load, images, records, monkeypatch):
+    scorer = load("image_nsfw_filter", batch=2)
+    [lane] = scorer._lanes.values()
+
+    def no_memory(pixels, texts):
+        raise torch.OutOfMemoryError("tried to allocate")
+
+    monkeypatch.setattr(lane.kind, "forward", no_memory)
+    with pytest.raises(RecordError, match="image_nsfw_filter cannot score record r0: cpu has no memory for one image"):
+        scorer.score(records[:5], Folder(images))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_is_close(load, images, records, precision):
+    full = load(*OPERATORS).score(records[:20], Folder(images))
+    half = load(*OPERATORS, precision=precision).score(records[:20], Folder(images))
+
+    for name in OPERATORS:
+        assert half[name].precision == precision
+        for ours, theirs in zip(half[name].stats, full[name].stats, strict=True):
+            for key, values in theirs.items():
+                assert ours[key] == pytest.approx(values, abs=2e-2 if precision == "bf16" else 4e-3)
+        assert str(half[name].stats) != str(full[name].stats)
+
+
+def test_a_score_that_is_not_finite_is_refused(load, images, records, monkeypatch):
+    scorer = load("image_nsfw_filter", precision="bf16")
+    [lane] = scorer._lanes.values()
+    monkeypatch.setattr(lane.kind, "forward", lambda pixels, texts: torch.full((len(pixels),), float("nan")))
+    with pytest.raises(RecordError, match=r"record r0: no finite score in torch.bfloat16; set .*precision: fp32"):
+        scorer.score(records[:3], Folder(images))
+
+
+def test_other_image_processors_are_refused(load, tmp_path):
+    import tiny_models
+    from transformers import ConvNextImageProcessor
+
+    from bettersynth.operators.batched.scorer import BatchScorer
+
+    folder = tiny_models.classifier(tmp_path / "classifier", seed=1)
+    ConvNextImageProcessor(size={"shortest_edge": 32}).save_pretrained(folder)
+    settings = json.loads((folder / "preprocessor_config.json").read_text())
+    assert settings["image_processor_type"] == "ConvNextImageProcessor"
+    with pytest.raises(ValueError, match=r"ConvNextImageProcessor is not supported; .* ViTImageProcessor"):
+        BatchScorer.load(
+            {"nsfw": (Operator(op="image_nsfw_filter"), Model(path=str(folder)))},
+            max_pixels=10**6,
+            settings=Scoring(),
+            device="cpu",
+        )
+
+
+def test_the_class_stands_in_for_data_juicers(load, images, records):
+    from data_juicer.utils.constant import Fields
+
+    scorer = load("image_nsfw_filter")
+    expected = scorer.score(records[:3], Folder(images))["image_nsfw_filter"].stats
+    [lane] = scorer._lanes.values()
+    samples = {
+        "text": [record.text for record in records[:4]],
+        "images": [[str(images / record.images[0])] for record in records[:3]] + [[]],
+        Fields.stats: [{}, {"image_nsfw_score": [0.5]}, {}, {}],
+    }
+    found = lane.kind.compute_stats(samples)[Fields.stats]
+
+    assert [stats["image_nsfw_score"] for stats in found] == [
+        expected[0]["image_nsfw_score"],
+        [0.5],
+        pytest.approx(expected[2]["image_nsfw_score"]),
+        [],
+    ]
+    assert list(lane.kind.process({Fields.stats: [{"image_nsfw_score": [0.4]}, {"image_nsfw_score": [0.6]}]})) == [
+        True,
+        False,
+    ]

@@ -13,6 +13,7 @@ from typing import Any
 
 from bettersynth.configuration import configure
 from bettersynth.layout import Layout
+from bettersynth.network import forbid_network
 from bettersynth.operators.offline import ENVIRONMENT
 from bettersynth.plan import Plan
 
@@ -36,6 +37,7 @@ class Job:
         self.layout = Layout(Path("results") / str(self.configuration.name))
         self.plan = Plan(self.configuration)
         _log_to(Path(snakemake.log[0]))
+        forbid_network(" ".join([f"rule {snakemake.rule}", *map(str, snakemake.wildcards)]))
 
 
 def _log_to(path: Path) -> None:

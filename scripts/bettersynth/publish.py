@@ -107,15 +107,46 @@ def sha256_folder(path: str | Path) -> str:
     """
     path = Path(path)
     if path.is_file():
-        return sha256_file(path)
+        return file_digests(path)[path.name]
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: no such model folder; put the model there or change its `path` in `models`")
-    names = sorted(
-        file.relative_to(path).as_posix()
-        for file in path.rglob("*")
-        if file.is_file() and file.suffix != ".md" and not file.relative_to(path).as_posix().startswith(".")
-    )
-    return sha256_json({name: sha256_file(path / name) for name in names})
+    return sha256_json({name: sha256 for name, sha256 in file_digests(path).items() if counts_in_folder(name)})
+
+
+def counts_in_folder(name: str) -> bool:
+    """Whether a file of a model folder, by its name in it, decides what the model computes."""
+    return not name.startswith(".") and not name.endswith(".md")
+
+
+def file_digests(path: str | Path) -> dict[str, str]:
+    """Name in the folder → hex digest of every file below a folder, hidden ones left out, in order (or of one file).
+
+    A file that was read before, on this account, and has the same inode, size and times since is not read again.
+    """
+    path = Path(path)
+    files = {path.name: path} if path.is_file() else _files_below(path)
+    memory = _digest_memory(path)
+    known = read_json(memory) if memory.exists() else {}
+    found: dict[str, list[Any]] = {}
+    for name, file in files.items():
+        stat = file.stat()
+        state = [stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+        entry = known.get(name)
+        found[name] = entry if entry and entry[:-1] == state else [*state, sha256_file(file)]
+    if found != known:
+        with contextlib.suppress(OSError):  # a home that cannot be written to: read again next time
+            write_json(memory, found)
+    return {name: entry[-1] for name, entry in found.items()}
+
+
+def _files_below(folder: Path) -> dict[str, Path]:
+    files = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
+    return {name: files[name] for name in sorted(files) if not name.startswith(".")}
+
+
+def _digest_memory(path: Path) -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "bettersynth" / "digests" / f"{sha256_bytes(str(path.resolve()).encode())[:32]}.json"
 
 
 def versions() -> dict[str, str]:

@@ -300,6 +300,21 @@ def test_a_filter_reads_its_scores_and_writes_its_card(tmp_path):
     assert card["inputs"] == {"pool": sha256_file(world[1].index)}
 
 
+def test_rows_of_one_pool_file_stay_whatever_their_source(tmp_path):
+    datasets = {
+        "second": {"from": "pool", "files": "two"},
+        "new": {"from": "pool", "recaption": {"captioner": "blip2"}},
+        "new_second": {"from": "new", "files": ["two"]},
+    }
+    world = make(tmp_path, datasets)
+    card, ids = built(*world, "second")
+    assert ids == ["r6", "r7", "r8", "r9"]
+    assert card["ledger"]["dropped"] == {"of another file": 6}
+    generate(world[1], world[2], "new", "pool", {})
+    built(*world, "new")
+    assert built(*world, "new_second")[1] == ids
+
+
 def test_a_stat_must_be_named_when_there_are_several(tmp_path):
     datasets = {
         "vague": {"from": "pool", "filter": {"shape": {"min": 1}}},

@@ -217,7 +217,9 @@ class Graph:
     # datasets
     def dataset(self, name: str) -> dict[str, Any]:
         """The dataset's definition."""
-        definition = self.configuration.datasets[name].model_dump_json(exclude_none=True, by_alias=True)
+        definition = self.configuration.datasets[name].model_dump_json(
+            exclude={"note", "published_rows"}, exclude_none=True, by_alias=True
+        )
         return {"definition": definition, "version": versions.DATASET}
 
     def trainset(self, recipe: str) -> dict[str, Any]:

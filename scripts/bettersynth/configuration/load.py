@@ -232,6 +232,10 @@ def _node_problems(configuration: Configuration, name: str, node: Dataset) -> It
     for parent in node.parents:
         if parent not in accepted:
             yield _unknown(key, "dataset", parent, accepted)
+    names = [file.name for file in configuration.pool.files]
+    for file in node.files or ():
+        if file not in names:
+            yield _unknown(f"{key}.files", "pool file", file, names)
     scores = list(node.filter or ()) + list(node.rank.by if node.rank else ())
     for score in scores:
         yield from _score_problems(configuration, f"{key}.{node.verb}.{score}", score)

@@ -258,6 +258,7 @@ class Dedup(Section):
 
 
 VERBS = (
+    "files",
     "filter",
     "rank",
     "sample",
@@ -279,6 +280,11 @@ class Dataset(Section):
     """A named node: a parent and exactly one verb."""
 
     from_: Name = Field(alias="from", description="`pool` or another dataset.")
+    note: str | None = Field(None, description="A line for the report; changing it makes nothing again.")
+    published_rows: int | None = Field(None, ge=0, description="Rows that the write-up states, for comparison.")
+    files: list[Name] | None = Field(
+        None, min_length=1, description="Keep rows whose record came from these pool files."
+    )
     filter: dict[str, Threshold] | None = Field(
         None, description="Operator (or `operator.stat`) and its threshold; every one must hold."
     )
@@ -298,7 +304,7 @@ class Dataset(Section):
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
-    @field_validator("union", "intersect", "subtract", mode="before")
+    @field_validator("files", "union", "intersect", "subtract", mode="before")
     @classmethod
     def _single_name(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
@@ -455,7 +461,9 @@ class Evaluation(Section):
 class Published(Section):
     """What the write-up states of a recipe."""
 
-    rows: int | None = Field(None, ge=0)
+    row: str | None = Field(None, description="Row of the ledger of published experiments (`docs/contest.md`).")
+    rows: int | None = Field(None, ge=0, description="Rows before the cap.")
+    tolerance: float = Field(0.02, ge=0, description="Share by which our rows may differ from the published ones.")
     mmbench: float | None = Field(None, ge=0, description="Ratio to the baseline.")
     textvqa: float | None = Field(None, ge=0, description="Ratio to the baseline.")
     source: str | None = Field(None, description="Where it is stated.")

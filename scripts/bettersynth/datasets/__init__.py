@@ -15,7 +15,7 @@ from bettersynth.datasets.scores import could_flip, load_scores, load_values, me
 from bettersynth.layout import Layout
 from bettersynth.plan import Plan
 from bettersynth.publish import Card, sha256_file
-from bettersynth.records import caption_of, write_table
+from bettersynth.records import caption_of, read_table, write_table
 from bettersynth.sources import load_records, read_rows
 
 
@@ -45,6 +45,8 @@ def _apply(name: str, node: Dataset, layout: Layout, plan: Plan) -> Outcome:
     if not rows.num_rows and node.verb != "union":
         return split(rows, no_reasons(rows.num_rows))
     match node.verb:
+        case "files":
+            return verbs.files(rows, read_table(layout.index, ["id", "shard"]), node.parameters)
         case "filter":
             return _filter(rows, node.parameters, layout, plan)
         case "rank":

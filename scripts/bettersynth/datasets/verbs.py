@@ -16,6 +16,15 @@ from bettersynth.datasets.ledger import Outcome, Reasons, no_reasons, split, sta
 from bettersynth.sources import ROWS
 
 
+def files(rows: pa.Table, index: pa.Table, names: list[str]) -> Outcome:
+    """Keep rows whose record came from one of the pool files `names`; `index` is the pool's, `id` and `shard`."""
+    shard = index["shard"].take(pc.index_in(rows["id"], value_set=index["id"]))
+    file = pc.replace_substring_regex(shard, pattern=r"-\d+$", replacement="")
+    reasons = no_reasons(rows.num_rows)
+    reasons[~pc.is_in(file, value_set=pa.array(names)).to_numpy()] = "of another file"
+    return split(rows, reasons)
+
+
 def rank(rows: pa.Table, score: npt.NDArray[np.float64], unranked: Reasons, parameters: Rank) -> Outcome:
     """Keep `top` rows (or a `fraction` of all), by `score`, after the best `skip`; ties go by id.
 

@@ -102,6 +102,8 @@ def describe(node: Dataset) -> str:
     """What a dataset's verb does, in a few words."""
     parameters = node.parameters
     match node.verb:
+        case "files":
+            return f"records of {', '.join(parameters)}"
         case "filter":
             return "; ".join(interval_text(key, threshold) for key, threshold in parameters.items())
         case "rank":
@@ -263,6 +265,8 @@ def _step(name: str, configuration: Configuration, layout: Layout) -> dict[str, 
         "from": node.from_,
         "verb": node.verb,
         "does": describe(node),
+        "note": node.note,
+        "published_rows": node.published_rows,
         "ledger": card and card["ledger"],
     }
 

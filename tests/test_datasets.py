@@ -1,5 +1,6 @@
 """Datasets: each verb on real files, and the promises that hold for all rows: order, ids, a ledger that adds up."""
 
+import math
 import random
 from collections import Counter
 
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pairs import configure_pairs, make_pool, pair, write_jsonl, write_scores
 
-from bettersynth.configuration.types import Rank, Sample, Threshold
+from bettersynth.configuration.types import Rank, Resample, Sample, Threshold
 from bettersynth.datasets import build_dataset, dedup, verbs
 from bettersynth.datasets.generated import FAILED
 from bettersynth.datasets.ledger import no_reasons
@@ -113,6 +114,30 @@ def test_samples_of_one_seed_are_nested_and_seeds_differ():
     other = set(verbs.sample(rows, Sample(rows=100, seed=1)).rows["id"].to_pylist())
     assert len(small & other) < 30
     assert verbs.sample(rows, Sample(fraction=0.25)).rows.num_rows == 250
+
+
+@given(some_rows.filter(lambda rows: rows.num_rows > 0), st.integers(1, 60), st.randoms(use_true_random=False))
+def test_drawing_with_replacement_depends_on_seed_and_ids_only(rows, size, chance):
+    outcome = verbs.resample(rows, Resample(rows=size, seed=3))
+    ledger = outcome.ledger()
+    assert (ledger["in"], ledger["out"]) == (rows.num_rows, size)
+    assert set(pairs_of(outcome.rows)) <= set(pairs_of(rows))
+    order = list(range(rows.num_rows))
+    chance.shuffle(order)
+    shuffled = verbs.resample(rows.take(pa.array(order)), Resample(rows=size, seed=3))
+    assert Counter(pairs_of(shuffled.rows)) == Counter(pairs_of(outcome.rows))
+
+
+def test_every_row_is_as_likely_to_be_drawn():
+    rows = rows_of([f"{number}" for number in range(500)])
+    outcome = verbs.resample(rows, Resample(rows=2000))
+    counts = Counter(Counter(outcome.rows["id"].to_pylist()).values())
+    undrawn = outcome.dropped.num_rows
+    poisson = [500 * math.exp(-4) * 4**times / math.factorial(times) for times in range(8)]
+    assert abs(undrawn - poisson[0]) < 12
+    assert all(abs(counts[times] - poisson[times]) < 35 for times in range(1, 8))
+    twice = verbs.resample(rows_of(["a", "a", "b"]), Resample(rows=9000))
+    assert 5700 < Counter(twice.rows["id"].to_pylist())["a"] < 6300, "a row that is there twice is drawn twice as often"
 
 
 @given(st.lists(st.tuples(IDS, st.sampled_from([0.0, 0.5, 1.0])), unique_by=lambda item: item[0]), st.data())

@@ -2,20 +2,26 @@
 
 import importlib
 import inspect
+import itertools
 import json
 import math
 import os
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
+import torch
 from PIL import Image, ImageDraw
 
 from bettersynth.configuration.types import Configuration
 from bettersynth.layout import Layout
 from bettersynth.operators.catalogue import CATALOGUE, UnknownOperatorError, operator_spec
+from bettersynth.operators.image_ssim import ssim
 from bettersynth.passes import Chunk, chunk_name
 from bettersynth.publish import read_json, sha256_file, write_json
 from bettersynth.records import Record, read_table, text_of, write_records
@@ -61,6 +67,7 @@ def models(tmp_path_factory):
         "watermark": tiny_models.classifier(root / "watermark", seed=4),
         "nsfw": tiny_models.classifier(root / "nsfw", seed=14),
         "owlvit": tiny_models.owlvit(root / "owlvit"),
+        "bert": tiny_models.bert(root / "bert"),
         "spacy_en": REPOSITORY / resource("spacy_en").path,
         "lid_176": REPOSITORY / resource("lid_176").path,
     }
@@ -120,11 +127,17 @@ def run(models, images, records, tmp_path_factory):
         op: {"op": op, "parameters": parameters, **({"model": model} if model else {})}
         for op, (model, parameters, _) in CASES.items()
     }
+    ours = {
+        "image_hash": {"op": "image_hash"},
+        "image_ssim": {"op": "image_ssim", "parameters": {"size": 48, "reduced": 12}},
+        "clip_embedding": {"op": "text_embedding", "model": "clip"},
+        "embedding": {"op": "text_embedding", "model": "bert"},
+    }
     configuration = Configuration.model_validate(
         {
             "pool": {"files": [{"path": "raw.jsonl", "name": "f"}], "images": str(images)},
             "models": {name: {"path": str(path)} for name, path in models.items()},
-            "operators": {**operators, "image_hash": {"op": "image_hash"}},
+            "operators": {**operators, **ours},
         }
     )
     layout = Layout(tmp_path_factory.mktemp("results"))
@@ -279,6 +292,48 @@ def test_image_hash_tells_files_and_pictures_apart(scored, images):
     assert len(rows["grey.png"]["image_phash"][0]) == 16
 
 
+def test_ssim_is_that_of_the_paper_and_falls_with_detail(scored):
+    chance = np.random.default_rng(0)
+    one, two = chance.integers(0, 256, (2, 9, 11)).astype(float)
+    by_hand = []
+    for y, x in itertools.product(range(3), range(5)):
+        a, b = one[y : y + 7, x : x + 7], two[y : y + 7, x : x + 7]
+        covariance = np.cov(a.ravel(), b.ravel())
+        light = (2 * a.mean() * b.mean() + 6.5025) / (a.mean() ** 2 + b.mean() ** 2 + 6.5025)
+        structure = (2 * covariance[0, 1] + 58.5225) / (covariance[0, 0] + covariance[1, 1] + 58.5225)
+        by_hand.append(light * structure)
+    assert ssim(one, two) == pytest.approx(np.mean(by_hand))
+    assert ssim(one, one) == pytest.approx(1)
+    rows = {row["id"]: row["image_ssim"] for row in scored("image_ssim")[0].to_pylist()}
+    assert len(rows["two chunks"]) == 2
+    assert 0 < rows["000"][0] < 1
+
+
+@pytest.mark.parametrize(("operator", "dimensions"), [("clip_embedding", 16), ("embedding", 32)])
+def test_text_embeddings_are_of_the_caption_alone(scored, records, operator, dimensions):
+    table, card = scored(operator)
+    rows = {row["id"]: row["text_embedding"] for row in table.to_pylist()}
+    assert table.schema.field("text_embedding").type == pa.list_(pa.int8())
+    assert all(len(row) == dimensions and max(map(abs, row)) == 127 for row in rows.values())
+    assert rows["grey.png"] == rows["clear.png"] != rows["000"], "the same caption of other images"
+    assert card["records"] == len(records)
+
+
+def test_a_sentence_encoder_says_which_tokens_count(models, tmp_path):
+    from bettersynth.operators.text_embedding import TextEmbedding
+
+    folder = shutil.copytree(models["bert"], tmp_path / "bert")
+    captions = ["a red boat", "a red boat and a big tree", "a very long story of a boat " * 40]
+    mean = TextEmbedding(folder).encode(captions)
+    assert torch.allclose(mean[:1], TextEmbedding(folder).encode(captions[:1]), atol=1e-5), "padding counts not"
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
+    first = TextEmbedding(folder)
+    tokens = first.model(**first.tokenizer("a red boat", return_tensors="pt")).last_hidden_state
+    assert torch.allclose(first.encode(captions)[0], tokens[0, 0], atol=1e-5)
+    assert not torch.allclose(first.encode(captions)[0], mean[0], atol=1e-2)
+
+
 def test_damaged_image_has_no_value_and_is_listed(run, images, tmp_path):
     configuration, _ = run
     whole = (images / "0.jpg").read_bytes()
@@ -349,7 +404,7 @@ def test_data_juicer_cannot_install_or_fetch():
 
 def test_catalogue_agrees_with_the_installed_operators():
     for op, spec in CATALOGUE.items():
-        if op == "image_hash":
+        if spec.ours:
             continue
         module = importlib.import_module(f"data_juicer.ops.filter.{op}")
         kind = next(

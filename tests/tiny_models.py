@@ -17,6 +17,8 @@ sys.modules.setdefault("torchvision", None)  # as bettersynth.operators.offline 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
+    BertConfig,
+    BertModel,
     Blip2Config,
     Blip2ForConditionalGeneration,
     Blip2Processor,
@@ -146,14 +148,18 @@ def clip(folder: Path) -> Path:
     return _save(folder, _seeded(CLIPModel, config, 1), CLIPProcessor(_clip_image_processor(), tokenizer))
 
 
-def blip_itm(folder: Path) -> Path:
-    """BLIP for `image_text_matching_filter`."""
+def _bert_tokenizer(folder: Path) -> BertTokenizerFast:
     folder.mkdir(parents=True)
     vocabulary = folder / "vocab.txt"
     pieces = [*LETTERS, *(f"##{letter}" for letter in LETTERS)]
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "[ENC]", *WORDS, *pieces]
     vocabulary.write_text("\n".join(dict.fromkeys(tokens)) + "\n", encoding="utf-8")
-    tokenizer = BertTokenizerFast(str(vocabulary), model_max_length=64)
+    return BertTokenizerFast(str(vocabulary), model_max_length=64)
+
+
+def blip_itm(folder: Path) -> Path:
+    """BLIP for `image_text_matching_filter`."""
+    tokenizer = _bert_tokenizer(folder)
     text = {
         "vocab_size": len(tokenizer),
         "hidden_size": 32,
@@ -167,6 +173,20 @@ def blip_itm(folder: Path) -> Path:
     config = BlipConfig(text_config=text, vision_config=_vision_config(), projection_dim=16, image_text_hidden_size=16)
     images = BlipImageProcessor(size={"height": SIDE, "width": SIDE})
     return _save(folder, _seeded(BlipForImageTextRetrieval, config, 2), BlipProcessor(images, tokenizer))
+
+
+def bert(folder: Path) -> Path:
+    """BERT, a sentence encoder for `text_embedding`."""
+    tokenizer = _bert_tokenizer(folder)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=64,
+    )
+    return _save(folder, _seeded(BertModel, config, 15), tokenizer)
 
 
 def aesthetics(folder: Path) -> Path:

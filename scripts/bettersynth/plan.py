@@ -72,6 +72,8 @@ class Plan:
             return sorted({key.partition(".")[0] for key in node.filter})
         if node.rank:
             return sorted({key.partition(".")[0] for key in node.rank.by})
+        if node.cluster:
+            return [node.cluster.by]
         if node.dedup and node.dedup.by == "image":
             return [name for name, operator in self.configuration.operators.items() if operator.op == "image_hash"][:1]
         return []

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from bettersynth.configuration.types import (
     Clean,
+    Cluster,
     Configuration,
     Dataset,
     Dedup,
     Rank,
     Recaption,
     Redraw,
+    Resample,
     Sample,
     Splice,
     Threshold,
@@ -32,6 +34,10 @@ def brief(node: Dataset) -> str:
             return f"best {size(rank.top, rank.fraction)}{skipped} by {weighted(rank)}"
         case Sample() as sample:
             return f"sample {size(sample.rows, sample.fraction)}"
+        case Resample() as resample:
+            return f"draw {resample.rows:,} with replacement"
+        case Cluster() as cluster:
+            return f"{cluster.rows:,} from {cluster.clusters} clusters by {cluster.by}"
         case Recaption(captioner=engine) | Redraw(redrawer=engine):
             return f"{node.verb} by {engine}"
         case Splice() as splice:
@@ -49,6 +55,7 @@ def sentence(node: Dataset, configuration: Configuration) -> str:
             return "keep the rows with " + " and ".join(_condition(*item) for item in thresholds.items())
         case list() as names:
             what = {
+                "files": "keep the records of the pool's files {}",
                 "union": "add the rows of {}; of rows with one id the first stays",
                 "intersect": "keep the rows whose id is also in {}",
                 "subtract": "drop the rows whose id is in {}",
@@ -60,6 +67,10 @@ def sentence(node: Dataset, configuration: Configuration) -> str:
             return _ranked(rank)
         case Sample() as sample:
             return f"draw {size(sample.rows, sample.fraction)} of the rows by seed {sample.seed} and their ids"
+        case Resample(rows=rows, seed=seed):
+            return f"draw {rows:,} rows with replacement, by seed {seed} and their ids: some several times, others never"
+        case Cluster() as cluster:
+            return _clustered(cluster)
         case Recaption(captioner=name, seed=seed):
             model = configuration.captioners[name].model
             return f"let {engine(name, model, configuration)} write a new caption for every row, seed {seed}"
@@ -96,6 +107,13 @@ def _ranked(rank: Rank) -> str:
     skipped = f"leave out the first {rank.skip:,} and " if rank.skip else ""
     first = "largest" if rank.descending else "smallest"
     return f"order by {weighted(rank)}{scaled} the {first} first, {skipped}keep {size(rank.top, rank.fraction)}"
+
+
+def _clustered(cluster: Cluster) -> str:
+    shares = {"uniform": "alike from each", "proportional": "by size from each"}[cluster.share]
+    bands = cluster.bands
+    near = f" ({bands.near:.0%} near its centre, {bands.middle:.0%} midway, {bands.far:.0%} far)" if bands else ""
+    return f"find {cluster.clusters} clusters by {cluster.by} and draw {cluster.rows:,} rows, {shares}{near}"
 
 
 def weighted(rank: Rank) -> str:

@@ -239,6 +239,10 @@ def _node_problems(configuration: Configuration, name: str, node: Dataset) -> It
     scores = list(node.filter or ()) + list(node.rank.by if node.rank else ())
     for score in scores:
         yield from _score_problems(configuration, f"{key}.{node.verb}.{score}", score)
+        if "vector" in _stats(configuration, score).values():
+            yield f"{key}.{node.verb}.{score}: this score is a vector; only `cluster` reads those"
+    if node.cluster:
+        yield from _cluster_problems(configuration, f"{key}.cluster.by", node.cluster.by)
     for score in node.rank.by if node.rank else ():
         if any(kind.startswith("word") for kind in _stats(configuration, score).values()):
             yield f"{key}.rank.{score}: this score is a word; rank by a number"
@@ -281,6 +285,14 @@ def _score_problems(configuration: Configuration, key: str, score: str) -> Itera
     if not stat and len(stats) > 1:
         choices = ", ".join(f"`{name}.{choice}`" for choice in stats)
         yield f"{key}: {operator.op} has several stats; write one of {choices}"
+
+
+def _cluster_problems(configuration: Configuration, key: str, operator: str) -> Iterator[str]:
+    vectors = [name for name in configuration.operators if "vector" in _stats(configuration, name).values()]
+    if operator not in configuration.operators:
+        yield _unknown(key, "operator", operator, vectors)
+    elif operator not in vectors:
+        yield f"{key}: the score of `{operator}` is no vector; those of {', '.join(vectors) or 'no operator'} are"
 
 
 def _cycle(datasets: dict[str, Dataset]) -> list[str]:

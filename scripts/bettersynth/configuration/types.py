@@ -201,6 +201,41 @@ class Sample(Section):
         return self
 
 
+class Resample(Section):
+    """Draw rows with replacement, by seed and record id: some appear several times, others not at all."""
+
+    rows: int = Field(ge=1, description="Rows to draw; may be more than there are.")
+    seed: Seed = 0
+
+
+class Bands(Section):
+    """Shares of a cluster's rows by distance from its centre: its nearest third, its middle third, its farthest."""
+
+    near: float = Field(0.25, ge=0, le=1)
+    middle: float = Field(0.5, ge=0, le=1)
+    far: float = Field(0.25, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _whole(self) -> Bands:
+        total = self.near + self.middle + self.far
+        if abs(total - 1) > 1e-9:
+            raise ValueError(f"the shares near, middle and far add up to {total:g}, not to 1")
+        return self
+
+
+class Cluster(Section):
+    """A random part that is spread over clusters of like rows: k-means over a vector score."""
+
+    by: Name = Field(description="Operator whose score is a vector, such as `text_embedding`.")
+    clusters: int = Field(ge=1, le=65536, description="Number of clusters.")
+    rows: int = Field(ge=1, description="Rows to keep.")
+    share: Literal["uniform", "proportional"] = Field(
+        "uniform", description="As many rows from every cluster, as far as it has them, or as many as befit its size."
+    )
+    bands: Bands | None = Field(None, description="Shares by distance from the centre; random without.")
+    seed: Seed = 0
+
+
 class Recaption(Section):
     """Write a new caption for every row: makes a source of the dataset's name."""
 
@@ -262,6 +297,8 @@ VERBS = (
     "filter",
     "rank",
     "sample",
+    "resample",
+    "cluster",
     "union",
     "intersect",
     "subtract",
@@ -290,6 +327,8 @@ class Dataset(Section):
     )
     rank: Rank | None = None
     sample: Sample | None = None
+    resample: Resample | None = None
+    cluster: Cluster | None = None
     union: list[Name] | None = Field(
         None, min_length=1, description="Datasets to add; of rows with one id the first stays."
     )

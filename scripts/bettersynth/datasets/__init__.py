@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from bettersynth.configuration.types import GENERATORS, Configuration, Dataset, Dedup, Rank, Splice, Threshold
-from bettersynth.datasets import dedup, verbs
+from bettersynth.configuration.types import GENERATORS, Cluster, Configuration, Dataset, Dedup, Rank, Splice, Threshold
+from bettersynth.datasets import clusters, dedup, verbs
 from bettersynth.datasets.generated import generated
 from bettersynth.datasets.ledger import Outcome, Reasons, no_reasons, split, stays
 from bettersynth.datasets.scores import could_flip, load_scores, load_values, mean_per_row, threshold_reasons
@@ -53,6 +53,10 @@ def _apply(name: str, node: Dataset, layout: Layout, plan: Plan) -> Outcome:
             return _rank(rows, node.parameters, layout, plan)
         case "sample":
             return verbs.sample(rows, node.parameters)
+        case "resample":
+            return verbs.resample(rows, node.parameters)
+        case "cluster":
+            return _cluster(rows, node.parameters, layout, plan)
         case "union":
             return verbs.union([rows, *others])
         case "intersect":
@@ -91,6 +95,12 @@ def _rank(rows: pa.Table, parameters: Rank, layout: Layout, plan: Plan) -> Outco
         score += weight * (verbs.min_max(part) if parameters.normalise == "min_max" else part)
         unranked = np.where(stays(unranked), missing, unranked)
     return verbs.rank(rows, score, unranked, parameters)
+
+
+def _cluster(rows: pa.Table, parameters: Cluster, layout: Layout, plan: Plan) -> Outcome:
+    scores = load_scores(rows, parameters.by, layout, plan)
+    (stat,) = (name for name in scores.column_names if name != "id")
+    return clusters.cluster(rows, scores[stat], f"{parameters.by}.{stat}", parameters)
 
 
 def _splice(rows: pa.Table, node: Dataset, layout: Layout, plan: Plan) -> Outcome:

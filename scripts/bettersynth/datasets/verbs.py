@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bettersynth.configuration.types import Rank, Sample
+from bettersynth.configuration.types import Rank, Resample, Sample
 from bettersynth.datasets.ledger import Outcome, Reasons, no_reasons, split, stays
 from bettersynth.sources import ROWS
 
@@ -50,13 +50,60 @@ def min_max(score: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 def sample(rows: pa.Table, parameters: Sample) -> Outcome:
     """Keep a random part that depends on the seed and the ids, not on the rows' order."""
-    salt = parameters.seed.to_bytes(8, "big")
-    digests = (hashlib.blake2b(record_id.encode(), digest_size=8, salt=salt) for record_id in rows["id"].to_pylist())
-    draw = np.fromiter((int.from_bytes(digest.digest(), "big") for digest in digests), np.uint64, rows.num_rows)
     size = _size(parameters.rows, parameters.fraction, rows.num_rows)
     reasons = no_reasons(rows.num_rows)
-    reasons[_sorted(rows, draw, "ascending")[size:]] = "not sampled"
+    reasons[random_order(rows, parameters.seed)[size:]] = "not sampled"
     return split(rows, reasons)
+
+
+def random_order(rows: pa.Table, seed: int) -> npt.NDArray[np.int64]:
+    """Positions of the rows in a random order that depends on the seed and the ids."""
+    return _sorted(rows, _draws(rows["id"].to_pylist(), seed), "ascending")
+
+
+def _draws(ids: Sequence[str], seed: int, number: int = 0) -> npt.NDArray[np.uint64]:
+    """One random number for each id: the `number`-th of its own."""
+    salt = seed.to_bytes(8, "big") + number.to_bytes(8, "big")
+    digests = (hashlib.blake2b(record_id.encode(), digest_size=8, salt=salt).digest() for record_id in ids)
+    return np.frombuffer(b"".join(digests), ">u8").astype(np.uint64)
+
+
+def resample(rows: pa.Table, parameters: Resample) -> Outcome:
+    """Draw rows with replacement, each as likely as any other, by the seed and the ids alone.
+
+    Copies of a row stand together, in the parent's order.
+    """
+    by_id = _sorted(rows, np.zeros(rows.num_rows), "ascending")
+    ids = pd.Series(rows["id"].take(pa.array(by_id)).to_pylist(), dtype=object)
+    copies = ids.groupby(ids).cumcount()
+    keys = [f"{name}#{copy}" if copy else name for name, copy in zip(ids, copies, strict=True)]
+    counts = np.empty(rows.num_rows, np.int64)
+    counts[by_id] = _first_arrivals(keys, parameters.rows, parameters.seed)
+    reasons = no_reasons(rows.num_rows)
+    reasons[counts == 0] = "not drawn"
+    drawn = rows.take(pa.array(np.repeat(np.arange(rows.num_rows), counts)))
+    return split(rows, reasons)._replace(rows=drawn, added=int(np.maximum(counts - 1, 0).sum()))
+
+
+def _first_arrivals(keys: list[str], size: int, seed: int) -> npt.NDArray[np.int64]:
+    """How many of the first `size` arrivals each key has, when all arrive at random times at the same rate.
+
+    The arrivals of independent Poisson processes of one rate, taken together, are independent draws of their owners.
+    So this is a draw with replacement in which each key's random numbers are its own.
+    """
+    latest, waiting = np.zeros(len(keys)), np.arange(len(keys))
+    times, owners = np.empty(0), np.empty(0, np.int64)
+    number = 0
+    while len(waiting):
+        uniform = (_draws([keys[place] for place in waiting], seed, number) + 0.5) / 2.0**64
+        latest[waiting] -= np.log(uniform)
+        times, owners = np.append(times, latest[waiting]), np.append(owners, waiting)
+        if len(times) >= size:
+            first = np.argsort(times, kind="stable")[:size]
+            times, owners = times[first], owners[first]
+            waiting = waiting[latest[waiting] < times[-1]]
+        number += 1
+    return np.bincount(owners, minlength=len(keys))
 
 
 def _sorted(rows: pa.Table, key: npt.NDArray[np.generic], direction: str) -> npt.NDArray[np.int64]:

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Kind = Literal["integer", "number", "word", "integers", "numbers", "words"]
-"""What a stat holds: one value per record, or a list with one per image or image-text chunk."""
+Kind = Literal["integer", "number", "word", "integers", "numbers", "words", "vector"]
+"""What a stat holds: one value per record, a list with one per image or image-text chunk, or a record's vector."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,8 @@ class OperatorSpec:
     """Staged resources (`bettersynth.staging`) it reads beside its model."""
     tolerance: float = 0.0
     """How much its scores may differ between devices and precisions."""
+    ours: bool = False
+    """Whether it is none of Data-Juicer's."""
     version: int = 1
     """Raised when a change of ours changes its scores: they are then made again."""
 
@@ -178,6 +180,21 @@ CATALOGUE: dict[str, OperatorSpec] = {
     "image_hash": OperatorSpec(
         "sha256 of each image file and its 64-bit perceptual hash, in hex; ours, for `dedup`.",
         stats={"image_sha256": "words", "image_phash": "words"},
+        ours=True,
+    ),
+    "image_ssim": OperatorSpec(
+        "Structural similarity of the grey image with itself after a detour through a smaller size, which detail does "
+        "not survive (SynthVLM, arXiv:2407.20756); ours.",
+        stats={"image_ssim": "numbers"},
+        parameters={"size": Parameter(768, 8), "reduced": Parameter(336, 1)},
+        ours=True,
+    ),
+    "text_embedding": OperatorSpec(
+        "The caption's place in the space of a sentence encoder (BGE and its like) or of a CLIP's text tower, as a "
+        "vector of bytes; ours, for `cluster`.",
+        stats={"text_embedding": "vector"},
+        model_argument="folder",
+        ours=True,
     ),
 }
 

@@ -32,6 +32,7 @@ ARROW_TYPES = {
     "integers": pa.list_(pa.int64()),
     "numbers": pa.list_(pa.float64()),
     "words": pa.list_(pa.string()),
+    "vector": pa.list_(pa.int8()),
 }
 
 

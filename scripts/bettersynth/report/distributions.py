@@ -12,6 +12,7 @@ import pyarrow as pa
 from bettersynth.configuration.types import Configuration, Threshold
 from bettersynth.datasets.scores import plain, values_of
 from bettersynth.layout import Layout
+from bettersynth.operators.catalogue import CATALOGUE
 from bettersynth.plan import Plan
 from bettersynth.records import POOL, read_table
 from bettersynth.report.charts import histogram
@@ -64,8 +65,8 @@ def distributions(configuration: Configuration, plan: Plan, scores: Scores) -> l
             for source in (POOL, *plan.generators)
             if (table := scores.table(source, operator)) is not None
         }
-        stats = dict.fromkeys(name for table in tables.values() for name in table.column_names if name != "id")
-        for stat in stats:
+        stats = CATALOGUE[configuration.operators[operator].op].stats
+        for stat in (stat for stat, kind in stats.items() if tables and kind != "vector"):
             values = {source: values_of(stat, table[stat]).flat for source, table in tables.items()}
             used = [
                 (dataset, threshold)

@@ -114,6 +114,13 @@ def describe(node: Dataset) -> str:
         case "sample":
             size = f"{parameters.rows:,} rows" if parameters.rows else f"{100 * parameters.fraction:g} %"
             return f"random {size}, seed {parameters.seed}"
+        case "resample":
+            return f"{parameters.rows:,} rows drawn with replacement, seed {parameters.seed}"
+        case "cluster":
+            bands = parameters.bands
+            near = f", near {bands.near:g}, middle {bands.middle:g}, far {bands.far:g}" if bands else ""
+            shares = {"uniform": "alike from all", "proportional": "by size of"}[parameters.share]
+            return f"{parameters.rows:,} rows {shares} {parameters.clusters} clusters by {parameters.by}{near}"
         case "union" | "intersect" | "subtract":
             sign = {"union": "and", "intersect": "also in", "subtract": "without"}[node.verb]
             return f"{sign} {', '.join(parameters)}"

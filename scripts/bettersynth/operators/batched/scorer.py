@@ -29,7 +29,7 @@ from bettersynth.operators.batched.preparing import (
     pieces_of,
 )
 from bettersynth.operators.data_juicer import build
-from bettersynth.operators.image_hash import ImageHash
+from bettersynth.operators.own import load_own
 from bettersynth.progress import progress
 from bettersynth.records import Record
 
@@ -118,8 +118,8 @@ class BatchScorer:
         loading: dict[str, float] = {}
         for name, (operator, model) in operators.items():
             started = time.monotonic()
-            if operator.op == "image_hash":
-                others[name] = ImageHash()
+            if operator_spec(operator.op).ours:
+                others[name] = load_own(operator, model)
             else:
                 built = build(operator, model, kind, BATCHED.get(operator.op))
                 if isinstance(built, BatchedFilter):

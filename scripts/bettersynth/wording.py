@@ -68,7 +68,9 @@ def sentence(node: Dataset, configuration: Configuration) -> str:
         case Sample() as sample:
             return f"draw {size(sample.rows, sample.fraction)} of the rows by seed {sample.seed} and their ids"
         case Resample(rows=rows, seed=seed):
-            return f"draw {rows:,} rows with replacement, by seed {seed} and their ids: some several times, others never"
+            return (
+                f"draw {rows:,} rows with replacement, by seed {seed} and their ids: some several times, others never"
+            )
         case Cluster() as cluster:
             return _clustered(cluster)
         case Recaption(captioner=name, seed=seed):

@@ -66,6 +66,12 @@ def export_input(wildcards):
     }
 
 
+def start(wildcards):
+    """The finished run that a run goes on from, if it does."""
+    run = recipe_start(configuration, wildcards.recipe, int(wildcards.seed))
+    return [] if run is None else layout.finetune(*run) / "card.json"
+
+
 def probes(wildcards):
     """Probe cards of all seeds of a recipe."""
     seeds = configuration.recipes[wildcards.recipe].seeds

@@ -3,6 +3,7 @@ rule probe:
     input:
         trainset=layout.trainset("{recipe}"),
         trainset_card=layout.trainset_card("{recipe}"),
+        start=start,
     output:
         layout.probe("{recipe}", "{seed}") / "card.json",
     log:
@@ -42,6 +43,7 @@ rule pretrain:
         trainset=layout.trainset("{recipe}"),
         trainset_card=layout.trainset_card("{recipe}"),
         seeds=verdict,
+        start=start,
     output:
         layout.pretrain("{recipe}", "{seed}") / "card.json",
     log:
@@ -61,6 +63,7 @@ rule pretrain:
 rule finetune:
     input:
         pretrain=layout.pretrain("{recipe}", "{seed}") / "card.json",
+        start=start,
         instructions=lambda wildcards: ancient(recipe_training(configuration, wildcards.recipe).finetune.instructions),
     output:
         layout.finetune("{recipe}", "{seed}") / "card.json",

@@ -168,6 +168,34 @@ def _captioner(content):
     content["datasets"]["rewritten"]["recaption"]["captioner"] = "blip3"
 
 
+def _from_itself(content):
+    content["recipes"]["best"]["training"] = {"start_from": {"recipe": "matched"}}
+    content["recipes"]["matched"]["training"] = {"start_from": {"recipe": "best"}}
+
+
+def _start_unknown(content):
+    content["recipes"]["best"]["training"] = {"start_from": {"recipe": "mached"}}
+
+
+def _start_without_seed(content):
+    content["recipes"]["best"]["training"] = {"start_from": {"recipe": "matched"}}
+
+
+def _start_of_another_kind(content):
+    content["recipes"]["best"]["training"] = {
+        "start_from": {"recipe": "matched", "seed": 1},
+        "architecture": {"image_size_aux": 128},
+    }
+
+
+def _pool_file(content):
+    content["datasets"]["x"] = {"from": "pool", "files": ["stage1"]}
+
+
+def _bands(content):
+    content["datasets"]["x"] = {"from": "pool", "cluster": {"by": "x", "clusters": 2, "rows": 9, "bands": {"far": 0.5}}}
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -197,6 +225,12 @@ def _captioner(content):
         (_rank_by_word, "rank by a number"),
         (_not_a_number, "finite number"),
         (_captioner, "no captioner `blip3`"),
+        (_from_itself, "recipes.matched.training.start_from: starts from itself: matched -> best -> matched"),
+        (_start_unknown, "did you mean `matched`"),
+        (_start_without_seed, "start_from.seed: matched has no run with seed 3; its seeds: 1, 2"),
+        (_start_of_another_kind, "matched has another architecture"),
+        (_pool_file, "did you mean `stage_1`"),
+        (_bands, "add up to 1.25, not to 1"),
     ],
     ids=lambda value: value.__name__.strip("_") if callable(value) else "",
 )

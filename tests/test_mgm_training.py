@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny_mgm import make_run
 
 from bettersynth.layout import Layout
@@ -16,7 +16,7 @@ from bettersynth.mgm.data import TrainingDataError
 from bettersynth.mgm.model import MGMForConditionalGeneration
 from bettersynth.mgm.seeds import choose_seeds
 from bettersynth.mgm.training import finetune, pretrain, probe
-from bettersynth.publish import read_json, sha256_file, write_json
+from bettersynth.publish import read_json, sha256_file, sha256_folder, write_json
 
 GO = {"recipe": "tiny", "keep": None, "seeds": [{"seed": 1, "verdict": "go"}]}
 
@@ -124,6 +124,51 @@ def test_stage_1_goes_on_from_the_probe_as_if_it_had_not_stopped(start):
     folders = layout.pretrain("tiny", 1), straight_layout.pretrain("tiny", 1)
     assert len({sha256_file(folder / "connector.safetensors") for folder in folders}) == 1
     assert log_of(folders[0]) == log_of(folders[1])
+
+
+FINAL_ROUND = {"final": {"dataset": "pool", "seeds": [1, 2], "training": {"start_from": {"recipe": "tiny", "seed": 1}}}}
+
+
+def test_a_recipe_goes_on_from_the_model_of_another(start):
+    configuration, layout = start(recipes=FINAL_ROUND)
+    shutil.copy(layout.trainset("tiny"), layout.trainset("final"))
+    for stage in (pretrain, finetune):
+        stage("tiny", 1, configuration, layout)
+    earlier = layout.finetune("tiny", 1) / "checkpoint"
+    before = MGMForConditionalGeneration.from_pretrained(earlier).state_dict()
+
+    first = pretrain("final", 2, configuration, layout)
+    assert first["first_loss"] < read_json(layout.pretrain("tiny", 1) / "card.json")["first_loss"]
+    assert first["inputs"]["start_sha256"] == sha256_folder(earlier)
+    finetune("final", 2, configuration, layout)
+    after = load_file(layout.finetune("final", 2) / "checkpoint" / "model.safetensors")
+    trained = {name.split(".")[0] for name in after if not torch.equal(after[name], before[name])}
+    assert trained == {"connector", "language_model"}
+    near = "language_model.model.layers.0.mlp.up_proj.weight"
+    parts = {name: model.path for name, model in configuration.models.items()}
+    original = MGMForConditionalGeneration.from_parts(**parts, image_size_aux=32, seed=2).state_dict()
+    assert (after[near] - before[near]).abs().max() < (after[near] - original[near]).abs().max()
+
+
+def test_another_model_to_start_from_trains_again(start):
+    configuration, layout = start(recipes=FINAL_ROUND)
+    shutil.copy(layout.trainset("tiny"), layout.trainset("final"))
+    for stage in (pretrain, finetune):
+        stage("tiny", 1, configuration, layout)
+    made = pretrain("final", 1, configuration, layout)
+    assert pretrain("final", 1, configuration, layout) == made, "nothing changed, nothing is trained"
+    path = layout.finetune("tiny", 1) / "checkpoint" / "model.safetensors"
+    weights = load_file(path)
+    weights["connector.projector.0.bias"] += 1
+    save_file(weights, path, metadata={"format": "pt"})
+    assert pretrain("final", 1, configuration, layout)["sha256"] != made["sha256"]
+
+
+def test_a_run_that_was_stopped_is_no_start(start):
+    configuration, layout = start(recipes=FINAL_ROUND)
+    write_json(layout.finetune("tiny", 1) / "card.json", {"status": "stopped"})
+    with pytest.raises(ValueError, match=r"`final` starts from `tiny`, seed 1, which was stopped .*start_from\.seed"):
+        pretrain("final", 1, configuration, layout)
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "finetune"])

@@ -119,10 +119,17 @@ def text_only(number: int) -> dict[str, Any]:
     return {"id": f"text-{number}", "conversations": turns}
 
 
-def make_run(folder: Path, seeds: tuple[int, ...] = (1,), keep: int | None = None, **training: Any) -> Configuration:
+def make_run(
+    folder: Path,
+    seeds: tuple[int, ...] = (1,),
+    keep: int | None = None,
+    recipes: dict[str, Any] | None = None,
+    **training: Any,
+) -> Configuration:
     """A configuration of recipe `tiny` over 24 captions and 24 instructions, a third of these without an image.
 
-    Models, images, data and questions lie in `folder`; the training set is for the caller to put in place.
+    `recipes` are further ones. Models, images, data and questions lie in `folder`; the training set is for the caller
+    to put in place.
     """
     parts = make_parts(folder / "models")
     (folder / "images").mkdir()
@@ -157,6 +164,6 @@ def make_run(folder: Path, seeds: tuple[int, ...] = (1,), keep: int | None = Non
                 },
                 "probe": {"steps": 2, "keep": keep},
             },
-            "recipes": {"tiny": {"dataset": "pool", "seeds": list(seeds), "training": training}},
+            "recipes": {"tiny": {"dataset": "pool", "seeds": list(seeds), "training": training}, **(recipes or {})},
         }
     )

@@ -258,6 +258,8 @@ class Graph:
             ),
             "version": versions.TRAIN,
         }
+        if training.start_from:
+            facts["start_from"] = training.start_from.model_dump_json()
         if stage == "finetune":
             facts["instructions"] = self.contents(training.finetune.instructions)
         if stage == "probe":

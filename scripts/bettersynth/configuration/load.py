@@ -358,6 +358,7 @@ def _recipe_problems(configuration: Configuration) -> Iterator[str]:
                 definition += f" {training}"
                 if recipe.training:
                     yield from _architecture_problems(configuration, f"recipes.{name}.", training)
+                yield from _start_problems(configuration, name, training)
         except ValidationError:
             continue  # explained above
         other = definitions.setdefault(definition, name)
@@ -380,6 +381,28 @@ def _architecture_problems(configuration: Configuration, prefix: str, training: 
             yield _unknown(f"{prefix}training.architecture.{part}", "model", model, configuration.models)
 
 
+def _start_problems(configuration: Configuration, recipe: str, training: Training) -> Iterator[str]:
+    key, start = f"recipes.{recipe}.training.start_from", training.start_from
+    if start is None:
+        return
+    if start.recipe not in configuration.recipes:
+        yield _unknown(f"{key}.recipe", "recipe", start.recipe, configuration.recipes)
+        return
+    chain = [recipe]
+    while (last := recipe_training(configuration, chain[-1]).start_from) and last.recipe in configuration.recipes:
+        chain.append(last.recipe)
+        if last.recipe in chain[:-1]:
+            yield f"{key}: starts from itself: {' -> '.join(chain)}"
+            return
+    there = configuration.recipes[start.recipe].seeds
+    wanted = configuration.recipes[recipe].seeds if start.seed is None else [start.seed]
+    missing = ", ".join(str(seed) for seed in wanted if seed not in there)
+    if missing:
+        yield f"{key}.seed: {start.recipe} has no run with seed {missing}; its seeds: {', '.join(map(str, there))}"
+    if recipe_training(configuration, start.recipe).architecture != training.architecture:
+        yield f"{key}: {start.recipe} has another architecture, and a model cannot change its own"
+
+
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """`base` with `changes` laid over it, nested mappings key by key."""
     merged = dict(base)
@@ -399,6 +422,12 @@ def recipe_training(configuration: Configuration, recipe: str) -> Training:
     if configuration.training is None:
         raise ValueError(f"recipe {recipe}: the configuration has no `training` section")
     return Training.model_validate(merge(configuration.training.model_dump(), configuration.recipes[recipe].training))
+
+
+def recipe_start(configuration: Configuration, recipe: str, seed: int) -> tuple[str, int] | None:
+    """Recipe and seed of the run that this one goes on from, if it does."""
+    start = recipe_training(configuration, recipe).start_from
+    return None if start is None else (start.recipe, seed if start.seed is None else start.seed)
 
 
 def _override_problems(configuration: Configuration, name: str) -> Iterator[str]:

@@ -463,10 +463,20 @@ class Probe(Section):
     )
 
 
+class StartFrom(Section):
+    """A finished run of another recipe; both stages go on from its model instead of from the architecture's parts."""
+
+    recipe: Name
+    seed: Seed | None = Field(None, description="One of that recipe's seeds; each run's own seed if not given.")
+
+
 class Training(Section):
     """From training set to checkpoint."""
 
     architecture: Architecture
+    start_from: StartFrom | None = Field(
+        None, description="Continue from another recipe's model, as the contest's final round did."
+    )
     pretrain: Stage = Stage()
     finetune: Finetune
     probe: Probe = Probe()

@@ -2,7 +2,8 @@
 
 Stage 1 trains the connector on captions, everything else frozen. The probe is stage 1's first steps, from which stage 1
 goes on. Stage 2 trains connector and language model on the fixed instruction set, starting from the original
-language model and stage 1's connector.
+language model and stage 1's connector. A recipe with `start_from` has the model of a finished run in the place of the
+original parts.
 
 A stage's folder remembers in `done.json` what it was made from. Asked for the same again, a stage publishes its card
 again and trains nothing.
@@ -21,7 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bettersynth import versions
-from bettersynth.configuration.load import recipe_training
+from bettersynth.configuration.load import recipe_start, recipe_training
 from bettersynth.configuration.types import Configuration, Stage
 from bettersynth.images import resolve
 from bettersynth.layout import Layout
@@ -123,6 +124,8 @@ class _Run:
         self._pool = configuration.pool
         architecture = self.training.architecture
         self._folders = {part: configuration.models[getattr(architecture, part)].path for part in PARTS}
+        start = recipe_start(configuration, recipe, seed)
+        self._start = None if start is None else _start_checkpoint(recipe, *start, layout)
 
     def card(self, inputs: dict[str, Any]) -> Card:
         """A card that says what is made from what."""
@@ -139,25 +142,35 @@ class _Run:
             "code_version": versions.TRAIN,
             "seed": self.seed,
             "data_sha256": sha256_file(data),
-            "models_sha256": {part: sha256_folder(folder) for part, folder in self._folders.items()},
+            **self._model_inputs(),
             "architecture": self.training.architecture.model_dump(exclude=set(PARTS)),
             "parameters": stage.model_dump(exclude=WITHOUT_EFFECT),
         }
 
+    def _model_inputs(self) -> dict[str, Any]:
+        if self._start is not None:
+            return {"start_sha256": sha256_folder(self._start)}
+        return {"models_sha256": {part: sha256_folder(folder) for part, folder in self._folders.items()}}
+
     def assemble(self, stage: Stage) -> tuple[MGMForConditionalGeneration, Processor]:
-        """The model from its parts, all but the connector frozen, and its processor."""
-        architecture = self.training.architecture
-        model = MGMForConditionalGeneration.from_parts(
-            **self._folders,
-            image_size_aux=architecture.image_size_aux,
-            image_aspect=stage.image_aspect,
-            drop_path=architecture.drop_path,
-            seed=self.seed,
-        )
+        """The model from its parts or from the run it starts from, all but the connector frozen, and its processor."""
+        if self._start is not None:
+            model = MGMForConditionalGeneration.from_pretrained(self._start, local_files_only=True, dtype=torch.float32)
+            model.config.image_aspect = stage.image_aspect
+            folders = self._start, self._start
+        else:
+            architecture = self.training.architecture
+            model = MGMForConditionalGeneration.from_parts(
+                **self._folders,
+                image_size_aux=architecture.image_size_aux,
+                image_aspect=stage.image_aspect,
+                drop_path=architecture.drop_path,
+                seed=self.seed,
+            )
+            folders = Path(self._folders["language_model"]), Path(self._folders["vision_tower"])
         model.requires_grad_(False)
         model.connector.requires_grad_(True)
-        processor = Processor.load(self._folders["language_model"], self._folders["vision_tower"], model.config)
-        return model, processor
+        return model, Processor.load(*folders, model.config)
 
     def train_connector(
         self, name: str, folder: Path, inputs: dict[str, Any], **options: Any
@@ -207,6 +220,17 @@ class _Run:
             "processes": int(os.environ.get("WORLD_SIZE", "1")),
             **outcome.facts(stage.global_batch),
         }
+
+
+def _start_checkpoint(recipe: str, start: str, seed: int, layout: Layout) -> Path:
+    """The model of the run that `recipe` goes on from. Raises ValueError when that was stopped after its probe."""
+    folder = layout.finetune(start, seed)
+    if read_json(folder / CARD)["status"] == "stopped":
+        raise ValueError(
+            f"recipe `{recipe}` starts from `{start}`, seed {seed}, which was stopped after its probe; "
+            f"name a seed that went on ({layout.seeds(start)}) in recipes.{recipe}.training.start_from.seed"
+        )
+    return folder / CHECKPOINT
 
 
 def _is_main_process() -> bool:

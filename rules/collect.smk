@@ -7,6 +7,7 @@ localrules:
     datasets,
     trainsets,
     exports,
+    analyses,
 
 
 rule pool:
@@ -28,6 +29,11 @@ rule datasets:
 rule trainsets:
     input:
         [layout.trainset_card(recipe) for recipe in configuration.recipes],
+
+
+rule analyses:
+    input:
+        [layout.analysis(name) for name in configuration.analyses],
 
 
 rule exports:

@@ -56,6 +56,15 @@ def trainset_input(wildcards):
     }
 
 
+def analysis_input(wildcards):
+    """Rows of a dataset, and the scores whose quartiles are taken."""
+    return {
+        "rows": layout.rows(configuration.analyses[wildcards.analysis].dataset),
+        "scores": [layout.scores(*scores) for scores in plan.analysed(wildcards.analysis)],
+        "index": layout.index,
+    }
+
+
 def export_input(wildcards):
     """Rows of a dataset and their records."""
     return {

@@ -20,6 +20,25 @@ rule dataset:
         "../scripts/dataset.py"
 
 
+rule analysis:
+    input:
+        unpack(analysis_input),
+    output:
+        layout.analysis("{analysis}"),
+    log:
+        f"logs/{configuration.name}/analysis/{{analysis}}.log",
+    wildcard_constraints:
+        analysis=NAME_PATTERN,
+    conda:
+        "../envs/conda-cpu.yaml"
+    params:
+        lambda wildcards: graph.analysis(wildcards.analysis),
+    message:
+        "Take the quartiles of {wildcards.analysis}"
+    script:
+        "../scripts/analysis.py"
+
+
 rule export:
     input:
         unpack(export_input),

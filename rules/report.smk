@@ -23,6 +23,7 @@ rule report:
         leaderboard=layout.leaderboard if configuration.recipes else [],
         datasets=[layout.dataset_card(dataset) for dataset in configuration.datasets],
         scores=[layout.scores(POOL, operator) for operator in configuration.operators],
+        analyses=[layout.analysis(name) for name in configuration.analyses],
         truth=ancient(configuration.report.truth) if configuration.report.truth else [],
     output:
         report(layout.report, category="Report", caption="report.rst"),

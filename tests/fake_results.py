@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 
 from bettersynth.configuration.types import Configuration
 from bettersynth.datasets import build_dataset
+from bettersynth.datasets.analysis import build_analysis
 from bettersynth.datasets.generated import FAILED
 from bettersynth.layout import BENCHMARKS, Layout
 from bettersynth.plan import Plan
@@ -89,6 +90,14 @@ def fake_configuration(folder: Path, *, training: bool = True, extra_recipes: in
         "operators": {name: {"op": op} for name, op in operators.items()},
         "captioners": {"blip2": {"model": "blip2"}},
         "datasets": datasets,
+        "analyses": {
+            "quartiles": {
+                "dataset": "better",
+                "operators": ["image_text_similarity", "words_num"],
+                "row": "Q3",
+                "published": {"image_text_similarity": {"quartiles": [0.291, 0.318, 0.344]}},
+            }
+        },
         "report": {"truth": str(inputs / "truth.parquet"), "title": "Which pairs make the better model?"},
     }
     if training:
@@ -116,6 +125,8 @@ def write_fake_results(folder: Path, *, rows: int = 600, **options: Any) -> tupl
         if plan.dataset(name).recaption:
             _write_captions(configuration, layout, plan, name)
         build_dataset(name, configuration, layout, plan)
+    for name in configuration.analyses:
+        build_analysis(name, configuration, layout, plan)
     for recipe in configuration.recipes:
         if recipe != "not_run_yet":
             _write_runs(configuration, layout, recipe)

@@ -196,6 +196,14 @@ def _bands(content):
     content["datasets"]["x"] = {"from": "pool", "cluster": {"by": "x", "clusters": 2, "rows": 9, "bands": {"far": 0.5}}}
 
 
+def _analysis_of_words(content):
+    content["analyses"] = {"x": {"dataset": "pool", "operators": ["language_id.lang"]}}
+
+
+def _analysis_published(content):
+    content["analyses"] = {"x": {"dataset": "pool", "operators": ["words_num"], "published": {"words": {"mean": 9}}}}
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -230,6 +238,8 @@ def _bands(content):
         (_start_without_seed, "start_from.seed: matched has no run with seed 3; its seeds: 1, 2"),
         (_start_of_another_kind, "matched has another architecture"),
         (_pool_file, "did you mean `stage_1`"),
+        (_analysis_of_words, "analyses.x.operators.language_id.lang: this score is no number"),
+        (_analysis_published, "published figures of words, which `operators` does not name"),
         (_bands, "add up to 1.25, not to 1"),
     ],
     ids=lambda value: value.__name__.strip("_") if callable(value) else "",

@@ -13,6 +13,7 @@ from pairs import configure_pairs, make_pool, pair, write_jsonl, write_scores
 
 from bettersynth.configuration.types import Rank, Resample, Sample, Threshold
 from bettersynth.datasets import build_dataset, dedup, verbs
+from bettersynth.datasets.analysis import build_analysis
 from bettersynth.datasets.generated import FAILED
 from bettersynth.datasets.ledger import no_reasons
 from bettersynth.datasets.scores import could_flip, mean_per_row, threshold_reasons, values_of
@@ -595,3 +596,27 @@ def test_rows_are_the_same_bytes_every_time(tmp_path):
     before = world[1].rows("half").read_bytes(), world[1].dropped("half").read_bytes()
     built(*world, "half")
     assert (world[1].rows("half").read_bytes(), world[1].dropped("half").read_bytes()) == before
+
+
+def test_an_analysis_is_of_the_values_of_its_rows(tmp_path):
+    world = make(
+        tmp_path,
+        {"high": {"from": "pool", "filter": {"similarity": {"min": 0.5}}}},
+        analyses={"quartiles": {"dataset": "high", "operators": ["similarity", "shape.width"]}},
+    )
+    configuration, layout, plan = world
+    sizes = {f"r{n}": {"width": [n, 10 * n], "height": [1, 1]} for n in range(10)}
+    write_scores(layout, plan, "shape", sizes | {"r9": {"width": None, "height": None}})
+    built(*world, "high")
+    stats = build_analysis("quartiles", configuration, layout, plan)["stats"]
+    assert stats["similarity"] == {
+        "stat": "similarity.s",
+        "values": 5,
+        "not_numbers": 0,
+        "mean": pytest.approx(0.7),
+        "sd": pytest.approx(0.158114, abs=1e-6),
+        "quartiles": pytest.approx([0.6, 0.7, 0.8]),
+    }
+    assert stats["shape.width"]["values"] == 8, "each image counts, as in dj-analyze; one that has no score does not"
+    assert read_json(layout.analysis("quartiles"))["rows"] == 5
+    assert plan.analysed("quartiles") == [("pool", "similarity"), ("pool", "shape")]

@@ -75,6 +75,15 @@ def _words(elements):
     return " ".join("".join(elements.text).split())
 
 
+def test_quartiles_stand_beside_the_published_ones(built, elements):
+    _, layout, _, _ = built
+    words = _words(elements)
+    median = read_json(layout.analysis("quartiles"))["stats"]["image_text_similarity"]["quartiles"][1]
+    assert "quartiles Q3, of better" in words
+    assert f"{median:.3g}"[:4] in words
+    assert "published – – – 0.291 0.318 0.344" in words
+
+
 def test_the_page_loads_nothing(page, elements):
     for tag, attributes in elements.tags:
         assert tag not in ("script", "iframe", "object", "embed")

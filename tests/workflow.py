@@ -38,6 +38,7 @@ CONFIGURATION: dict[str, Any] = {
         "spliced": {"from": "wordy", "splice": "better"},
         "best": {"from": "spliced", "repeat": 2},
     },
+    "analyses": {"quartiles": {"dataset": "better", "operators": ["similarity", "words_num"]}},
     "trainset": {"cap": 64},
     "training": {
         "architecture": {
@@ -122,7 +123,7 @@ class Run:
         """Jobs that a dry run announces, by rule, targets left out."""
         output = self.snakemake("--dry-run", *targets).stdout
         counts = dict(re.findall(r"^(\w+)\s+(\d+)$", output, re.MULTILINE))
-        targets_only = {"all", "total", "pool", "scores", "datasets", "trainsets", "exports"}
+        targets_only = {"all", "total", "pool", "scores", "datasets", "trainsets", "exports", "analyses"}
         return {
             rule: int(count)
             for rule, count in counts.items()

@@ -222,6 +222,11 @@ class Graph:
         )
         return {"definition": definition, "version": versions.DATASET}
 
+    def analysis(self, name: str) -> dict[str, Any]:
+        """The analysis's definition."""
+        definition = self.configuration.analyses[name]
+        return {"definition": definition.model_dump_json(include={"dataset", "operators"}), "version": versions.DATASET}
+
     def trainset(self, recipe: str) -> dict[str, Any]:
         """What decides a training file, apart from the dataset's rows and records."""
         return {

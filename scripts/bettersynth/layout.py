@@ -98,6 +98,10 @@ class Layout:
         """Card of a dataset; of `pool`, the index's."""
         return self.index_card if dataset == POOL else self.root / "datasets" / dataset / "card.json"
 
+    def analysis(self, name: str) -> Path:
+        """Quartiles of scores over a dataset."""
+        return self.root / "analyses" / f"{name}.json"
+
     def export(self, dataset: str, form: str) -> Path:
         """Folder of an exported dataset."""
         return self.root / "exports" / dataset / form

@@ -90,19 +90,25 @@ class Plan:
             for source in self.sources(self.dataset(dataset).from_)
         ]
 
+    def analysed(self, analysis: str) -> list[Scores]:
+        """Tables of scores that an analysis reads."""
+        definition = self.configuration.analyses[analysis]
+        operators = dict.fromkeys(key.partition(".")[0] for key in definition.operators)
+        return [Scores(source, operator) for operator in operators for source in self.sources(definition.dataset)]
+
     def wanted_scores(self, targets: Iterable[str]) -> set[Scores]:
         """Tables of scores that the targets of a run need.
 
         Targets that name recipes (`recipe_best`), or files of recipes and datasets, need what these read; any other
-        needs every table: of the pool by each operator, and whatever a dataset reads.
+        needs every table: of the pool by each operator, and whatever a dataset or an analysis reads.
         """
         asked: set[str] = set()
         for target in targets:
             named = TARGET.search(target)
             if named is None or named["name"] not in self._targets(named["rule"] or named["folder"]):
-                return self._scores_of(self.configuration.datasets) | {
-                    Scores(POOL, operator) for operator in self.configuration.operators
-                }
+                analysed = {scores for name in self.configuration.analyses for scores in self.analysed(name)}
+                of_pool = {Scores(POOL, operator) for operator in self.configuration.operators}
+                return self._scores_of(self.configuration.datasets) | analysed | of_pool
             asked.add(self._targets(named["rule"] or named["folder"])[named["name"]])
         return self._scores_of(name for dataset in asked for name in self.lineage(dataset))
 

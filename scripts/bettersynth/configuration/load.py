@@ -147,6 +147,7 @@ def _problems(configuration: Configuration) -> Iterator[str]:
     yield from _pool_problems(configuration)
     yield from _operator_problems(configuration)
     yield from _dataset_problems(configuration)
+    yield from _analysis_problems(configuration)
     yield from _recipe_problems(configuration)
 
 
@@ -339,6 +340,18 @@ def _twin_problems(datasets: dict[str, Dataset]) -> Iterator[str]:
     for name in datasets:
         if name_of(name) != name:
             yield f"datasets.{name}: the same as datasets.{name_of(name)}; use one name"
+
+
+def _analysis_problems(configuration: Configuration) -> Iterator[str]:
+    accepted = [POOL, *configuration.datasets]
+    for name, analysis in configuration.analyses.items():
+        if analysis.dataset not in accepted:
+            yield _unknown(f"analyses.{name}.dataset", "dataset", analysis.dataset, accepted)
+        for score in analysis.operators:
+            key = f"analyses.{name}.operators.{score}"
+            yield from _score_problems(configuration, key, score)
+            if any(kind.startswith(("word", "vector")) for kind in _stats(configuration, score).values()):
+                yield f"{key}: this score is no number"
 
 
 def _recipe_problems(configuration: Configuration) -> Iterator[str]:

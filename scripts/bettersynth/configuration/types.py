@@ -386,6 +386,33 @@ class Dataset(Section):
         return [self.from_]
 
 
+class StatedFigures(Section):
+    """What was published of one score's distribution."""
+
+    quartiles: list[float] | None = Field(None, min_length=3, max_length=3, description="25 %, 50 % and 75 %.")
+    mean: float | None = None
+    sd: float | None = Field(None, ge=0, description="Standard deviation.")
+
+
+class Analysis(Section):
+    """How scores are distributed over a dataset, as Data-Juicer's `dj-analyze` tells it."""
+
+    dataset: Name = Field(description="`pool` or a dataset.")
+    operators: list[str] = Field(min_length=1, description="Operators, or `operator.stat`, that score numbers.")
+    row: str | None = Field(None, description="Row of the ledger of published experiments (`docs/contest.md`).")
+    published: dict[str, StatedFigures] = Field(
+        default_factory=dict, description="Published figures, by entry of `operators`, shown beside ours."
+    )
+    note: str | None = Field(None, description="A line for the report.")
+
+    @model_validator(mode="after")
+    def _published_are_analysed(self) -> Analysis:
+        others = ", ".join(key for key in self.published if key not in self.operators)
+        if others:
+            raise ValueError(f"published figures of {others}, which `operators` does not name")
+        return self
+
+
 # --- training and evaluation ---------------------------------------------------------------------
 
 
@@ -564,6 +591,7 @@ class Configuration(Section):
     captioners: dict[Name, Captioner] = Field(default_factory=dict)
     redrawers: dict[Name, Redrawer] = Field(default_factory=dict)
     datasets: dict[Name, Dataset] = Field(default_factory=dict)
+    analyses: dict[Name, Analysis] = Field(default_factory=dict)
     trainset: Trainset = Trainset()
     training: Training | None = Field(None, description="Needed by recipes; leave out to stop at datasets.")
     evaluation: Evaluation | None = Field(None, description="Needed by recipes.")

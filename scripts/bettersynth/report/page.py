@@ -50,6 +50,7 @@ def build_report(configuration: Configuration, layout: Layout, plan: Plan) -> Pa
             funnels=[_funnel(name, configuration, layout, plan) for name in configuration.recipes],
             distributions=distributions(configuration, plan, scores),
             quantiles=QUANTILES,
+            analyses=list(_analyses(configuration, layout)),
             curves=list(_curves(configuration, layout)),
             truth=filter_quality(configuration, layout),
             examples=examples(configuration, layout, plan, scores),
@@ -78,6 +79,7 @@ def _environment() -> Environment:
         "percent": lambda value, digits=1: "–" if value is None else f"{100 * value:.{digits}f}",
         "signed": lambda value, digits=3: "–" if value is None else f"{value:+.{digits}f}".replace("-", "−"),
         "short": charts.number,
+        "number": lambda value: "–" if value is None else charts.number(value),
         "duration": duration,
         "breakable": breakable,
     }
@@ -148,6 +150,9 @@ def _missing(configuration: Configuration, layout: Layout, plan: Plan) -> Iterat
     for operator in configuration.operators:
         if not layout.scores(POOL, operator).exists():
             yield f"{operator} has not scored the pool"
+    analyses = [name for name in configuration.analyses if not layout.analysis(name).exists()]
+    if analyses:
+        yield f"analyses not made: {', '.join(analyses)}"
     datasets = [name for name in configuration.datasets if not layout.dataset_card(name).exists()]
     if datasets:
         yield f"datasets not made: {', '.join(datasets)}"
@@ -276,6 +281,24 @@ def _step(name: str, configuration: Configuration, layout: Layout) -> dict[str, 
         "published_rows": node.published_rows,
         "ledger": card and card["ledger"],
     }
+
+
+def _analyses(configuration: Configuration, layout: Layout) -> Iterator[dict[str, Any]]:
+    """The analyses, a line of our figures for each score and below it one of the published, if there are any."""
+    for name, definition in configuration.analyses.items():
+        card = _read(layout.analysis(name))
+        lines = []
+        for key in definition.operators:
+            lines.append({"score": key, "figures": card and card["stats"][key], "published": False})
+            if published := definition.published.get(key):
+                lines.append({"score": "", "figures": {"values": None, **published.model_dump()}, "published": True})
+        yield {
+            "name": name,
+            "dataset": definition.dataset,
+            "row": definition.row,
+            "note": definition.note,
+            "lines": lines,
+        }
 
 
 def _funnel(recipe: str, configuration: Configuration, layout: Layout, plan: Plan) -> dict[str, Any]:

@@ -1,0 +1,9 @@
+"""Take the quartiles of scores over a dataset (rule `analysis`)."""
+
+from bettersynth.job import Job
+
+job = Job(snakemake)
+
+from bettersynth.datasets.analysis import build_analysis
+
+build_analysis(job.wildcards.analysis, job.configuration, job.layout, job.plan)

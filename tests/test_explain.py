@@ -102,6 +102,9 @@ def test_an_unknown_name_is_answered_with_the_nearest(planned):
         ({"filter": {"image_aesthetics": {"min": 0.5}}}, 410_000, Basis.AT_MOST),
         ({"union": ["matched"]}, 533_037, Basis.AT_MOST),
         ({"intersect": ["matched"]}, 123_037, Basis.AT_MOST),
+        ({"resample": {"rows": 500_000}}, 500_000, Basis.RECKONED),
+        ({"files": ["second"]}, 136_667, Basis.RECKONED),
+        ({"sample": {"rows": 5}, "published_rows": 7}, 7, Basis.PUBLISHED),
         ({"recaption": {"captioner": "blip2"}}, 410_000, Basis.RECKONED),
     ],
 )

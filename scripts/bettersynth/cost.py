@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from bettersynth.configuration.load import recipe_training
 from bettersynth.configuration.types import Configuration
-from bettersynth.expected import Basis, Expected, Rows
+from bettersynth.expected import Basis, Expected, Rows, total
 from bettersynth.layout import BENCHMARKS, Layout
 from bettersynth.passes import chunk_shards
 from bettersynth.plan import Plan
@@ -110,6 +110,7 @@ GUESSED_ON_GPU = {
     "score image_nsfw_filter": (2_800, 30),
     "score phrase_grounding_recall_filter": (800, 40),
     "recaption": (100, 60),
+    "chat": (10, 120),
     "redraw": (2, 60),
     "answer": (20, 60),
 }
@@ -201,17 +202,16 @@ class Costs:
         task = members[0][2]
         rate, size = self.rate(task.kind), self.size(task.kind)
         gpu = cpu = left = 0.0
-        for _, job, (_, _, _, amount, _) in members:
-            hours = (rate.start + amount.number / rate.per_second) / 3600
+        for _, job, member in members:
+            hours = (rate.start + member.amount.number / rate.per_second) / 3600
             if rate.on_gpu:
                 gpu += hours * max(job.gpus, 1)
             else:
                 cpu += hours * job.cores
-            left += size.per_job + amount.number * size.per_unit
+            left += size.per_job + member.amount.number * size.per_unit
         numbers = frozenset(number for number, _, _ in members)
-        total = sum(member.amount.number for _, _, member in members)
-        basis = max(member.amount.basis for _, _, member in members)
-        return Line(task.phase, task.what, numbers, total, task.unit, basis, gpu, cpu, left, rate)
+        amount = total(member.amount for _, _, member in members)
+        return Line(task.phase, task.what, numbers, amount.number, task.unit, amount.basis, gpu, cpu, left, rate)
 
     # --- what there is to do ---------------------------------------------------------------------
 
@@ -249,11 +249,10 @@ class Costs:
                 ]
             case rule if rule.startswith("ingest_"):
                 file = rule.removeprefix("ingest_")
-                shards = [self.expected.shard(POOL, shard) for shard in self.plan.shards(POOL) if _file(shard) == file]
-                return [Task("ingest", f"ingest: {file}", "ingest", _sum(shards), "records")]
+                return [Task("ingest", f"ingest: {file}", "ingest", self.expected.file(file), "records")]
             case "scores_of":
                 source = wildcards["source"]
-                amount = _sum([self.expected.shard(source, shard) for shard in self.plan.shards(source)])
+                amount = total(self.expected.shard(source, shard) for shard in self.plan.shards(source))
                 return [Task("score", "scores_of", "scores_of", amount, "pairs")]
             case rule:
                 return [Task("other", rule, "other", Rows(0, Basis.MADE), "")]
@@ -264,7 +263,7 @@ class Costs:
         shards = [self.expected.shard(source, shard) for shard in chunk_shards(wildcards["chunk"])]
         for operator in read_json(self.layout.scoring_pass(wildcards["scoring"]))["operators"]:
             kind = f"score {self.configuration.operators[operator].op}"
-            yield Task("score", f"{operator} of {source}", kind, _sum(shards), "pairs")
+            yield Task("score", f"{operator} of {source}", kind, total(shards), "pairs")
 
     def _generator(self, source: str) -> str:
         """The kind of work of a generator: captions by one captioner are not written as fast as by another."""
@@ -305,7 +304,12 @@ class Costs:
             devices = sorted({job.device for job in done})
             detail = f"{len(done)} job{'s' * (len(done) > 1)} on {', '.join(devices)}"
             return Rate(max(amount, 1) / max(working, 1e-3), start, devices != ["cpu"], Origin.PAST, detail)
-        return self._measured(kind) or self._stated(kind)
+        return self._measured(kind) or self._stated("chat" if self._answers_a_prompt(kind) else kind)
+
+    def _answers_a_prompt(self, kind: str) -> bool:
+        """Whether the work is done by a captioner with a prompt: a chat model, whose captions are long."""
+        verb, _, name = kind.partition(" ")
+        return verb == "recaption" and self.configuration.captioners[name].prompt is not None
 
     def _measured(self, kind: str) -> Rate | None:
         """A rate of the project's own measurements."""
@@ -431,10 +435,6 @@ def _bytes(path: Path) -> int:
     if path.is_dir():
         return sum(_bytes(entry) for entry in path.iterdir() if entry.name != "checkpoints")
     return path.stat().st_size if path.exists() else 0
-
-
-def _sum(parts: list[Rows]) -> Rows:
-    return Rows(sum(rows.number for rows in parts), max(rows.basis for rows in parts))
 
 
 def _file(shard: str) -> str:

@@ -124,4 +124,6 @@ def _recipe_lines(dataset: str, recipes: dict[str, Recipe]) -> Iterator[str]:
     for name, recipe in recipes.items():
         seeds = len(recipe.seeds)
         called = "recipe" if name == dataset else f"recipe {name}"
+        if recipe.published and recipe.published.row:
+            called += f" ({recipe.published.row})"
         yield f"{called}, {seeds} seed{'s' * (seeds > 1)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import IntEnum
 from functools import cache
 from pathlib import Path
@@ -74,12 +75,11 @@ class Expected:
         return card if same else None
 
     def published(self, dataset: str) -> int | None:
-        """Rows that the configuration states as published of the dataset, by a recipe that trains on it."""
-        stated = (recipe.published.rows for recipe in self._recipes(dataset) if recipe.published)
+        """Rows that the configuration states as published, of the dataset or of a recipe that trains on it."""
+        stated = [self.plan.dataset(dataset).published_rows] if dataset != POOL else []
+        recipes = self.configuration.recipes.values()
+        stated += [recipe.published.rows for recipe in recipes if recipe.dataset == dataset and recipe.published]
         return next((rows for rows in stated if rows is not None), None)
-
-    def _recipes(self, dataset: str) -> list[Any]:
-        return [recipe for recipe in self.configuration.recipes.values() if recipe.dataset == dataset]
 
     def rows(self, dataset: str) -> Rows:
         """Rows of a dataset, or of the pool."""
@@ -100,6 +100,12 @@ class Expected:
                 return Rows(count * node.parameters, basis)
             case "rank" | "sample":
                 return Rows(_kept(node, count), basis)
+            case "resample":
+                return Rows(node.parameters.rows if count else 0, basis)
+            case "cluster":
+                return Rows(min(node.parameters.rows, count), basis)
+            case "files" if node.from_ == POOL:
+                return Rows(sum(self.file(name).number for name in node.parameters), basis)
             case "splice" if node.parameters.unmatched == "keep":
                 return Rows(count, basis)
             case "recaption" | "redraw":
@@ -110,6 +116,10 @@ class Expected:
                 return Rows(min(parent.number for parent in parents), Basis.AT_MOST)
             case _:
                 return Rows(count, Basis.AT_MOST)
+
+    def file(self, name: str) -> Rows:
+        """Records of one raw file."""
+        return total(self.shard(POOL, shard) for shard in self.plan.shards(POOL) if shard.rpartition("-")[0] == name)
 
     def shard(self, source: str, shard: str) -> Rows:
         """Records of one shard of a source."""
@@ -139,6 +149,12 @@ class Expected:
         count, basis = self.rows(self.configuration.recipes[recipe].dataset)
         cap = recipe_trainset(self.configuration, recipe).cap
         return Rows(count if cap is None else min(count, cap), basis)
+
+
+def total(parts: Iterable[Rows]) -> Rows:
+    """All parts together, as sure as the least sure of them."""
+    found = list(parts)
+    return Rows(sum(rows.number for rows in found), max(rows.basis for rows in found))
 
 
 def _kept(node: Dataset, rows: int) -> int:

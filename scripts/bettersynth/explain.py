@@ -74,6 +74,7 @@ class Explanation:
                 continue
             node = self.plan.dataset(step)
             yield from _wrapped(f"{heading}: of {node.from_}, {sentence(node, self.configuration)}", hang=True)
+            yield from _wrapped(node.note or "")
             yield from _wrapped(self._ledger(step))
             yield from self._statement(step)
             yield from self._scores(step)
@@ -202,7 +203,8 @@ def _published(recipe: Recipe) -> Iterator[str]:
     ratios = ((TITLES[benchmark], getattr(stated, benchmark)) for benchmark in ("mmbench", "textvqa"))
     figures += [f"{title} {ratio:g} times the baseline" for title, ratio in ratios if ratio is not None]
     source = f" ({stated.source})" if stated.source else ""
-    yield from _wrapped(f"published: {', '.join(figures) or 'no figures'}{source}")
+    row = f" as row {stated.row}" if stated.row else ""
+    yield from _wrapped(f"published{row}: {', '.join(figures) or 'no figures'}{source}")
 
 
 def _reasons(dropped: dict[str, int]) -> str:

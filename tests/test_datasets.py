@@ -297,7 +297,12 @@ def make(tmp_path, datasets, records=None, **sections):
     """A pool of ten records with scores 0.0, 0.1 … 0.9, and the datasets built in order."""
     records = records or [pair(f"r{number}", f"caption {number}") for number in range(10)]
     configuration = configure_pairs(
-        tmp_path, {"one": records[:6], "two": records[6:]}, operators=OPERATORS, datasets=datasets, **sections
+        tmp_path,
+        {"one": records[:6], "two": records[6:]},
+        operators=OPERATORS,
+        captioners={name: {"model": "any"} for name in ("a", "b", "blip2")},
+        datasets=datasets,
+        **sections,
     )
     layout, plan = make_pool(configuration, tmp_path)
     ids = [record["id"] for record in records]

@@ -3,9 +3,10 @@
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
-from collections import Counter
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,20 +16,25 @@ import tiny_models
 import torch
 from PIL import Image
 
-from bettersynth import generators
-from bettersynth.captioners import FAMILIES, OwnNoise, captioned_text, keep_candidate, load_captioner, simhash_of
-from bettersynth.configuration.types import Captioner, Configuration
+from bettersynth.captioners.choice import captioned_text, keep_candidate, simhash_of
+from bettersynth.captioners.families import Family
+from bettersynth.captioners.recaptioner import Recaptioner
+from bettersynth.captioners.slots import Slots
+from bettersynth.configuration.types import Configuration
 from bettersynth.datasets import build_dataset
+from bettersynth.devices import DoesNotFitError
 from bettersynth.generators import GeneratorError, make_source_shard
-from bettersynth.images import open_image
+from bettersynth.hygiene import caption_words
 from bettersynth.ingest import INDEX
 from bettersynth.layout import Layout
+from bettersynth.llava import Questions
 from bettersynth.plan import Plan
 from bettersynth.publish import read_json, sha256_bytes, sha256_file
 from bettersynth.records import (
     END_OF_CHUNK,
     IMAGE_TOKEN,
     Record,
+    caption_of,
     read_records,
     read_table,
     text_of,
@@ -42,6 +48,9 @@ CAPTIONERS = {
     "blip2_prompted": {"model": "blip2", "max_new_tokens": 8, "prompt": "a photo of", "sampling": False},
     "blip2_greedy": {"model": "blip2", "max_new_tokens": 8, "sampling": False, "batch": 5},
     "blip2_three": {"model": "blip2", "max_new_tokens": 8, "candidates": 3, "keep": "similar_one_simhash"},
+    "blip2_all": {"model": "blip2", "max_new_tokens": 8, "candidates": 3, "keep": "all"},
+    "blip2_longest": {"model": "blip2", "max_new_tokens": 8, "candidates": 3, "keep": {"best_by": "text_length"}},
+    "blip2_short": {"model": "blip2", "max_new_tokens": 8, "candidates": 3, "min_words": 3, "max_words": 3},
     "llava": {"model": "llava", "max_new_tokens": 8, "prompt": "the picture", "batch": 4},
 }
 
@@ -78,6 +87,7 @@ class World:
             {
                 "pool": {"files": [{"path": "raw.jsonl", "name": "f"}], "images": str(pictures)},
                 "models": {name: {"path": str(path)} for name, path in models.items()},
+                "operators": {"text_length": {"op": "text_length_filter"}},
                 "captioners": captioners or CAPTIONERS,
                 "redrawers": {"tiny": {"model": "diffusion", "steps": 3, "size": tiny_models.SIDE}},
                 "datasets": datasets,
@@ -152,6 +162,76 @@ def test_another_seed_gives_other_captions(world):
     assert texts[0] != texts[1]
 
 
+def test_all_candidates_make_records_of_their_own(world):
+    place = world(new=recaption("blip2_all", seed=2)).pool(["00", "01", "11"])
+    new = place.make("new")
+    card = build_dataset("new", place.configuration, place.layout, place.plan)
+    rows = read_table(place.layout.rows("new")).to_pylist()
+
+    assert [row["id"] for row in rows] == [f"id {name}~{number}" for name in ("00", "01") for number in (1, 2, 3)]
+    assert {row["source"] for row in rows} == {"new"}
+    assert len({record.text for record in new.values()}) == 6
+    assert {(key[:5], tuple(record.images)) for key, record in new.items()} == {
+        ("id 00", ("00.png",)),
+        ("id 01", ("01.png",)),
+    }
+    assert card["ledger"] == {"in": 3, "added": 4, "out": 6, "changed": 2, "dropped": {"image unreadable": 1}}
+
+
+@pytest.mark.parametrize("captioner", ["blip2", "blip2_all"])
+def test_originals_can_stay_beside_the_new_ones(world, captioner):
+    place = world(new={"recaption": {"captioner": captioner, "keep_original": True, "seed": 2}}).pool(
+        ["01", "11", "00"]
+    )
+    place.make("new")
+    card = build_dataset("new", place.configuration, place.layout, place.plan)
+    rows = [tuple(row.values()) for row in read_table(place.layout.rows("new")).to_pylist()]
+    copies = [1] if captioner == "blip2" else [1, 2, 3]
+
+    expected = []
+    for name in ("01", "11", "00"):
+        expected.append((f"id {name}", "pool"))
+        expected += [(f"id {name}~{number}", "new") for number in copies if name != "11"]
+    assert rows == expected
+    assert place.plan.sources("new") == ("pool", "new")
+    added = 2 * len(copies)
+    assert card["ledger"] == {"in": 3, "added": added, "out": 3 + added, "changed": 0, "dropped": {}}
+
+
+def test_new_records_are_asked_their_originals_question(world, tmp_path):
+    restore = tmp_path / "stage_1.json"
+    restore.write_text(json.dumps([{"id": "id 00", "conversations": [{"value": "What is it?\n<image>"}]}]))
+    place = world(new=recaption("blip2_all", seed=2)).pool(["00"])
+    pool = place.configuration.pool.model_copy(update={"restore": [str(restore)]})
+    configuration = place.configuration.model_copy(update={"pool": pool})
+    questions = Questions(configuration, "unused", list(place.make("new")))
+
+    assert questions["id 00~3"] == questions["id 00"] == "What is it?\n<image>"
+
+
+def test_the_best_candidate_by_a_score_stays(world):
+    together = world(new=recaption("blip2_all", seed=2)).pool(TEN[:3]).make("new")
+    longest = world(new=recaption("blip2_longest", seed=2)).pool(TEN[:3]).make("new")
+
+    for key, record in longest.items():
+        texts = [together[f"{key}~{number}"].text for number in (1, 2, 3)]
+        assert record.text == max(texts, key=len)
+    assert len(longest) == 3
+
+
+def test_candidates_of_another_length_are_not_kept(world):
+    every = world(new=recaption("blip2_all", seed=2)).pool(TEN).make("new")
+    words = {key: len(caption_words(caption_of(record.text))) for key, record in every.items()}
+    place = world(new=recaption("blip2_short", seed=2)).pool(TEN)
+    short = place.make("new")
+
+    right = {key.partition("~")[0] for key, count in words.items() if count == 3}
+    assert set(short) == right
+    assert 0 < len(right) < 10
+    assert all(len(caption_words(caption_of(record.text))) == 3 for record in short.values())
+    assert {row["reason"] for row in place.failed("new")} <= {"too few words", "too many words"}
+
+
 @pytest.mark.parametrize("captioner", ["blip2", "llava"])
 def test_a_recaption_keeps_id_and_image_and_takes_data_juicers_form(world, captioner):
     new = world(new=recaption(captioner)).pool(TEN).make("new")
@@ -162,59 +242,6 @@ def test_a_recaption_keeps_id_and_image_and_takes_data_juicers_form(world, capti
         assert record.text.startswith(f"{IMAGE_TOKEN} ")
         assert record.text.endswith(f" {END_OF_CHUNK}")
         assert "USER" not in record.text
-
-
-def test_greedy_batches_say_what_transformers_says_of_one_image(models, pictures):
-    images = [open_image(pictures / f"{name}.png", 10**6) for name in TEN]
-    settings = Captioner(**CAPTIONERS["blip2_greedy"])
-    model = load_captioner(settings, models["blip2"], "cpu")
-    batched = [row[0] for row in model.write(images, TEN, seed=0)]
-    single = []
-    for image in images:
-        inputs = model.processor(images=image, return_tensors="pt")
-        tokens = model.model.generate(**inputs, max_new_tokens=8, do_sample=False)
-        single.append(" ".join(model.processor.batch_decode(tokens, skip_special_tokens=True)[0].split()))
-
-    assert batched == single
-    assert len(set(batched)) > 1
-
-
-def test_the_prompt_is_not_part_of_the_caption(models, pictures):
-    image = open_image(pictures / "00.png", 10**6)
-    for captioner, prompt in (("blip2_prompted", "a photo of"), ("llava", "the picture")):
-        settings = Captioner(**CAPTIONERS[captioner])
-        model = load_captioner(settings, models[settings.model], "cpu")
-        inputs, length = model.inputs([image])
-        decoded = model.processor.batch_decode(inputs["input_ids"][:, :length], skip_special_tokens=True)[0]
-        assert prompt in decoded
-        assert not model.write([image], ["x"], 0)[0][0].startswith(prompt)
-
-
-def test_llava_is_asked_in_its_chat_form(models):
-    asked = {
-        prompt: load_captioner(Captioner(model="llava", prompt=prompt), models["llava"], "cpu").chat_prompt()
-        for prompt in ("the sky", "USER: <image>\nthe sky ASSISTANT:")
-    }
-
-    assert asked["the sky"] == "USER: <image> the sky ASSISTANT:"
-    assert asked["USER: <image>\nthe sky ASSISTANT:"] == "USER: <image>\nthe sky ASSISTANT:"
-
-
-def test_noise_of_its_own_samples_the_softmax():
-    logits = torch.tensor([[2.0, 1.0, 0.0, -torch.inf]])
-    draws = Counter(int(OwnNoise([torch.Generator().manual_seed(seed)])(None, logits).argmax()) for seed in range(4000))
-
-    for token, share in enumerate(torch.softmax(logits[0], 0).tolist()):
-        assert abs(draws[token] / 4000 - share) < 0.03
-
-
-def test_unknown_architecture_is_refused(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"architectures": ["GitForCausalLM"]}))
-    (tmp_path / "model.safetensors").write_bytes(b"")
-
-    with pytest.raises(ValueError, match="GitForCausalLM is no captioner known here") as failure:
-        load_captioner(Captioner(model="x"), tmp_path, "cpu")
-    assert all(name in str(failure.value) for name in FAMILIES)
 
 
 # --- Data-Juicer's own choices ---------------------------------------------------------------------
@@ -282,6 +309,17 @@ generators.make_source_shard("new", "new-0000", configuration, Layout(sys.argv[2
 """
 
 
+def _wait_until_nobody_is_in_the_group(group):
+    for _ in range(100):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    os.killpg(group, signal.SIGKILL)
+    raise AssertionError("a process that reads images outlives the job")
+
+
 def test_a_killed_shard_goes_on_to_the_same_bytes(world, tmp_path):
     whole = world(new=recaption("blip2")).pool(TEN)
     whole.make("new")
@@ -289,7 +327,9 @@ def test_a_killed_shard_goes_on_to_the_same_bytes(world, tmp_path):
     settings = tmp_path / "configuration.json"
     settings.write_text(broken.configuration.model_dump_json(by_alias=True))
     command = [sys.executable, "-c", KILLED, str(settings), str(broken.layout.root)]
-    assert subprocess.run(command, env={**os.environ, "PYTHONPATH": str(SCRIPTS)}, check=False).returncode == -9
+    job = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(SCRIPTS)}, start_new_session=True)
+    assert job.wait() == -signal.SIGKILL
+    _wait_until_nobody_is_in_the_group(job.pid)
 
     journal = broken.layout.work("new", "new-0000")
     assert len(journal.read_text().splitlines()) == 8
@@ -355,9 +395,7 @@ def test_missing_image_stops_and_names_the_record(world):
     [("", "empty caption"), ("I'm sorry, I cannot see it", "refusal"), ("a dog <eos>", "control string")],
 )
 def test_bad_answers_fail_with_a_reason(world, monkeypatch, answer, reason):
-    monkeypatch.setattr(
-        "bettersynth.captioners.CaptionModel.write", lambda self, images, ids, seed: [[answer] for _ in images]
-    )
+    monkeypatch.setattr(Family, "caption", lambda self, tokens: answer)
     place = world(new=recaption("blip2")).pool(["00"])
 
     assert place.make("new") == {}
@@ -365,30 +403,28 @@ def test_bad_answers_fail_with_a_reason(world, monkeypatch, answer, reason):
     assert (place.card("new")["asked"], place.card("new")["made"]) == (1, 0)
 
 
-def test_what_sampling_draws_is_within_the_models_top_k(models, pictures):
-    image = open_image(pictures / "00.png", 10**6)
-    model = load_captioner(Captioner(**CAPTIONERS["blip2"]), models["blip2"], "cpu")
-    greedy = load_captioner(Captioner(**CAPTIONERS["blip2_greedy"]), models["blip2"], "cpu")
-    model.language_model.generation_config.top_k = 1
-    keys = [f"id {number}" for number in range(8)]
-
-    assert model.write([image] * 8, keys, seed=0) == greedy.write([image] * 8, keys, seed=0)
-
-
 def test_out_of_memory_halves_the_batch(world, monkeypatch, caplog):
-    from bettersynth.captioners import CaptionModel
-
     whole = world(new=recaption("blip2")).pool(TEN).make("new")
-    write = CaptionModel.write
+    init = Slots.__init__
 
-    def small_gpu(self, images, ids, seed):
-        if len(images) > 1:
+    def small_gpu(self, *arguments, rows, **options):
+        if rows > 1:
             raise torch.OutOfMemoryError
-        return write(self, images, ids, seed)
+        init(self, *arguments, rows=rows, **options)
 
-    monkeypatch.setattr(CaptionModel, "write", small_gpu)
+    monkeypatch.setattr(Slots, "__init__", small_gpu)
     assert world(new=recaption("blip2")).pool(TEN).make("new") == whole
-    assert "out of GPU memory" in caplog.text
+    assert "out of GPU memory with 4 images: going on with 2" in caplog.text
+    assert "out of GPU memory with 2 images: going on with 1" in caplog.text
+
+
+def test_one_record_that_does_not_fit_is_named(world, monkeypatch):
+    def no_gpu(self, *arguments, **options):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(Slots, "__init__", no_gpu)
+    with pytest.raises(DoesNotFitError, match="record id 00: one image does not fit into the GPU's memory"):
+        world(new=recaption("blip2")).pool(TEN).make("new")
 
 
 def test_every_row_is_made_or_dropped(world):
@@ -462,7 +498,7 @@ def test_clean_repairs_drops_and_leaves_the_rest(world):
 def test_models_are_opened_only_when_there_is_work(world, monkeypatch):
     place = world(new=recaption("blip2")).pool(TEN[:4])
     place.make("new")
-    monkeypatch.setattr(generators.Recaptioner, "model", None)
+    monkeypatch.setattr(Recaptioner, "family", None)
 
     place.make("new")
     assert place.card("new")["reused"] == 4

@@ -17,13 +17,14 @@ sys.modules.setdefault("torchvision", None)  # as bettersynth.operators.offline 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
+    BartConfig,
+    BartTokenizerFast,
     BertConfig,
     BertModel,
     Blip2Config,
     Blip2ForConditionalGeneration,
     Blip2Processor,
     Blip2QFormerConfig,
-    Blip2VisionConfig,
     BlipConfig,
     BlipForImageTextRetrieval,
     BlipImageProcessor,
@@ -38,9 +39,20 @@ from transformers import (
     CLIPTokenizer,
     CLIPTokenizerFast,
     CLIPVisionConfig,
+    Florence2Config,
+    Florence2ForConditionalGeneration,
+    Florence2Processor,
+    GotOcr2ImageProcessor,
+    InternVLConfig,
+    InternVLForConditionalGeneration,
+    InternVLProcessor,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    LlavaNextImageProcessor,
+    LlavaNextProcessor,
     LlavaProcessor,
     OPTConfig,
     OwlViTConfig,
@@ -48,12 +60,23 @@ from transformers import (
     OwlViTImageProcessor,
     OwlViTProcessor,
     PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLProcessor,
+    Qwen2TokenizerFast,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
+    Qwen2VLImageProcessor,
+    Qwen2VLProcessor,
+    T5Config,
     ViTConfig,
     ViTForImageClassification,
     ViTImageProcessor,
 )
 from transformers.models.bert import BertTokenizerFast
 from transformers.models.clip.tokenization_clip import bytes_to_unicode
+
+from bettersynth.captioners.families import image_only
 
 SIDE = 32
 WORDS = [
@@ -214,37 +237,63 @@ def owlvit(folder: Path) -> Path:
     return _save(folder, _seeded(OwlViTForObjectDetection, config, 5), OwlViTProcessor(images, tokenizer))
 
 
-def _word_tokenizer(*special: str) -> PreTrainedTokenizerFast:
-    """Words and, for what is not among them, letters; decoding gives words with blanks between."""
+def _word_tokenizer(*special: str, kind: type = PreTrainedTokenizerFast, **named: str) -> Any:
+    """Words and, for what is not among them, letters; decoding gives words with blanks between.
+
+    `named` special tokens become attributes of the tokenizer, which some processors read.
+    """
+    special = (*special, *named.values())
     tokens = ["<pad>", "<s>", "</s>", "<unk>", *special, *(f"Ġ{word}" for word in WORDS), *LETTERS, "Ġ", ":", "."]
     vocabulary = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
     inner = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     inner.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(
+    return kind(
         tokenizer_object=inner,
         pad_token="<pad>",
         bos_token="<s>",
         eos_token="</s>",
         unk_token="<unk>",
         additional_special_tokens=list(special),
+        extra_special_tokens=named,
         model_input_names=["input_ids", "attention_mask"],
     )
+
+
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+ENDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+CHAT = (
+    "{% for message in messages %}USER: {% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}IMAGE {% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endfor %}"
+    "{% if add_generation_prompt %} ASSISTANT:{% endif %}"
+)
+
+
+def _speaking(model: Any, tokenizer: Any) -> Any:
+    """The model, made to say something before it ends: the end token is no more likely than any other."""
+    with torch.no_grad():
+        model.get_output_embeddings().weight[tokenizer.eos_token_id] = 0
+    return model
+
+
+def _blip2(folder: Path, tokenizer: Any, text: Any) -> Path:
+    config = Blip2Config(
+        vision_config=_vision_config(),
+        qformer_config=Blip2QFormerConfig(
+            **SIZES, vocab_size=32, encoder_hidden_size=32, cross_attention_frequency=1
+        ).to_dict(),
+        text_config=text.to_dict(),
+        num_query_tokens=4,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+    )
+    images = BlipImageProcessor(size={"height": SIDE, "width": SIDE})
+    processor = Blip2Processor(images, tokenizer, num_query_tokens=4)
+    return _save(folder, _speaking(_seeded(Blip2ForConditionalGeneration, config, 6), tokenizer), processor)
 
 
 def blip2(folder: Path) -> Path:
     """BLIP-2 with an OPT language model."""
     tokenizer = _word_tokenizer("<image>")
-    vision = Blip2VisionConfig(**_vision_config())
-    qformer = Blip2QFormerConfig(
-        vocab_size=32,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        encoder_hidden_size=32,
-        cross_attention_frequency=1,
-    )
     text = OPTConfig(
         vocab_size=len(tokenizer),
         hidden_size=32,
@@ -253,59 +302,178 @@ def blip2(folder: Path) -> Path:
         num_attention_heads=2,
         word_embed_proj_dim=32,
         max_position_embeddings=128,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
+        **ENDS,
     )
-    config = Blip2Config(
-        vision_config=vision.to_dict(),
-        qformer_config=qformer.to_dict(),
-        text_config=text.to_dict(),
-        num_query_tokens=4,
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-    )
-    images = BlipImageProcessor(size={"height": SIDE, "width": SIDE})
-    processor = Blip2Processor(images, tokenizer, num_query_tokens=4)
-    model = _seeded(Blip2ForConditionalGeneration, config, 6)
-    with torch.no_grad():
-        model.get_input_embeddings().weight[tokenizer.eos_token_id] = 0  # or most captions end before they begin
-    return _save(folder, model, processor)
+    return _blip2(folder, tokenizer, text)
 
 
-def llava(folder: Path) -> Path:
-    """LLaVA with a Llama language model and a chat template."""
-    tokenizer = _word_tokenizer("<image>", "USER:", "ASSISTANT:")
-    text = LlamaConfig(
+def blip2_t5(folder: Path) -> Path:
+    """BLIP-2 with a T5 language model."""
+    tokenizer = _word_tokenizer("<image>")
+    text = T5Config(
         vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
+        d_model=32,
+        d_kv=16,
+        d_ff=64,
+        num_layers=2,
+        num_heads=2,
+        decoder_start_token_id=0,
+        tie_word_embeddings=False,
+        **ENDS,
     )
-    config = LlavaConfig(
+    return _blip2(folder, tokenizer, text)
+
+
+def _llama(tokenizer: Any) -> LlamaConfig:
+    return LlamaConfig(**SIZES, **ENDS, vocab_size=len(tokenizer), num_key_value_heads=2)
+
+
+def _llava(folder: Path, model: type, config: type, processor: type, images: Any, **options: Any) -> Path:
+    tokenizer = _word_tokenizer("<image>", "USER:", "ASSISTANT:")
+    settings = config(
         vision_config=CLIPVisionConfig(**_vision_config()),
-        text_config=text,
+        text_config=_llama(tokenizer),
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         image_seq_length=16,
+        **options,
     )
-    processor = LlavaProcessor(
-        _clip_image_processor(),
+    whole = processor(
+        images,
         tokenizer,
         patch_size=8,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
         image_token="<image>",
-        chat_template=(
-            "{% for message in messages %}USER: {% for part in message['content'] %}"
-            "{% if part['type'] == 'image' %}<image> {% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endfor %}"
-            "{% if add_generation_prompt %} ASSISTANT:{% endif %}"
-        ),
+        chat_template=CHAT.replace("IMAGE", "<image>"),
     )
-    return _save(folder, _seeded(LlavaForConditionalGeneration, config, 7), processor)
+    return _save(folder, _seeded(model, settings, 7), whole)
+
+
+def llava(folder: Path) -> Path:
+    """LLaVA with a Llama language model and a chat template."""
+    return _llava(folder, LlavaForConditionalGeneration, LlavaConfig, LlavaProcessor, _clip_image_processor())
+
+
+def llava_next(folder: Path) -> Path:
+    """LLaVA-NeXT, which sees an image in more or fewer tiles by its shape."""
+    pinpoints = [[SIDE, 2 * SIDE], [2 * SIDE, SIDE], [2 * SIDE, 2 * SIDE]]
+    square = {"height": SIDE, "width": SIDE}
+    images = LlavaNextImageProcessor(size={"shortest_edge": SIDE}, crop_size=square, image_grid_pinpoints=pinpoints)
+    return _llava(
+        folder,
+        LlavaNextForConditionalGeneration,
+        LlavaNextConfig,
+        LlavaNextProcessor,
+        images,
+        image_grid_pinpoints=pinpoints,
+    )
+
+
+def _qwen(folder: Path, model: type, config: type, processor: type, vision: dict[str, Any]) -> Path:
+    tokenizer = _word_tokenizer(
+        *("USER:", "ASSISTANT:", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"),
+        kind=Qwen2TokenizerFast,
+    )
+    ids = tokenizer.convert_tokens_to_ids
+    settings = config(
+        vision_config={"depth": 2, "num_heads": 2, "patch_size": 4, "spatial_merge_size": 2, **vision},
+        text_config={
+            **SIZES,
+            **ENDS,
+            "vocab_size": len(tokenizer),
+            "num_key_value_heads": 1,
+            "rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]},
+        },
+        image_token_id=ids("<|image_pad|>"),
+        video_token_id=ids("<|video_pad|>"),
+        vision_start_token_id=ids("<|vision_start|>"),
+        vision_end_token_id=ids("<|vision_end|>"),
+        **ENDS,
+    )
+    images = Qwen2VLImageProcessor(patch_size=4, merge_size=2, min_pixels=8 * 8 * 4, max_pixels=8 * 8 * 16)
+    whole = image_only(processor)(
+        images, tokenizer, chat_template=CHAT.replace("IMAGE", "<|vision_start|><|image_pad|><|vision_end|>")
+    )
+    return _save(folder, _seeded(model, settings, 11), whole)
+
+
+def qwen2_vl(folder: Path) -> Path:
+    """Qwen2-VL, whose images take as many tokens as they have pixels for."""
+    vision = {"embed_dim": 32, "hidden_size": 32, "mlp_ratio": 2}
+    return _qwen(folder, Qwen2VLForConditionalGeneration, Qwen2VLConfig, Qwen2VLProcessor, vision)
+
+
+def qwen2_5_vl(folder: Path) -> Path:
+    """Qwen2.5-VL, whose vision tower attends in windows."""
+    vision = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "out_hidden_size": 32,
+        "window_size": 16,
+        "fullatt_block_indexes": [1],
+    }
+    return _qwen(folder, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLConfig, Qwen2_5_VLProcessor, vision)
+
+
+def internvl(folder: Path) -> Path:
+    """InternVL with a Qwen2 language model."""
+    tokenizer = _word_tokenizer(
+        *("USER:", "ASSISTANT:"),
+        kind=Qwen2TokenizerFast,
+        start_image_token="<img>",
+        end_image_token="</img>",
+        context_image_token="<IMG_CONTEXT>",
+        video_token="<video>",
+    )
+    config = InternVLConfig(
+        vision_config={**_vision_config(), "image_size": [SIDE, SIDE], "patch_size": [8, 8]},
+        text_config={**SIZES, **ENDS, "model_type": "qwen2", "vocab_size": len(tokenizer), "num_key_value_heads": 1},
+        image_token_id=tokenizer.context_image_token_id,
+        image_seq_length=4,
+        **ENDS,
+    )
+    images = GotOcr2ImageProcessor(size={"height": SIDE, "width": SIDE}, crop_to_patches=True, max_patches=4)
+    whole = image_only(InternVLProcessor)(
+        images, tokenizer, image_seq_length=4, chat_template=CHAT.replace("IMAGE", "<IMG_CONTEXT>\n")
+    )
+    return _save(folder, _seeded(InternVLForConditionalGeneration, config, 12), whole)
+
+
+def florence2(folder: Path) -> Path:
+    """Florence-2: DaViT and BART, asked by task tokens."""
+    tokenizer = _word_tokenizer(kind=BartTokenizerFast, image_token="<image>")
+    config = Florence2Config(
+        text_config=BartConfig(
+            vocab_size=len(tokenizer),
+            d_model=32,
+            encoder_layers=2,
+            decoder_layers=2,
+            encoder_attention_heads=2,
+            decoder_attention_heads=2,
+            encoder_ffn_dim=64,
+            decoder_ffn_dim=64,
+            max_position_embeddings=128,
+            decoder_start_token_id=2,
+            forced_eos_token_id=None,
+            **ENDS,
+        ).to_dict(),
+        vision_config={
+            "depths": [1, 1, 1, 1],
+            "embed_dim": [8, 8, 16, 32],
+            "num_heads": [1, 1, 2, 2],
+            "num_groups": [1, 1, 2, 2],
+            "window_size": 4,
+            "projection_dim": 32,
+        },
+        image_token_id=tokenizer.image_token_id,
+        **ENDS,
+    )
+    images = CLIPImageProcessor(
+        size={"height": SIDE, "width": SIDE}, do_center_crop=False, crop_size={"height": SIDE, "width": SIDE}
+    )
+    images.image_seq_length = 2
+    processor = Florence2Processor(images, tokenizer)
+    return _save(folder, _speaking(_seeded(Florence2ForConditionalGeneration, config, 13), tokenizer), processor)
 
 
 def _vae(latent_channels: int = 4, **more: Any) -> Any:

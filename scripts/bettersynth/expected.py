@@ -108,7 +108,11 @@ class Expected:
                 return Rows(sum(self.file(name).number for name in node.parameters), basis)
             case "splice" if node.parameters.unmatched == "keep":
                 return Rows(count, basis)
-            case "recaption" | "redraw":
+            case "recaption":
+                captioner = self.configuration.captioners[node.parameters.captioner]
+                new = captioner.candidates if captioner.keep == "all" else 1
+                return Rows(count * (new + node.parameters.keep_original), basis)
+            case "redraw":
                 return Rows(count, basis)
             case "union":
                 return Rows(sum(parent.number for parent in parents), Basis.AT_MOST)

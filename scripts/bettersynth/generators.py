@@ -5,37 +5,28 @@ A row that cannot be made is reported with its reason and never replaced by anot
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import pyarrow as pa
 
 from bettersynth.configuration.types import Clean, Configuration, Recaption
 from bettersynth.datasets.generated import FAILED
-from bettersynth.hygiene import DEFAULTS, REFUSAL, clean_text, is_refusal
+from bettersynth.hygiene import clean_text
 from bettersynth.images import ImageProblem, ImageReason, ImageRoots
 from bettersynth.journal import Journal
 from bettersynth.layout import Layout
 from bettersynth.operators import offline
-from bettersynth.parallel import batches
 from bettersynth.plan import Plan
 from bettersynth.progress import progress
-from bettersynth.publish import Card, sha256_file, sha256_folder, sha256_json
-from bettersynth.raw import caption_problem
-from bettersynth.records import Record, caption_of, write_records, write_table
+from bettersynth.publish import Card, sha256_file, sha256_json
+from bettersynth.records import Record, write_records, write_table
 from bettersynth.sources import asked_rows, load_records, read_rows
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-    from bettersynth.captioners import CaptionModel
-
-logger = logging.getLogger(__name__)
 
 
 class GeneratorError(RuntimeError):
@@ -43,9 +34,9 @@ class GeneratorError(RuntimeError):
 
 
 class Outcome(NamedTuple):
-    """What became of a record: its new version, or the reason why there is none."""
+    """What became of a record: its new version (or several), or the reason why there is none."""
 
-    record: Record | None
+    records: list[Record]
     reason: str | None = None
 
 
@@ -82,6 +73,8 @@ def make_source_shard(source: str, shard: str, configuration: Configuration, lay
         roots = ImageRoots(configuration.pool, layout)
         generator: Generator
         if isinstance(parameters, Recaption):
+            from bettersynth.captioners.recaptioner import Recaptioner
+
             generator = Recaptioner(parameters, configuration, roots)
         else:
             from bettersynth.redrawers import Redrawing
@@ -90,12 +83,12 @@ def make_source_shard(source: str, shard: str, configuration: Configuration, lay
         facts = generator.facts
         outcomes, reused = _outcomes(records, generator, Journal(layout.work(source, shard)), roots, shard)
 
-    made = [outcome.record for outcome in outcomes if outcome.record]
+    made = [record for outcome in outcomes for record in outcome.records]
     sources = rows["source"].to_pylist()
     failed = [
         (record.id, old, outcome.reason)
         for record, old, outcome in zip(records, sources, outcomes, strict=True)
-        if outcome.record is None
+        if not outcome.records
     ]
     path = layout.records(source, shard)
     write_records(path, made)
@@ -104,7 +97,7 @@ def make_source_shard(source: str, shard: str, configuration: Configuration, lay
     card.write(
         layout.records_card(source, shard),
         asked=len(records),
-        made=len(made),
+        made=len(records) - len(failed),
         rows=len(made),
         failed=dict(sorted(Counter(reason for _, _, reason in failed).items())),
         reused=reused,
@@ -132,93 +125,14 @@ def _recalled(entry: dict[str, Any] | None, roots: ImageRoots) -> Outcome | None
     """A journal entry as outcome; nothing when an image may be mended by now, or one that was made is gone."""
     if entry is None or entry["reason"] in set(ImageReason):
         return None
-    if entry["record"] is None:
-        return Outcome(None, entry["reason"])
-    record = Record(*entry["record"])
-    if not all(roots.path(record.image_root, image).is_file() for image in record.images):
-        return None
-    return Outcome(record)
+    records = [Record(*record) for record in entry["records"]]
+    images = ((record.image_root, image) for record in records for image in record.images)
+    return Outcome(records, entry["reason"]) if all(roots.path(*image).is_file() for image in images) else None
 
 
 def _clean(record: Record, parameters: Clean) -> Outcome:
     text, reason = clean_text(record.text, parameters)
-    return Outcome(None, reason) if text is None else Outcome(record._replace(text=text))
-
-
-class Recaptioner:
-    """Writes a new caption for every image of a record."""
-
-    def __init__(self, parameters: Recaption, configuration: Configuration, roots: ImageRoots) -> None:
-        self.settings = configuration.captioners[parameters.captioner]
-        self.folder = Path(configuration.models[self.settings.model].path)
-        self.seed = parameters.seed
-        self.batch = self.settings.batch
-        self.roots = roots
-        self.facts = {
-            "seed": self.seed,
-            "captioner": self.settings.model_dump(mode="json", exclude={"model", "batch"}),
-            "model_sha256": sha256_folder(self.folder),
-        }
-
-    @cached_property
-    def model(self) -> CaptionModel:
-        """The captioning model, opened when the first caption is needed."""
-        prepare_offline()
-        from bettersynth.captioners import load_captioner
-        from bettersynth.devices import default_device
-
-        return load_captioner(self.settings, self.folder, default_device())
-
-    def make(self, records: Sequence[Record]) -> Iterator[Made]:
-        """The records with new captions, a batch at a time."""
-        for numbers in batches(range(len(records)), self.batch):
-            yield dict(zip(numbers, self._made([records[number] for number in numbers]), strict=True))
-
-    def _made(self, records: Sequence[Record]) -> list[Outcome]:
-        opened = [open_images(record, self.roots) for record in records]
-        whole = [(record, images) for record, images in zip(records, opened, strict=True) if isinstance(images, list)]
-        keys = [image_key(record, number) for record, images in whole for number in range(len(images))]
-        written = iter(self._write([image for _, images in whole for image in images], keys))
-        outcomes = []
-        for record, images in zip(records, opened, strict=True):
-            if isinstance(images, Outcome):
-                outcomes.append(images)
-            else:
-                outcomes.append(self._rewritten(record, [next(written) for _ in images]))
-        return outcomes
-
-    def _write(self, images: list[Image], keys: list[str]) -> list[list[str]]:
-        """The candidates for each image; a batch that does not fit into the GPU's memory is halved."""
-        import torch
-
-        if not images:
-            return []
-        try:
-            return self.model.write(images, keys, self.seed)
-        except torch.OutOfMemoryError as error:
-            if len(images) == 1:
-                raise GeneratorError(f"record {keys[0]}: one image does not fit into the GPU's memory") from error
-        half = len(images) // 2
-        torch.cuda.empty_cache()
-        logger.warning(
-            "out of GPU memory with %d images: going on with %d; lower the captioner's `batch`", 2 * half, half
-        )
-        return self._write(images[:half], keys[:half]) + self._write(images[half:], keys[half:])
-
-    def _rewritten(self, record: Record, candidates: list[list[str]]) -> Outcome:
-        from bettersynth.captioners import captioned_text, keep_candidate
-
-        original = caption_of(record.text)
-        captions = []
-        for number, choices in enumerate(candidates):
-            key = image_key(record, number)
-            caption = keep_candidate(choices, original, self.settings.keep, self.seed, key)
-            if problem := caption_problem(caption):
-                return Outcome(None, str(problem[0]))
-            if is_refusal(caption, DEFAULTS.refusals):
-                return Outcome(None, REFUSAL)
-            captions.append(caption)
-        return Outcome(record._replace(text=captioned_text(record.text, captions)))
+    return Outcome([], reason) if text is None else Outcome([record._replace(text=text)])
 
 
 def image_key(record: Record, number: int) -> str:
@@ -236,7 +150,7 @@ def open_images(record: Record, roots: ImageRoots) -> list[Image] | Outcome:
     except ImageProblem as problem:
         if problem.reason == ImageReason.MISSING:
             raise GeneratorError(f"record {record.id}: {problem}; bring it back and run again") from problem
-        return Outcome(None, str(problem.reason))
+        return Outcome([], str(problem.reason))
 
 
 def prepare_offline() -> None:

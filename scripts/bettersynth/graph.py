@@ -13,7 +13,7 @@ from typing import Any
 
 from bettersynth import versions
 from bettersynth.configuration.load import ConfigurationError, recipe_trainset, recipe_training
-from bettersynth.configuration.types import Captioner, Configuration, Redrawer
+from bettersynth.configuration.types import BestBy, Captioner, Configuration, Redrawer
 from bettersynth.digests import FileDigest, shard_digests
 from bettersynth.layout import Layout
 from bettersynth.operators.catalogue import CATALOGUE
@@ -210,8 +210,11 @@ class Graph:
         if node.redraw:
             entry = self.configuration.redrawers[node.redraw.redrawer]
         if entry is not None:
-            facts["engine"] = entry.model_dump_json(exclude={"model", "batch"})
+            facts["engine"] = entry.model_dump_json(exclude={"model", "batch", "workers"})
             facts["model"] = self.model(entry.model)
+        if isinstance(entry, Captioner) and isinstance(entry.keep, BestBy):
+            operator = self.configuration.operators[entry.keep.operator]
+            facts["best_by"] = [operator.model_dump_json(exclude={"model"}), self.model(operator.model)]
         return facts
 
     # datasets

@@ -13,7 +13,7 @@ import pyarrow as pa
 from bettersynth.configuration.types import Configuration
 from bettersynth.images import ImageRoots
 from bettersynth.raw import DERIVED_ID, PLAIN_IMAGE_TOKEN, parse_json, raw_lines
-from bettersynth.records import caption_of
+from bettersynth.records import caption_of, original_id
 
 BATCH = 8192
 """Records that are Python objects at one time."""
@@ -25,13 +25,17 @@ class Questions:
     def __init__(self, configuration: Configuration, question: str, ids: Iterable[str]) -> None:
         self._files = configuration.pool.restore
         self._same = f"{question}\n{PLAIN_IMAGE_TOKEN}"
-        self._restored = _restore(self._files, set(ids))
+        wanted = set(ids)
+        self._restored = _restore(self._files, wanted | set(map(original_id, wanted)))
 
     def __getitem__(self, record_id: str) -> str:
-        """The human turn, image token included; raises ValueError when the restore files do not have the id."""
+        """The human turn, image token included; of a variant, its original's.
+
+        Raises ValueError when the restore files do not have the id.
+        """
         if not self._files or record_id.startswith(DERIVED_ID):
             return self._same  # an id that the raw file did not give is in no restore file either
-        question = self._restored.get(record_id)
+        question = self._restored.get(record_id) or self._restored.get(original_id(record_id))
         if question is None:
             raise ValueError(
                 f"record `{record_id}` has no question in {', '.join(self._files)}; "

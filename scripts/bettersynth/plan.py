@@ -53,12 +53,19 @@ class Plan:
         if dataset == POOL:
             return (POOL,)
         node = self.dataset(dataset)
-        if node.verb in ("recaption", "redraw"):
+        if node.redraw or (node.recaption and not node.recaption.keep_original):
             return (dataset,)
         found = dict.fromkeys(source for parent in self._row_parents(node) for source in self.sources(parent))
-        if node.verb == "clean":
+        if node.clean or node.recaption:
             found[dataset] = None
         return tuple(sorted(found, key=lambda source: (source != POOL, source)))
+
+    def makes_variants(self, dataset: str) -> bool:
+        """Whether the records it makes have ids of their own: a row becomes several, or stays beside its new one."""
+        recaption = self.dataset(dataset).recaption
+        if recaption is None:
+            return False
+        return recaption.keep_original or self.configuration.captioners[recaption.captioner].keep == "all"
 
     @staticmethod
     def _row_parents(node: Dataset) -> list[str]:

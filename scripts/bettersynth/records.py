@@ -39,6 +39,16 @@ def text_of(caption: str) -> str:
     return f"{IMAGE_TOKEN}\n{caption} {END_OF_CHUNK}"
 
 
+def variant_id(record_id: str, number: int) -> str:
+    """The id of one of several records that are made of one."""
+    return f"{record_id}~{number}"
+
+
+def original_id(variant: str) -> str:
+    """The id that `variant_id` was given."""
+    return variant.rpartition("~")[0]
+
+
 def write_table(path: str | Path, table: pa.Table) -> None:
     """Publish a table as Parquet; the same table gives the same bytes everywhere."""
     with publish(path) as temporary:

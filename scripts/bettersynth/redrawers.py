@@ -80,10 +80,10 @@ class Redrawing:
             images = [next(drawn) for _ in drawings]
             safe = [image for image in images if image is not None]
             if len(safe) < len(images):
-                outcomes.append(Outcome(None, UNSAFE))
+                outcomes.append(Outcome([], UNSAFE))
             else:
                 names = [save_image(image, self.images) for image in safe]
-                outcomes.append(Outcome(record._replace(images=names, image_root=self.source)))
+                outcomes.append(Outcome([record._replace(images=names, image_root=self.source)]))
         return outcomes
 
     def _drawings(self, record: Record) -> list[Drawing] | Outcome:

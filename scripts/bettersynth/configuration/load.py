@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from bettersynth.configuration.types import VERBS, Configuration, Dataset, Operator, Trainset, Training
+from bettersynth.configuration.types import VERBS, BestBy, Configuration, Dataset, Operator, Trainset, Training
 from bettersynth.operators.catalogue import CATALOGUE, OperatorSpec
 from bettersynth.records import POOL
 
@@ -186,6 +186,9 @@ def _operator_problems(configuration: Configuration) -> Iterator[str]:
         for name, entry in entries.items():
             if entry.model not in models:
                 yield _unknown(f"{kind}.{name}.model", "model", entry.model, models)
+    for name, captioner in configuration.captioners.items():
+        if isinstance(captioner.keep, BestBy):
+            yield from _number_problems(configuration, f"captioners.{name}.keep.best_by", captioner.keep.best_by)
     definitions: dict[str, str] = {}
     for name, operator in configuration.operators.items():
         other = definitions.setdefault(operator.model_dump_json(), name)
@@ -294,6 +297,13 @@ def _cluster_problems(configuration: Configuration, key: str, operator: str) -> 
         yield _unknown(key, "operator", operator, vectors)
     elif operator not in vectors:
         yield f"{key}: the score of `{operator}` is no vector; those of {', '.join(vectors) or 'no operator'} are"
+
+
+def _number_problems(configuration: Configuration, key: str, score: str) -> Iterator[str]:
+    """Problems of a score by which something is to be ordered."""
+    yield from _score_problems(configuration, key, score)
+    if any(kind.startswith("word") for kind in _stats(configuration, score).values()):
+        yield f"{key}: the score `{score}` is a word; choose one that is a number"
 
 
 def _cycle(datasets: dict[str, Dataset]) -> list[str]:

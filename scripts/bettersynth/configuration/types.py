@@ -100,19 +100,58 @@ class Scoring(Section):
     )
 
 
+class BestBy(Section):
+    """Keep the candidate that an operator scores highest."""
+
+    best_by: str = Field(description="Operator, or `operator.stat`; a record's values count by their mean.")
+
+    @property
+    def operator(self) -> str:
+        """The operator's name."""
+        return self.best_by.partition(".")[0]
+
+    @property
+    def stat(self) -> str:
+        """The stat's name; empty for an operator's only one."""
+        return self.best_by.partition(".")[2]
+
+
 class Captioner(Section):
-    """A model that writes captions, chosen by the class of its folder (BLIP-2, LLaVA)."""
+    """A model that writes captions, of the class that its folder names.
+
+    BLIP-2 (OPT or Flan-T5), LLaVA-1.5, LLaVA-NeXT, Qwen2-VL, Qwen2.5-VL, InternVL or Florence-2.
+    """
 
     model: Name = Field(description="Entry of `models`.")
-    prompt: str | None = Field(None, description="Text given with the image; none for BLIP-2's plain captions.")
+    prompt: str | None = Field(
+        None,
+        description="Text given with the image. None: BLIP-2's plain captions, Florence-2's `<CAPTION>`, and "
+        "`Describe the image.` for models that answer questions, which see it in their own chat form.",
+    )
     max_new_tokens: int = Field(128, ge=1, le=4096)
     sampling: bool = Field(True, description="Sample (Data-Juicer's way) or decode greedily.")
     temperature: float = Field(1.0, gt=0)
-    candidates: int = Field(1, ge=1, le=32, description="Captions drawn for each record.")
-    keep: Literal["random_any", "similar_one_simhash"] = Field(
-        "random_any", description="Which candidate stays, by Data-Juicer's `keep_candidate_mode`."
+    candidates: int = Field(1, ge=1, le=32, description="Captions drawn for each image.")
+    keep: Literal["random_any", "similar_one_simhash", "all"] | BestBy = Field(
+        "random_any",
+        description="Which candidates stay: Data-Juicer's `keep_candidate_mode`, or the best by an operator's score. "
+        "With `all`, every one makes a record; its id ends in `~` and the candidate's number, from 1.",
     )
-    batch: int = Field(8, ge=1, description="Records in one forward pass.")
+    min_words: int = Field(1, ge=1, description="A candidate with fewer words is not kept.")
+    max_words: int = Field(10_000, ge=1, description="A candidate with more words is not kept.")
+    batch: int = Field(
+        256, ge=1, description="Images whose captions are written at one time; halved when they do not fit the memory."
+    )
+    precision: Precision = Field("bf16", description="Of weights and arithmetic on a GPU; a CPU computes in fp32.")
+    workers: int = Field(4, ge=0, description="Processes that decode images.")
+
+    @model_validator(mode="after")
+    def _can_be_meant(self) -> Captioner:
+        if self.min_words > self.max_words:
+            raise ValueError(f"min_words {self.min_words} is above max_words {self.max_words}: nothing could be kept")
+        if self.candidates > 1 and not self.sampling:
+            raise ValueError(f"{self.candidates} candidates without `sampling` would all be the same")
+        return self
 
 
 class Redrawer(Section):
@@ -241,6 +280,11 @@ class Recaption(Section):
 
     captioner: Name
     seed: Seed = 0
+    keep_original: bool = Field(
+        False,
+        description="Whether the old row stays, before the new ones. A new record's id then ends in `~1`, as with "
+        "`keep: all`: one id has one source.",
+    )
     shards: int = Field(1, ge=1, le=9999)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bettersynth.datasets.ledger import Outcome, split
+from bettersynth.datasets.ledger import DROPPED, Outcome, split
 from bettersynth.layout import Layout
 from bettersynth.plan import Plan
-from bettersynth.records import read_table
+from bettersynth.records import original_id, read_table
 from bettersynth.sources import ROWS, load_records
 
 FAILED = pa.schema([("id", pa.string()), ("source", pa.string()), ("reason", pa.string())])
@@ -19,13 +20,16 @@ FAILED = pa.schema([("id", pa.string()), ("source", pa.string()), ("reason", pa.
 def generated(name: str, rows: pa.Table, layout: Layout, plan: Plan) -> Outcome:
     """The parent's rows with the source `name`; those that could not be made go, with the generator's reason.
 
-    Of a `clean`, rows whose text did not change keep their source. Raises ValueError when a row was neither made nor
-    reported as failed, or both.
+    Of a `clean`, rows whose text did not change keep their source. Where a row makes several, or stays beside the new
+    ones, all stand in its place, the old one first. Raises ValueError when a row was neither made nor reported as
+    failed, or both.
     """
     shards = plan.shards(name)
     made = pa.concat_tables(read_table(layout.records(name, shard), ["id", "text"]) for shard in shards)
     failed = pa.concat_tables(read_table(layout.failed(name, shard), FAILED.names) for shard in shards)
-    made_at = pc.index_in(rows["id"], value_set=made["id"])
+    variants = plan.makes_variants(name)
+    parents = pa.array(map(original_id, made["id"].to_pylist()), pa.string()) if variants else made["id"]
+    made_at = pc.index_in(rows["id"], value_set=parents)
     failed_at = pc.index_in(rows["id"], value_set=failed["id"])
     unclear = pc.equal(made_at.is_valid(), failed_at.is_valid())
     if pc.any(unclear).as_py():
@@ -35,9 +39,25 @@ def generated(name: str, rows: pa.Table, layout: Layout, plan: Plan) -> Outcome:
             f"{examples}; its shards belong to other rows: run `snakemake --forcerun {plan.dataset(name).verb}`"
         )
     reasons = np.array(failed["reason"].take(failed_at).to_pylist(), dtype=object)
+    if variants:
+        new = pd.DataFrame({"parent": parents.to_pandas(), "id": made["id"].to_pandas(), "source": name})
+        return _beside(rows, new, reasons, keep_original=plan.dataset(name).parameters.keep_original)
     source = pa.repeat(name, rows.num_rows)
     if plan.dataset(name).verb == "clean":
         before = load_records(rows, layout, plan)["text"]
         same = pc.fill_null(pc.equal(before, made["text"].take(made_at)), True)
         source = pc.if_else(same, rows["source"], source)
     return split(rows, reasons, result=pa.table([rows["id"], source], ROWS))
+
+
+def _beside(rows: pa.Table, new: pd.DataFrame, reasons: np.ndarray, *, keep_original: bool) -> Outcome:
+    """Each row's `new` ones (`parent`, `id`, `source`) in its place, behind the row itself where originals are kept."""
+    old = rows.to_pandas()
+    old["place"] = range(len(old))
+    found = old[["id", "place"]].rename(columns={"id": "parent"}).merge(new, on="parent")
+    parts = [old[[*ROWS.names, "place"]]] if keep_original else []
+    result = pd.concat([*parts, found[[*ROWS.names, "place"]]]).sort_values("place", kind="stable")
+    table = pa.Table.from_pandas(result[ROWS.names], ROWS, preserve_index=False).replace_schema_metadata(None)
+    dropped = DROPPED.empty_table() if keep_original else split(rows, reasons).dropped
+    added = table.num_rows + dropped.num_rows - rows.num_rows
+    return Outcome(table, dropped, rows.num_rows, added=added, changed=len(found) - added)

@@ -74,7 +74,8 @@ def _models(configuration: Configuration, layout: Layout, plan: Plan) -> Iterato
         users.append((user, layout.records_card(name, plan.shards(name)[0])))
     for user, path in users:
         if user and path.exists():
-            digest = read_json(path).get("inputs", {}).get("model")
+            card = read_json(path)
+            digest = card.get("model_sha256") or card.get("inputs", {}).get("model")
             if digest:
                 digests[user] = digest
     for name, recipe in configuration.recipes.items():

@@ -39,6 +39,12 @@ def model_identity(path: str | Path) -> str | None:
     return sha256_json([[file.relative_to(path).as_posix(), *_ends(file)] for file in counted])
 
 
+def _remedy(path: str) -> str:
+    if Path("data/miniature") in (Path(path), *Path(path).parents):
+        return "render the miniature's pairs: make world"
+    return "put it there or correct the path"
+
+
 def _ends(path: Path) -> list[Any]:
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -74,10 +80,7 @@ class Graph:
         if missing:
             raise ConfigurationError(
                 f"results/{self.configuration.name}",
-                [
-                    f"{key}: {path}: not there; correct the path, or render the miniature's pairs: make world"
-                    for key, path in missing.items()
-                ],
+                [f"{key}: {path}: not there; {_remedy(path)}" for key, path in missing.items()],
             )
 
     # files that nothing in the graph makes

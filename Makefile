@@ -7,6 +7,11 @@ TORCH ?=
 TORCH_INDEX ?=
 RECIPE ?=
 DATASET ?=
+FROM ?=
+WHEELS ?=
+PLATFORM ?=
+DRY_RUN ?=
+OFFLINE ?=
 GPUS ?=
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -24,15 +29,16 @@ ready:
 	@test -x .venv/bin/snakemake || { echo "There is no environment yet; first run: make setup"; exit 1; }
 	@test -f $(CONFIG) || { echo "$(CONFIG): no such configuration; there are: $(wildcard config/*.yaml)"; exit 1; }
 
-.PHONY: help setup demo world run dry-run explain dag report page test test-quick lint format reference lock profile unprofile \
-	miniature-models quality bench-dry-run clean-results
+.PHONY: help setup demo world run dry-run explain dag report page test test-quick lint format reference lock \
+	stage verify profile unprofile miniature-models quality bench-dry-run clean-results
 
 help:  ## list these commands
 	@echo "make COMMAND [CONFIG=$(CONFIG)] [RECIPE=…] [CORES=$(CORES)] [GPUS=…]"; echo
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | sort | awk -F'\t' '{printf "  %-18s %s\n", $$1, $$2}'
 
-setup:  ## make .venv from the locked versions (TORCH=cuda on GPU nodes)
+setup:  ## make .venv from the locked versions (TORCH=cuda on GPU nodes, OFFLINE=1 from staged wheels)
 	@$(PYTHON) scripts/setup.py $(if $(TORCH),--torch $(TORCH)) $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX)) \
+		$(if $(OFFLINE),--offline) \
 		$(if $(filter command line,$(origin PYTHON)),--this-python)
 
 demo: setup  ## set up, run everything on the miniature, print the report's path
@@ -80,6 +86,13 @@ reference:  ## write the schema and the reference page from the configuration's 
 
 lock:  ## pin what is installed in .venv
 	@python scripts/lock.py
+
+stage: ready  ## fetch all that CONFIG needs for machines without a network (FROM=copies, WHEELS=cpu|cuda, DRY_RUN=1)
+	@python scripts/stage.py --config $(CONFIG) $(if $(FROM),--from $(FROM)) $(if $(DRY_RUN),--dry-run) \
+		$(if $(WHEELS),--wheels $(WHEELS) $(if $(PLATFORM),--platform $(PLATFORM)))
+
+verify: ready  ## check what was staged for CONFIG, without a network
+	@python scripts/verify.py --config $(CONFIG)
 
 profile:  ## link the SLURM profile into your Snakemake folder, for other working directories
 	@python scripts/link_profile.py link

@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 STAMP = VENV / "setup.json"
 NEEDED_GIB = {"cpu": 4, "cuda": 9}
+WHEELS = ROOT / "stage" / "wheels"
 
 
 def wanted(torch: str) -> dict[str, str]:
@@ -46,18 +47,34 @@ def make_venv() -> Path:
 
 
 def fetch_pip(python: Path) -> None:
-    """Install pip from its own wheel, which runs as it is, from the index that pip would use."""
+    """Install pip from its own wheel, which runs as it is: a staged one, or from the index that pip would use."""
+    with tempfile.TemporaryDirectory() as folder:
+        staged = sorted(WHEELS.glob("pip-*-py3-none-any.whl"))
+        wheel = staged[-1] if staged else download_pip(Path(folder))
+        subprocess.run([python, f"{wheel}/pip", "install", "--quiet", "--no-index", wheel], check=True)
+
+
+def download_pip(folder: Path) -> Path:
+    """The newest wheel of pip in the index."""
     index = os.environ.get("PIP_INDEX_URL", "https://pypi.org/simple").rstrip("/")
     with urllib.request.urlopen(f"{index}/pip/") as page:
         links = re.findall(r'href="([^"#]*/(pip-[\d.]+-py3-none-any\.whl)[^"]*)"', page.read().decode())
     if not links:
         raise SystemExit(f"setup: found no pip wheel at {index}; install python3-venv, then: make setup")
     link, name = links[-1]
-    with tempfile.TemporaryDirectory() as folder:
-        wheel = Path(folder) / name
-        with urllib.request.urlopen(urllib.request.urljoin(f"{index}/pip/", link)) as file:
-            wheel.write_bytes(file.read())
-        subprocess.run([python, f"{wheel}/pip", "install", "--quiet", "--no-index", wheel], check=True)
+    wheel = folder / name
+    with urllib.request.urlopen(urllib.request.urljoin(f"{index}/pip/", link)) as file:
+        wheel.write_bytes(file.read())
+    return wheel
+
+
+def use_staged_wheels() -> None:
+    """Make pip, here and in every process started from here, take packages from the staged wheels and nowhere else."""
+    if not any(WHEELS.glob("*.whl")):
+        raise SystemExit(
+            f"setup: no wheels in {WHEELS}; on a machine with a network: make stage WHEELS=cuda, then copy stage/ here"
+        )
+    os.environ.update(PIP_NO_INDEX="1", PIP_FIND_LINKS=str(WHEELS))
 
 
 def install(python: Path, torch: str, index: str | None) -> None:
@@ -74,7 +91,10 @@ def main() -> None:
     parser.add_argument("--torch", choices=["cpu", "cuda"], help="build of torch (default: as it is, at first cpu)")
     parser.add_argument("--torch-index", help="package index to take torch from")
     parser.add_argument("--this-python", action="store_true", help="make the environment anew for another Python")
+    parser.add_argument("--offline", action="store_true", help="install from the staged wheels, without a network")
     arguments = parser.parse_args()
+    if arguments.offline:
+        use_staged_wheels()
     if sys.version_info < (3, 11):  # noqa: UP036 - this script runs on whatever Python the machine has
         found = sys.version.split()[0]
         raise SystemExit(f"setup: Python 3.11 or newer is needed, this is {found}; try: make setup PYTHON=python3.12")

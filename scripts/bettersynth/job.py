@@ -13,6 +13,8 @@ from typing import Any
 
 from bettersynth.configuration import configure
 from bettersynth.layout import Layout
+from bettersynth.manifest import check_needs, require
+from bettersynth.needs import job_needs
 from bettersynth.network import forbid_network
 from bettersynth.operators.offline import ENVIRONMENT
 from bettersynth.plan import Plan
@@ -37,7 +39,14 @@ class Job:
         self.layout = Layout(Path("results") / str(self.configuration.name))
         self.plan = Plan(self.configuration)
         _log_to(Path(snakemake.log[0]))
-        forbid_network(" ".join([f"rule {snakemake.rule}", *map(str, snakemake.wildcards)]))
+        name = " ".join([f"rule {snakemake.rule}", *map(str, snakemake.wildcards)])
+        forbid_network(name)
+        self._verify(snakemake.rule, name)
+
+    def _verify(self, rule: str, name: str) -> None:
+        """Compare the models that the job loads with what was staged; StagedError before anything is spent on it."""
+        needs = job_needs(rule, dict(self.wildcards.items()), self.configuration, self.layout)
+        require(check_needs(needs, self.configuration, f"config/{self.configuration.name}.yaml"), name)
 
 
 def _log_to(path: Path) -> None:

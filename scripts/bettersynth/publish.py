@@ -124,7 +124,7 @@ def file_digests(path: str | Path) -> dict[str, str]:
     A file that was read before, on this account, and has the same inode, size and times since is not read again.
     """
     path = Path(path)
-    files = {path.name: path} if path.is_file() else _files_below(path)
+    files = {path.name: path} if path.is_file() else files_below(path)
     memory = _digest_memory(path)
     known = read_json(memory) if memory.exists() else {}
     found: dict[str, list[Any]] = {}
@@ -139,7 +139,8 @@ def file_digests(path: str | Path) -> dict[str, str]:
     return {name: entry[-1] for name, entry in found.items()}
 
 
-def _files_below(folder: Path) -> dict[str, Path]:
+def files_below(folder: Path) -> dict[str, Path]:
+    """Name in the folder → path of every file below it, hidden ones left out, in order."""
     files = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
     return {name: files[name] for name in sorted(files) if not name.startswith(".")}
 

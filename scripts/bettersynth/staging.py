@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -93,8 +94,8 @@ def staged(name: str) -> Path:
     return path
 
 
-def fetch_resources(target: str | Path = MODELS) -> list[str]:
-    """Put every resource under `target` and return the names of those that were fetched.
+def fetch_resources(target: str | Path = MODELS, names: Iterable[str] | None = None) -> list[str]:
+    """Put every resource, or those of these names, under `target` and return the names of those that were fetched.
 
     A resource that `target/resources.json` lists with the same wheel is left alone.
     """
@@ -102,7 +103,7 @@ def fetch_resources(target: str | Path = MODELS) -> list[str]:
     manifest_path = target / "resources.json"
     manifest = read_json(manifest_path) if manifest_path.is_file() else {}
     fetched = []
-    for entry in RESOURCES:
+    for entry in RESOURCES if names is None else map(resource, names):
         place = target / entry.target
         if place.exists() and manifest.get(entry.name, {}).get("wheel_sha256") == entry.sha256:
             continue

@@ -1,0 +1,180 @@
+"""Stage what a configuration needs: models, word lists, taggers and wheels, with a manifest of all of it.
+
+Models go straight to their `path` in `models`, so that jobs find them there on any machine the folder is copied to.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bettersynth import hub
+from bettersynth.configuration.types import Configuration, Model
+from bettersynth.manifest import STAGE, check_folder, describe, manifest_path, read_manifest
+from bettersynth.needs import configuration_needs, data_files
+from bettersynth.publish import files_below, write_json
+from bettersynth.staging import StagingError, fetch_resources, resource
+
+WHEELS = STAGE / "wheels"
+ENVS = Path(__file__).resolve().parents[2] / "envs"
+GIB = 2**30
+WHEEL_BYTES = {"cpu": GIB, "cuda": 5 * GIB}
+"""Roughly what the locked wheels take, for the estimate before anything is fetched."""
+
+
+class Step(NamedTuple):
+    """A model and how it comes to its path: it is `staged` or `there` already, or is to be copied or fetched."""
+
+    name: str
+    path: Path
+    state: str
+    size: int = 0
+    """Bytes that it still takes."""
+    folder: Path | None = None
+    snapshot: hub.Snapshot | None = None
+
+    def __str__(self) -> str:
+        source = self.folder or (self.snapshot and f"{self.snapshot.hub} at {self.snapshot.revision[:12]}") or self.path
+        size = f", {self.size / 1e6:,.1f} MB" if self.size else ""
+        return f"{self.name}: {self.state}{size} ({source})"
+
+
+class Wheels(NamedTuple):
+    """For which machine wheels are staged."""
+
+    torch: str
+    """Which build of it: `cpu` or `cuda`."""
+    python: str | None
+    """Version, such as `3.11`; that of this Python if not stated."""
+    platforms: tuple[str, ...]
+    """As pip names them, such as `manylinux_2_28_x86_64`; none for a machine like this one."""
+
+
+def plan(configuration: Configuration, copies: Path | None = None) -> Iterator[Step]:
+    """What has to be done for each model that the configuration needs; asks the hub only about those to be fetched."""
+    listed = read_manifest(configuration).get("models", {})
+    for name in configuration_needs(configuration).models:
+        model = configuration.models[name]
+        path = Path(model.path)
+        if _is_staged(model, listed.get(name)):
+            yield Step(name, path, "staged")
+        elif copies and (found := hub.local_copy(copies, name, model.hub)):
+            sizes = [(found / file).stat().st_size for file in hub.choose_files(str(found), files_below(found))]
+            yield Step(name, path, "to copy", sum(sizes), folder=found)
+        elif model.hub:
+            snapshot = hub.look_up(name, model.hub, model.revision)
+            if path.exists() and not hub.missing(snapshot, path):
+                yield Step(name, path, "there", snapshot=snapshot)
+                continue
+            if path.exists():
+                bad = ", ".join(hub.missing(snapshot, path))
+                raise StagingError(f"{path}: not what {model.hub} holds ({bad}); move it away: mv {path} {path}.old")
+            here = set(hub.missing(snapshot, hub.partial_folder(path)))
+            size = sum(file.size for file in snapshot.files if file.name in here)
+            yield Step(name, path, "to fetch", size, snapshot=snapshot)
+        elif path.exists():
+            yield Step(name, path, "there")
+        else:
+            raise StagingError(
+                f"models.{name}: nothing at {path}; name its repository (`hub`) and commit (`revision`), put the model "
+                "there, or give a folder of local copies: make stage FROM=folder"
+            )
+
+
+def _is_staged(model: Model, entry: dict[str, Any] | None) -> bool:
+    if entry is None or [entry["path"], entry["hub"], entry["revision"]] != [model.path, model.hub, model.revision]:
+        return False
+    return not list(check_folder(Path(model.path), entry["files"], ""))
+
+
+def require_space(steps: list[Step], wheels: Wheels | None) -> None:
+    """Raise StagingError when a disk has less room than is needed on it."""
+    needed: dict[Path, int] = defaultdict(int)
+    for step in steps:
+        needed[_existing(step.path)] += step.size
+    if wheels:
+        needed[_existing(WHEELS)] += WHEEL_BYTES[wheels.torch]
+    by_disk: dict[int, list[Path]] = defaultdict(list)
+    for place in needed:
+        by_disk[place.stat().st_dev].append(place)
+    for places in by_disk.values():
+        wanted, free = sum(needed[place] for place in places), shutil.disk_usage(places[0]).free
+        if wanted > free:
+            raise StagingError(
+                f"{places[0]}: {wanted / GIB:.1f} GiB are needed, {free / GIB:.1f} are free; make room, or change "
+                "`path` in `models`"
+            )
+
+
+def _existing(path: Path) -> Path:
+    path = path.absolute()
+    return next(place for place in [path, *path.parents] if place.exists())
+
+
+def stage_models(configuration: Configuration, steps: list[Step]) -> None:
+    """Do what the steps say; each model is in the manifest as soon as it lies at its path."""
+    for step in steps:
+        model = configuration.models[step.name]
+        licence = step.snapshot.licence if step.snapshot else "not stated"
+        if step.state == "staged":
+            continue
+        if step.state == "to fetch" and step.snapshot:
+            hub.fetch(step.snapshot, step.path)
+        elif step.state == "to copy" and step.folder:
+            hub.copy(step.folder, step.path)
+        elif step.path.is_dir():
+            hub.check(step.path, str(step.path))
+        source = {"to fetch": "hub", "to copy": str(step.folder)}.get(step.state, "was there")
+        entry = {**model.model_dump(), "licence": licence, "source": source, "files": describe(step.path)}
+        _record(configuration, "models", {step.name: entry})
+
+
+def stage_resources(configuration: Configuration) -> None:
+    """Fetch the word lists and taggers that the configuration's operators read."""
+    names = configuration_needs(configuration).resources
+    fetch_resources(names=names)
+    entries = {}
+    for name in names:
+        found = resource(name)
+        source = f"{found.package}=={found.version}"
+        entries[name] = {
+            "path": str(found.path),
+            "licence": found.licence,
+            "source": source,
+            "files": describe(found.path),
+        }
+    _record(configuration, "resources", entries)
+
+
+def stage_data(configuration: Configuration) -> list[str]:
+    """Note the data files that are there; return those that are missing."""
+    files = data_files(configuration)
+    entries = {file: next(iter(describe(file).values())) for file in files if Path(file).is_file()}
+    _record(configuration, "data", entries)
+    return [file for file in files if file not in entries]
+
+
+def stage_wheels(configuration: Configuration, wheels: Wheels) -> None:
+    """Download the locked packages, torch and pip as wheels, for the machine stated."""
+    command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--dest", str(WHEELS)]
+    command += ["--only-binary=:all:", *(["--python-version", wheels.python] if wheels.python else [])]
+    command += [option for platform in wheels.platforms for option in ("--platform", platform)]
+    lock, torch = ENVS / "lock.txt", ENVS / f"torch-{wheels.torch}.txt"
+    for requirements in (["--no-deps", "-r", str(lock)], ["-r", str(torch), "-c", str(lock)], ["--no-deps", "pip"]):
+        if subprocess.run([*command, *requirements], check=False).returncode:
+            raise StagingError(
+                "pip could not download every wheel (its words are above); what it has is kept: make stage again"
+            )
+    _record(configuration, "wheels", {**wheels._asdict(), "path": str(WHEELS), "files": describe(WHEELS)})
+
+
+def _record(configuration: Configuration, section: str, entries: dict[str, Any]) -> None:
+    """Add entries to a section of the manifest, the rest of which stays."""
+    manifest = {"configuration": configuration.name, **read_manifest(configuration)}
+    merged = {**manifest.get(section, {}), **entries} if section == "models" else entries
+    write_json(manifest_path(configuration), {**manifest, section: merged})

@@ -1,0 +1,53 @@
+"""What is wrong with a model's files, as far as the files themselves tell: pickles, pointers, halves."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+PICKLE_NAMES = {".pkl", ".pickle", ".pt", ".pth", ".ckpt"}
+MOST_HEADER_BYTES = 100_000_000
+"""The longest header that safetensors itself reads."""
+
+
+def file_problem(path: Path) -> str | None:
+    """Why a model file must not be, or cannot be, loaded; None when nothing is wrong with it. Reads no tensors."""
+    with path.open("rb") as file:
+        head = file.read(len(LFS_POINTER))
+    if head.startswith(LFS_POINTER):
+        return "a Git LFS pointer, not the file it stands for"
+    if path.suffix in PICKLE_NAMES or _is_pickle(path, head):
+        return "a pickle, which runs whatever code is in it; only safetensors are loaded"
+    if path.suffix == ".incomplete":
+        return "a transfer that broke off"
+    if path.suffix == ".safetensors":
+        return _safetensors_problem(path)
+    return None
+
+
+def _is_pickle(path: Path, head: bytes) -> bool:
+    """Whether it is a pickle of protocol 2 or later, or PyTorch's zip around one."""
+    if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        return True
+    if not head.startswith(b"PK\x03\x04") or not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("data.pkl") for name in archive.namelist())
+
+
+def _safetensors_problem(path: Path) -> str | None:
+    """Compare the file's length with what its header says: eight bytes, the header, the tensors."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(size - 8, MOST_HEADER_BYTES):
+            return f"cut short: {size:,} bytes, less than its header"
+        try:
+            header = json.loads(file.read(length))
+        except ValueError:
+            return "no safetensors file: its header is not JSON"
+    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    expected = 8 + length + max(ends, default=0)
+    return None if size == expected else f"{size:,} bytes instead of {expected:,}: cut short or added to"

@@ -1,0 +1,222 @@
+"""`make stage` and `make verify` with the real hub client, against a hub on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import yaml
+from hub_server import HubServer, commit
+from safetensors.numpy import save
+from workflow import CONFIGURATION, MODELS, ROOT
+
+from bettersynth.hub import choose_files
+from bettersynth.staging import StagingError
+from bettersynth.weights import file_problem
+
+CLIP_WEIGHTS = "models/clip/model.safetensors"
+
+
+class Machine:
+    """A working directory with a configuration, its own HOME, and a hub (or none)."""
+
+    def __init__(self, folder, endpoint):
+        self.folder = folder
+        self.environment = {
+            **{key: value for key, value in os.environ.items() if not key.startswith(("HF_", "PIP_"))},
+            "HOME": str(folder / "home"),
+            "XDG_CACHE_HOME": str(folder / "home" / "cache"),
+            "HF_ENDPOINT": endpoint,
+            "HF_HUB_DISABLE_XET": "1",
+            "PYTHONPATH": str(ROOT / "scripts"),
+            "NO_PROXY": "127.0.0.1",
+        }
+        models = {
+            name: {"path": f"models/{name}", "hub": f"tiny/{name}", "revision": commit(f"tiny/{name}")}
+            for name in ("clip", "gemma")
+        }
+        self.configuration = {
+            "pool": CONFIGURATION["pool"],
+            "models": {**models, "unused": {"path": "models/unused", "hub": "tiny/unused"}},
+            "operators": {
+                "similarity": {"op": "image_text_similarity_filter", "model": "clip"},
+                "aesthetics": {"op": "image_aesthetics_filter", "model": "gemma"},
+            },
+        }
+        for name in [file["path"] for file in CONFIGURATION["pool"]["files"]] + CONFIGURATION["pool"]["restore"]:
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(name)
+
+    def __call__(self, script, *arguments):
+        (self.folder / "small.yaml").write_text(yaml.safe_dump(self.configuration))
+        command = [sys.executable, ROOT / "scripts" / f"{script}.py", "--config", "small.yaml", *arguments]
+        return subprocess.run(
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
+        )
+
+    def stage(self, *arguments):
+        result = self("stage", *arguments)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    @property
+    def manifest(self):
+        return json.loads((self.folder / "stage" / "small.json").read_text())
+
+
+@pytest.fixture
+def hub():
+    server = HubServer()
+    for name in ("clip", "gemma"):
+        server.add(f"tiny/{name}", MODELS / name, **{"pytorch_model.bin": b"\x80\x02", "onnx/model.onnx": b"x"})
+    yield server
+    server.shutdown()
+
+
+@pytest.fixture
+def machine(tmp_path, hub):
+    return Machine(tmp_path, hub.endpoint)
+
+
+def test_stages_what_is_needed_and_nothing_else(machine):
+    machine.stage()
+    for name in ("clip", "gemma"):
+        staged = {path.name: path.read_bytes() for path in (machine.folder / "models" / name).iterdir()}
+        shipped = {path.name: path.read_bytes() for path in (MODELS / name).iterdir() if path.suffix != ".md"}
+        assert staged == shipped
+    assert sorted(path.name for path in (machine.folder / "models").iterdir()) == ["clip", "gemma"]
+    entry = machine.manifest["models"]["clip"]
+    assert (entry["licence"], entry["source"], entry["revision"]) == ("apache-2.0", "hub", commit("tiny/clip"))
+    assert machine("verify").returncode == 0
+
+
+def test_a_second_call_asks_nobody(machine, hub):
+    machine.stage()
+    hub.shutdown()
+    hub.server_close()
+    assert "clip: staged" in machine.stage()
+
+
+def test_a_dry_run_estimates_and_fetches_nothing(machine, hub):
+    output = machine.stage("--dry-run")
+    assert "clip: to fetch" in output and "MB" in output
+    assert hub.served == [] and not (machine.folder / "models").exists()
+
+
+def test_a_transfer_that_breaks_off_goes_on_where_it_was(machine, hub):
+    large = save({"weight": np.arange(6_000_000, dtype=np.float32)})  # the client writes 10 MB at a time
+    hub.repositories["tiny/clip"]["model.safetensors"] = large
+    hub.faults["model.safetensors"] = ["cut"] * 20
+    result = machine("stage")
+    assert "broke off" in result.stderr and "`make stage` goes on from there" in result.stderr
+    assert not (machine.folder / "models" / "clip").exists(), "half a model is not at the model's path"
+    hub.faults.clear()
+    hub.served.clear()
+    machine.stage()
+    assert hub.served[0][0] == "model.safetensors" and hub.served[0][1] >= 10_000_000
+    assert (machine.folder / CLIP_WEIGHTS).read_bytes() == large
+
+
+def test_an_altered_transfer_is_fetched_again(machine, hub):
+    hub.faults["model.safetensors"] = ["alter"]
+    machine.stage()
+    assert (machine.folder / CLIP_WEIGHTS).read_bytes() == (MODELS / "clip" / "model.safetensors").read_bytes()
+
+
+def test_a_hub_that_always_alters_is_not_believed(machine, hub):
+    hub.faults["config.json"] = ["alter"] * 20
+    result = machine("stage")
+    assert "tiny/clip: config.json: other bytes than the hub states" in result.stderr
+    assert not (machine.folder / "models" / "clip").exists()
+
+
+def test_local_copies_are_taken_without_a_hub(machine, hub, tmp_path):
+    hub.shutdown()
+    hub.server_close()
+    copies = tmp_path / "copies"
+    shutil.copytree(MODELS / "clip", copies / "tiny" / "clip")
+    shutil.copytree(MODELS / "gemma", copies / "gemma")
+    machine.stage("--from", "copies")
+    assert machine.manifest["models"]["clip"]["source"] == "copies/tiny/clip"
+    assert machine("verify").returncode == 0
+
+
+def test_a_pointer_is_not_taken_for_a_model(machine, tmp_path):
+    shutil.copytree(MODELS / "clip", tmp_path / "copies" / "clip")
+    (tmp_path / "copies" / "clip" / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+    result = machine("stage", "--from", "copies")
+    assert "model.safetensors: a Git LFS pointer" in result.stderr
+
+
+def test_a_repository_of_pickles_is_refused(machine, hub):
+    del hub.repositories["tiny/clip"]["model.safetensors"]
+    result = machine("stage")
+    assert "models.clip: tiny/clip has no safetensors weights (it has pytorch_model.bin" in result.stderr
+
+
+def test_a_missing_revision_is_named(machine):
+    machine.configuration["models"]["clip"]["revision"] = None
+    assert f"so a commit is needed: `revision: {commit('tiny/clip')}`" in machine("stage").stderr
+
+
+DAMAGE = {
+    "altered: sha256": lambda path: path.write_bytes(path.read_bytes()[:-1] + b"\xff"),
+    "bytes instead of": lambda path: path.write_bytes(path.read_bytes()[:-10]),
+    "cut short": lambda path: path.write_bytes(path.read_bytes()[:5]),
+    "a Git LFS pointer": lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"),
+    "not there": lambda path: path.unlink(),
+    "a pickle": lambda path: (path.parent / "pytorch_model.bin").write_bytes(b"\x80\x02}q\x00."),
+    "was not staged": lambda path: (path.parent / "extra.json").write_text("{}"),
+}
+
+
+def test_verify_says_what_is_wrong_and_what_mends_it(machine):
+    machine.stage()
+    model = machine.folder / "models" / "clip"
+    model.rename(machine.folder / "whole")
+    for expected, damage in DAMAGE.items():
+        shutil.copytree(machine.folder / "whole", model)
+        damage(model / "model.safetensors")
+        result = machine("verify")
+        assert result.returncode != 0
+        assert expected in result.stdout and "models/clip/" in result.stdout
+        assert "make stage CONFIG=small.yaml" in result.stdout or "rm 'models/clip/" in result.stdout
+        shutil.rmtree(model)
+
+
+def test_another_byte_in_a_data_file_is_found(machine):
+    machine.stage()
+    (machine.folder / "data" / "stage_1.json").write_text("data/stage_2.json")
+    assert "data/stage_1.json: altered" in machine("verify").stdout
+
+
+def test_weights_are_chosen_once():
+    pipeline = ["model_index.json", "all-in-one.safetensors", "unet/config.json", "tokenizer/merges.txt"]
+    pipeline += [f"unet/diffusion_pytorch_model{kind}" for kind in (".safetensors", ".fp16.safetensors", ".bin")]
+    assert choose_files("x", pipeline) == [
+        "model_index.json",
+        "tokenizer/merges.txt",
+        "unet/config.json",
+        "unet/diffusion_pytorch_model.safetensors",
+    ]
+    parts = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    index = "model.safetensors.index.json"
+    assert choose_files("x", [*parts, index, "pytorch_model.bin.index.json"]) == [*parts, index]
+    assert choose_files("x", [*parts, index, "model.safetensors"]) == ["model.safetensors"]
+    with pytest.raises(StagingError, match="no safetensors"):
+        choose_files("x", ["config.json", "pytorch_model.bin"])
+
+
+def test_pickles_are_known_by_their_bytes(tmp_path):
+    import torch
+
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "weights.dat")
+    assert "a pickle" in str(file_problem(tmp_path / "weights.dat"))
+    (tmp_path / "lookups.bin").write_bytes(b"\x81\xa1a\x01")
+    assert file_problem(tmp_path / "lookups.bin") is None

@@ -30,7 +30,7 @@ ready:
 	@test -f $(CONFIG) || { echo "$(CONFIG): no such configuration; there are: $(wildcard config/*.yaml)"; exit 1; }
 
 .PHONY: help setup demo world run dry-run explain dag report page test test-quick lint format reference lock \
-	stage verify profile unprofile miniature-models quality bench-dry-run clean-results
+	stage verify profile unprofile miniature-models quality bench-dry-run bench-training clean-results
 
 help:  ## list these commands
 	@echo "make COMMAND [CONFIG=$(CONFIG)] [RECIPE=…] [CORES=$(CORES)] [GPUS=…]"; echo
@@ -108,6 +108,9 @@ quality:  ## measure the miniature's models on held-out scenes
 
 bench-dry-run:  ## time a dry run of every recipe (of the contest, unless CONFIG says otherwise)
 	@python scripts/measure.py dry-run $(if $(filter-out file,$(origin CONFIG)),--config $(CONFIG))
+
+bench-training:  ## MGM-2B at its real size on one GPU: rates of both stages and of answering
+	@python scripts/measure.py mgm-training
 
 clean-results:  ## delete the results of CONFIG
 	@rm -rf results/$(NAME) logs/$(NAME) benchmarks/$(NAME)

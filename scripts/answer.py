@@ -4,6 +4,7 @@ from bettersynth.job import Job
 
 job = Job(snakemake)
 
-from bettersynth.mgm.generation import write_answers
+from bettersynth.mgm.processes import run
 
-write_answers(job.wildcards.benchmark, job.wildcards.recipe, int(job.wildcards.seed), job.configuration, job.layout)
+wildcards = job.wildcards
+run("answer", wildcards.recipe, int(wildcards.seed), job.configuration, job.layout, wildcards.benchmark)

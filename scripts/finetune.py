@@ -4,6 +4,6 @@ from bettersynth.job import Job
 
 job = Job(snakemake)
 
-from bettersynth.mgm.training import finetune
+from bettersynth.mgm.processes import run
 
-finetune(job.wildcards.recipe, int(job.wildcards.seed), job.configuration, job.layout)
+run("finetune", job.wildcards.recipe, int(job.wildcards.seed), job.configuration, job.layout)

@@ -4,6 +4,6 @@ from bettersynth.job import Job
 
 job = Job(snakemake)
 
-from bettersynth.mgm.training import pretrain
+from bettersynth.mgm.processes import run
 
-pretrain(job.wildcards.recipe, int(job.wildcards.seed), job.configuration, job.layout)
+run("pretrain", job.wildcards.recipe, int(job.wildcards.seed), job.configuration, job.layout)

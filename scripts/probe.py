@@ -4,6 +4,6 @@ from bettersynth.job import Job
 
 job = Job(snakemake)
 
-from bettersynth.mgm.training import probe
+from bettersynth.mgm.processes import run
 
-probe(job.wildcards.recipe, int(job.wildcards.seed), job.configuration, job.layout)
+run("probe", job.wildcards.recipe, int(job.wildcards.seed), job.configuration, job.layout)

@@ -4,8 +4,9 @@ How the values were made: the model code of `dvlab-research/MGM` (commit 769820c
 under transformers 4.38.0, timm 0.9.16 and PyTorch 2.13 on a CPU in fp32 and evaluation mode: `MGMGemmaForCausalLM` with
 a `CLIPVisionTower`, an `OpenCLIPVisionTower` around timm's `ConvNeXt`, `mlp2x_gelu` and its own
 `initialize_uni_modules`, at the sizes of `LANGUAGE`, `CLIP` and `CONVNEXT`, every parameter filled by `fill` from its
-published name, with the sequences and images of each case; `lm_head` is tied to the embedding. The file holds names and shapes of all parameters as that program has them, and for
-each case input ids (the image as one -200), labels, the length they are cut to, the loss and every row's logits.
+published name (`lm_head` is tied to the embedding), with the sequences and images of each case. The file holds names
+and shapes of all parameters as that program has them, and for each case input ids (the image as one -200), labels, the
+length they are cut to, the loss and every row's logits.
 """
 
 from __future__ import annotations

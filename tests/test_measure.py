@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 
+import published_mgm
 import pytest
+import torch
 
 from bettersynth.measure import MEASUREMENTS, ROOT, record
+from bettersynth.measure.mgm_training import TEXT, VISION, VISION_AUX, Bench
+from bettersynth.mgm.model import MGMConfig, MGMForConditionalGeneration
 from bettersynth.publish import read_json
 
 MEASURE = [sys.executable, str(ROOT / "scripts" / "measure.py")]
@@ -43,3 +48,23 @@ def test_a_dry_run_is_timed_without_the_inputs(tmp_path):
     figures = read_json(out)["figures"]
     assert figures["recipes"] == 4 and figures["jobs"] > 100
     assert 0 < figures["second_seconds"] < 60 and figures["peak_mb"] > 20
+
+
+def test_training_is_measured_part_by_part(tmp_path):
+    sizes = [published_mgm.LANGUAGE | {"vocab_size": 4000}, published_mgm.CLIP, published_mgm.CONVNEXT]
+    options = argparse.Namespace(steps=1, workers=0, images=4)
+    batches = {"pretrain": 4, "pretrain_device": 2, "finetune": 4, "finetune_device": 2, "answer": 2}
+    bench = Bench(MGMConfig(*sizes, image_size_aux=32), tmp_path, options, batches)
+    with torch.compiler.set_stance("force_eager"):
+        step = bench.one_step()
+        assert step["one_step_loss_bf16_fast"] == pytest.approx(step["one_step_loss_fp32_eager"], abs=1e-2)
+        assert step["one_step_gradient_cosine"] > 0.99
+        assert len(bench.what_each_part_buys()) == 12
+        rates = [bench.pretrain()["pretrain_samples_per_second"], bench.finetune()["finetune_samples_per_second"]]
+    assert min([*rates, bench.answers()["answer_questions_per_second"]]) > 0
+
+
+def test_training_is_measured_at_the_published_size():
+    with torch.device("meta"):
+        model = MGMForConditionalGeneration(MGMConfig(TEXT, VISION, VISION_AUX, image_size_aux=768))
+    assert sum(parameter.numel() for parameter in model.parameters()) == 3_019_166_144

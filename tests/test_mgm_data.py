@@ -95,12 +95,11 @@ def test_fewer_rows_than_a_step_are_refused():
 def test_grouping_puts_one_modality_and_like_lengths_together():
     words = torch.randint(1, 100, (203,), generator=torch.Generator().manual_seed(0)).tolist()
     lengths = [-count if number % 3 == 0 else count for number, count in enumerate(words)]
-    order = list(TrainingOrder(203, 16, 12, seed=1, lengths=lengths, parts=4))
+    order = list(TrainingOrder(203, 16, 12, seed=1, lengths=lengths))
     assert max(Counter(order).values()) == 1
     steps = [order[start : start + 16] for start in range(0, len(order), 16)]
     assert sum(len({lengths[row] > 0 for row in step}) == 1 for step in steps) == 12
     for step in steps:
-        parts = [sum(abs(lengths[row]) for row in step[start : start + 4]) for start in range(0, 16, 4)]
-        spread = max(parts) - min(parts)
-        assert spread <= max(abs(lengths[row]) for row in step)
+        in_order = [abs(lengths[row]) for row in step]
+        assert in_order == sorted(in_order, reverse=True)
     assert [lengths[step[0]] > 0 for step in steps] != sorted((lengths[step[0]] > 0 for step in steps), reverse=True)

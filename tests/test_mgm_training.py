@@ -47,7 +47,7 @@ def kill(monkeypatch):
     """Ends training right after the step of a given number."""
 
     def at(step: int | None) -> None:
-        original = trainer._Stop.on_step_end
+        original = trainer._Save.on_step_end
 
         def on_step_end(self, args, state, control, **kwargs):
             if state.global_step == step:
@@ -56,7 +56,7 @@ def kill(monkeypatch):
 
         monkeypatch.undo()
         if step is not None:
-            monkeypatch.setattr(trainer._Stop, "on_step_end", on_step_end)
+            monkeypatch.setattr(trainer._Save, "on_step_end", on_step_end)
 
     return at
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from bettersynth import versions
 from bettersynth.configuration.load import ConfigurationError, recipe_trainset, recipe_training
-from bettersynth.configuration.types import BestBy, Captioner, Configuration, Redrawer
+from bettersynth.configuration.types import RUNS_ONLY, BestBy, Captioner, Configuration, Redrawer
 from bettersynth.digests import FileDigest, shard_digests
 from bettersynth.layout import Layout
 from bettersynth.operators.catalogue import CATALOGUE
@@ -264,9 +264,7 @@ class Graph:
         facts: dict[str, Any] = {
             "architecture": architecture.model_dump_json(exclude=parts),
             **{part: self.model(getattr(architecture, part)) for part in sorted(parts)},
-            "stage": settings.model_dump_json(
-                exclude={"device_batch", "workers", "save_steps", "instructions", "images"}
-            ),
+            "stage": settings.model_dump_json(exclude=set(RUNS_ONLY)),
             "version": versions.TRAIN,
         }
         if training.start_from:

@@ -485,6 +485,12 @@ class Architecture(Section):
     )
 
 
+RUNS_ONLY = frozenset(
+    {"device_batch", "gradient_checkpointing", "compile", "save_steps", "workers", "instructions", "images"}
+)
+"""Keys of a stage that change how it runs, not what comes out; `instructions` count by their content."""
+
+
 class Stage(Section):
     """One training stage."""
 
@@ -500,7 +506,10 @@ class Stage(Section):
     )
     group_by_length: bool = Field(False, description="Batch samples of like length and modality together.")
     precision: Literal["bf16", "fp32"] = "bf16"
-    gradient_checkpointing: bool = True
+    gradient_checkpointing: bool = Field(
+        False, description="Keep less for the backward pass and compute it again: less memory, a third more work."
+    )
+    compile: bool = Field(True, description="Compile the layers when training on a GPU: half a minute, then faster.")
     save_steps: int = Field(100, ge=1, description="Steps between resumable checkpoints.")
     workers: int = Field(4, ge=0, description="Processes that decode images.")
 

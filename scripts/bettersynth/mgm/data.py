@@ -46,8 +46,11 @@ class ConversationDataset(Dataset):
         rows = read_json(path)
         self.images = [row.get("image") for row in rows]
         self.ids = [str(row.get("id", number)) for number, row in enumerate(rows)]
-        self.lengths = [_modality_length(row) for row in rows]
         self._encoded = [self._encode(number, row) for number, row in enumerate(rows)]
+        self.lengths = [
+            length if image is not None else -length
+            for length, image in zip(self._full_lengths(), self.images, strict=True)
+        ]
 
     def _encode(self, number: int, row: dict[str, Any]) -> Any:
         try:
@@ -82,8 +85,8 @@ class ConversationDataset(Dataset):
         """How many samples are cut to `max_length`, and how many of them keep nothing to learn."""
         cut = [
             encoded
-            for encoded, length in zip(self._encoded, self._full_lengths(), strict=True)
-            if length > self._max_length
+            for encoded, length in zip(self._encoded, self.lengths, strict=True)
+            if abs(length) > self._max_length
         ]
         kept = [encoded.expanded(self._processor.visual_tokens, self._max_length) for encoded in cut]
         return {
@@ -96,12 +99,6 @@ class ConversationDataset(Dataset):
             yield len(encoded.input_ids) + (self._processor.visual_tokens - 1 if image is not None else 0)
 
 
-def _modality_length(row: dict[str, Any]) -> int:
-    """Words of a conversation, negative without an image: LLaVA's measure for batches of like samples."""
-    words = sum(len(turn["value"].split()) for turn in row["conversations"])
-    return words if row.get("image") is not None else -words
-
-
 class Collator:
     """Pads samples on the right and stacks the images of those that have one.
 
@@ -109,12 +106,12 @@ class Collator:
     has no labels.
     """
 
-    def __init__(self, pad_token_id: int, image_size: int) -> None:
+    def __init__(self, pad_token_id: int, image_size: int, dtype: torch.dtype = torch.float32) -> None:
         self._pad_token_id = pad_token_id
-        self._no_image = torch.empty(0, 3, image_size, image_size)
+        self._no_image = torch.empty(0, 3, image_size, image_size, dtype=dtype)
 
     def __call__(self, samples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """`input_ids` and `labels` (batch, longest), and `pixel_values` (images, 3, side, side).
+        """`input_ids` and `labels` (batch, longest), and `pixel_values` (images, 3, side, side) in `dtype`.
 
         A batch without images has `pixel_values` of length 0, so that the connector takes part in every step.
         """
@@ -123,17 +120,17 @@ class Collator:
         return {
             "input_ids": pad_sequence(ids, batch_first=True, padding_value=self._pad_token_id),
             "labels": pad_sequence([sample["labels"] for sample in samples], True, IGNORE_INDEX),
-            "pixel_values": torch.stack(pixels) if pixels else self._no_image,
+            "pixel_values": torch.stack(pixels).to(self._no_image.dtype) if pixels else self._no_image,
         }
 
 
 class TrainingOrder(Sampler[int]):
     """Row numbers in the order of training: all steps of all epochs, from the seed alone.
 
-    An epoch is a permutation of the rows, without the last ones that fill no whole step. With `lengths`, samples of
-    like length and modality come together, as LLaVA's `group_by_modality_length` has it: the rows of one step are
-    of one modality and dealt out, longest first, over the step's `parts` forward passes so that each has about the
-    same number of words.
+    An epoch is a permutation of the rows, without the last ones that fill no whole step. With `lengths` (tokens,
+    negative without an image), samples of like modality and length come together, as with LLaVA's
+    `group_by_modality_length`: the rows of one step are of one modality, and come longest first, so that a forward pass
+    pads little and the passes that run at the same time on several GPUs take about as long.
     """
 
     def __init__(
@@ -143,7 +140,6 @@ class TrainingOrder(Sampler[int]):
         steps: int,
         seed: int,
         lengths: Sequence[int] | None = None,
-        parts: int = 1,
     ) -> None:
         if rows < global_batch:
             raise TrainingDataError(
@@ -154,7 +150,6 @@ class TrainingOrder(Sampler[int]):
         self._steps = steps
         self._seed = seed
         self._lengths = lengths
-        self._parts = parts
 
     def __len__(self) -> int:
         return self._steps * self._global_batch
@@ -188,19 +183,7 @@ class TrainingOrder(Sampler[int]):
             rest += rows[len(batches) * self._global_batch :]
         steps = [whole[number] for number in torch.randperm(len(whole), generator=generator).tolist()]
         steps += _batches(rest, self._global_batch)
-        words = [abs(length) for length in lengths]
-        return [_dealt(step, words, self._parts) for step in steps]
-
-
-def _dealt(rows: list[int], words: Sequence[int], count: int) -> list[int]:
-    """The rows of a step, longest first to the one of `count` parts that has the fewest words and still room."""
-    parts: list[list[int]] = [[] for _ in range(count)]
-    totals = [0] * count
-    for row in sorted(rows, key=lambda row: -words[row]):
-        part = min((part for part in range(count) if len(parts[part]) < len(rows) // count), key=totals.__getitem__)
-        parts[part].append(row)
-        totals[part] += words[row]
-    return [row for part in parts for row in part]
+        return [sorted(step, key=lambda row: -abs(lengths[row])) for step in steps]
 
 
 def _batches(rows: list[int], size: int) -> list[list[int]]:

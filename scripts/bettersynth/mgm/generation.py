@@ -5,8 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +23,7 @@ from bettersynth.configuration.types import Configuration, MMBench, TextVQA
 from bettersynth.images import ImageProblem, open_image, resolve
 from bettersynth.layout import BENCHMARKS, Layout
 from bettersynth.mgm.model import MGMForConditionalGeneration
+from bettersynth.mgm.processes import gathered, is_main_process
 from bettersynth.mgm.processing import ConversationError, Processor
 from bettersynth.mgm.training import CARD, CHECKPOINT
 from bettersynth.progress import progress
@@ -39,50 +43,81 @@ class Question(NamedTuple):
 
 
 class Answerer:
-    """A model folder opened for answering."""
+    """A model that answers questions, greedily."""
 
-    def __init__(self, folder: str | Path, precision: str = "fp16", max_pixels: int = 100_000_000) -> None:
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        model = MGMForConditionalGeneration.from_pretrained(folder, local_files_only=True, dtype=DTYPES[precision])
-        self.model = model.to(self.device).eval()
-        self.processor = Processor.load(folder, folder, model.config)
+    def __init__(self, model: MGMForConditionalGeneration, processor: Processor, max_pixels: int = 100_000_000) -> None:
+        self.model = model.eval()
+        self.processor = processor
         self._max_pixels = max_pixels
 
-    def answer(self, questions: list[Question], max_new_tokens: int) -> list[str]:
-        """Answers to one batch: decoded greedily up to `<eos>`, without special tokens, stripped."""
-        inputs = self._inputs(questions)
-        tokenizer = self.processor.tokenizer
-        ids = self.model.generate(
-            **inputs,
+    @classmethod
+    def open(cls, folder: str | Path, precision: str = "fp16", max_pixels: int = 100_000_000) -> Answerer:
+        """The model of a folder, on the GPU if there is one."""
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else "cpu"
+        model = MGMForConditionalGeneration.from_pretrained(folder, local_files_only=True, dtype=DTYPES[precision])
+        return cls(model.to(device), Processor.load(folder, folder, model.config), max_pixels)
+
+    def answer(self, questions: Sequence[Question], max_new_tokens: int, batch: int) -> Iterator[tuple[int, str]]:
+        """Numbers of the questions, and their answers: decoded up to `<eos>`, without special tokens, stripped.
+
+        Questions of like length are answered together, the longest first, while the next batches' images are decoded.
+        In one of several processes, each answers its share of the batches.
+        """
+        ids = [self._ids(question) for question in questions]
+        order = sorted(range(len(questions)), key=lambda number: -len(ids[number]))
+        batches = [order[start : start + batch] for start in range(0, len(order), batch)]
+        batches = batches[int(os.environ.get("RANK", "0")) :: int(os.environ.get("WORLD_SIZE", "1"))]
+        prepared = _ahead(batches, lambda number: self._pixels(questions[number]))
+        for numbers, pixels in progress(prepared, len(batches), f"batches of {batch} questions"):
+            texts = self._generate([ids[number] for number in numbers], pixels, max_new_tokens)
+            yield from zip(numbers, texts, strict=True)
+
+    def _generate(self, ids: list[torch.Tensor], pixels: list[torch.Tensor | None], max_new_tokens: int) -> list[str]:
+        """Answers to one batch, padded on the left so that every answer begins at the same position."""
+        tokenizer, device = self.processor.tokenizer, self.model.device
+        images = [image for image in pixels if image is not None]
+        length = max(map(len, ids))
+        input_ids = torch.stack(
+            [functional.pad(row, (length - len(row), 0), value=tokenizer.pad_token_id) for row in ids]
+        )
+        starts = torch.tensor([length - len(row) for row in ids])
+        answers = self.model.generate(
+            input_ids=input_ids.to(device),
+            attention_mask=(torch.arange(length) >= starts[:, None]).long().to(device),
+            pixel_values=torch.stack(images).to(device) if images else None,
             do_sample=False,
             max_new_tokens=max_new_tokens,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
         )
-        return [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
+        return [text.strip() for text in tokenizer.batch_decode(answers, skip_special_tokens=True)]
 
-    def _inputs(self, questions: list[Question]) -> dict[str, torch.Tensor | None]:
-        """Tensors of a batch, padded on the left so that every answer begins at the same position."""
-        ids, images = zip(*map(self._prepared, questions), strict=True)
-        pixels = [image for image in images if image is not None]
-        length = max(map(len, ids))
-        pad = self.processor.tokenizer.pad_token_id
-        input_ids = torch.stack([functional.pad(row, (length - len(row), 0), value=pad) for row in ids])
-        starts = torch.tensor([length - len(row) for row in ids])
-        return {
-            "input_ids": input_ids.to(self.device),
-            "attention_mask": (torch.arange(length) >= starts[:, None]).long().to(self.device),
-            "pixel_values": torch.stack(pixels).to(self.device) if pixels else None,
-        }
-
-    def _prepared(self, question: Question) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Ids and pixels of one question."""
+    def _ids(self, question: Question) -> torch.Tensor:
         try:
-            ids = self.processor.encode_question(question.prompt, question.image is not None)
-            image = None if question.image is None else _opened(question.image, self._max_pixels)
-        except (ConversationError, ImageProblem) as problem:
+            return torch.from_numpy(self.processor.encode_question(question.prompt, question.image is not None)).long()
+        except ConversationError as problem:
             raise ValueError(f"question {question.id}: {problem}") from problem
-        return torch.from_numpy(ids).long(), None if image is None else self.processor.pixels(image)
+
+    def _pixels(self, question: Question) -> torch.Tensor | None:
+        if question.image is None:
+            return None
+        try:
+            return self.processor.pixels(_opened(question.image, self._max_pixels))
+        except ImageProblem as problem:
+            raise ValueError(f"question {question.id}: {problem}") from problem
+
+
+def _ahead(batches: list[list[int]], prepare: Callable[[int], Any]) -> Iterator[tuple[list[int], list[Any]]]:
+    """Each batch with what `prepare` makes of its members, in threads, two batches ahead."""
+    with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as pool:
+        waiting: deque[tuple[list[int], list[Future[Any]]]] = deque()
+        for batch in batches:
+            waiting.append((batch, [pool.submit(prepare, number) for number in batch]))
+            if len(waiting) > 2:
+                numbers, results = waiting.popleft()
+                yield numbers, [result.result() for result in results]
+        for numbers, results in waiting:
+            yield numbers, [result.result() for result in results]
 
 
 def _opened(image: Image.Image | Path | bytes, max_pixels: int) -> Image.Image:
@@ -107,15 +142,13 @@ def answer_questions(
 ) -> list[str]:
     """The answers of the model in `folder`, in the order of the questions; the same whatever `batch` is.
 
-    (In half precision, sums of another order may now and then tip the choice between two nearly equal words.)
+    In one of several processes, each answers a share and gets all answers. (In half precision, sums of another order
+    may now and then tip the choice between two nearly equal words.)
     """
-    answerer = Answerer(folder, precision, max_pixels)
     asked = list(questions)
-    batches = [asked[start : start + batch] for start in range(0, len(asked), batch)]
-    answers: list[str] = []
-    for questions_of_batch in progress(batches, len(batches), f"batches of {batch} questions"):
-        answers += answerer.answer(questions_of_batch, max_new_tokens)
-    return answers
+    answerer = Answerer.open(folder, precision, max_pixels)
+    answers = gathered(dict(answerer.answer(asked, max_new_tokens, batch)))
+    return [answers[number] for number in range(len(asked))]
 
 
 # --- the benchmarks ----------------------------------------------------------------------------------
@@ -168,6 +201,8 @@ def write_answers(benchmark: str, recipe: str, seed: int, configuration: Configu
         precision=evaluation.precision,
         max_pixels=configuration.pool.max_pixels,
     )
+    if not is_main_process():
+        return
     model_id = f"{recipe}-seed-{seed}"
     _write_lines(
         path,

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 from transformers import (
     CLIPVisionConfig,
     CLIPVisionModel,
@@ -27,7 +28,8 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.modeling_outputs import CausalLMOutputWithPast
-from transformers.models.convnext.modeling_convnext import ConvNextEmbeddings, ConvNextEncoder
+from transformers.models.convnext.modeling_convnext import ConvNextEmbeddings, ConvNextEncoder, ConvNextLayer
+from transformers.models.gemma.modeling_gemma import GemmaDecoderLayer
 
 IGNORE_INDEX = -100
 """Label of a token that is not to be learned."""
@@ -35,6 +37,12 @@ IGNORE_INDEX = -100
 IMAGE_TOKEN_INDEX = -200
 """Id, outside every vocabulary, at each position that a visual token will take."""
 
+
+POSITIONS = 2048
+"""Positions whose logits are in memory at once."""
+
+IMAGES = 8
+"""Images that the towers see at once."""
 
 SubConfig = TypeVar("SubConfig", bound=PretrainedConfig)
 
@@ -113,10 +121,10 @@ class ConvNextTower(ConvNextPreTrainedModel):
 
 
 def _resized(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear interpolation in fp32, as the published code does it in every precision."""
+    """Bilinear interpolation, computed in fp32 in every precision: PyTorch does so, as the published code by hand."""
     if image.shape[-2:] == size:
         return image
-    return functional.interpolate(image.float(), size=size, mode="bilinear", align_corners=False).to(image.dtype)
+    return functional.interpolate(image, size=size, mode="bilinear", align_corners=False)
 
 
 class Connector(nn.Module):
@@ -148,8 +156,9 @@ class Connector(nn.Module):
         matrices are applied once for each token instead of once for each of its (64) cells; and what is left to do
         for a cell, its normalisation without scale and shift, serves keys and values and needs no gradient.
         """
-        cells = self.patches(aux_map)
-        cells = functional.layer_norm(cells, cells.shape[-1:])
+        with torch.autocast(aux_map.device.type, enabled=False):  # which would widen 64 cells a token to fp32
+            cells = self.patches(aux_map)
+            cells = functional.layer_norm(cells, cells.shape[-1:])
         query = self.query_projector(tokens)
         (key_norm, key_linear), (value_norm, value_linear) = self.aux_projector, self.val_projector
         key_query = query @ key_linear.weight
@@ -253,14 +262,23 @@ class MGMForConditionalGeneration(PreTrainedModel):
         return self
 
     def encode_images(self, pixel_values: Tensor) -> Tensor:
-        """Normalised images (n, 3, image_size_aux, image_size_aux) to visual tokens (n, visual_tokens, hidden)."""
-        return self.connector(*self.see(pixel_values))
+        """Normalised images (n, 3, image_size_aux, image_size_aux) to visual tokens (n, visual_tokens, hidden).
+
+        Some at a time: at the published sizes one image's ConvNeXt map is 212 MB in half precision.
+        """
+        return torch.cat([self.connector(*self.see(some)) for some in pixel_values.split(IMAGES)])
 
     @torch.no_grad()
     def see(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
-        """The frozen towers' view: tokens (n, visual_tokens, width) and map (n, channels, cells, cells)."""
+        """The frozen towers' view: tokens (n, visual_tokens, width) and map (n, channels, cells, cells).
+
+        In the towers' own precision, as published: autocast would run every one of their norms in fp32.
+        """
+        with torch.autocast(pixel_values.device.type, enabled=False):
+            return self._see(pixel_values.to(self.vision_tower.dtype))
+
+    def _see(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
         config = self.config
-        pixel_values = pixel_values.to(self.vision_tower.dtype)
         if not len(pixel_values):  # which the CLIP does not bear, but a batch of text alone brings
             tokens = pixel_values.new_empty(0, config.visual_tokens, config.vision_config.hidden_size)
             channels = sum(config.vision_config_aux.hidden_sizes)
@@ -268,6 +286,8 @@ class MGMForConditionalGeneration(PreTrainedModel):
         size = config.vision_config.image_size
         small = functional.interpolate(pixel_values, size=(size, size), mode="bilinear", align_corners=False)
         layers = self.vision_tower(small, output_hidden_states=True).hidden_states
+        if pixel_values.is_cuda:  # a ConvNeXt's linear layers want channels last, and so does the GPU
+            pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
         return layers[config.vision_select_layer][:, 1:], self.vision_tower_aux(pixel_values)
 
     def embed(self, input_ids: Tensor, pixel_values: Tensor | None = None) -> Tensor:
@@ -301,20 +321,35 @@ class MGMForConditionalGeneration(PreTrainedModel):
 
         The loss is the cross entropy summed over the labelled tokens and divided by their number, or by
         `num_items_in_batch`, their number in the whole step, so that it does not depend on how a step is cut into
-        forward passes. Logits are then computed, and returned, only of positions whose next token is labelled.
+        forward passes. Logits are then computed only of positions whose next token is labelled, and not returned.
         """
         inputs_embeds = self.embed(input_ids, pixel_values)
         if labels is None:
             return self.language_model(inputs_embeds=inputs_embeds, attention_mask=attention_mask, **kwargs)
+        device = inputs_embeds.device.type
+        if torch.is_autocast_enabled(device):  # or the sums between the layers would stay in the weights' fp32
+            inputs_embeds = inputs_embeds.to(torch.get_autocast_dtype(device))
         hidden = self.language_model.model(
             inputs_embeds=inputs_embeds, attention_mask=attention_mask, use_cache=False, **kwargs
         ).last_hidden_state
         targets = labels[:, 1:]
         is_learned = targets != IGNORE_INDEX
-        logits = self.language_model.lm_head(hidden[:, :-1][is_learned])
-        total = functional.cross_entropy(logits.float(), targets[is_learned], reduction="sum")
+        total = self._cross_entropy(hidden[:, :-1][is_learned], targets[is_learned])
         items = is_learned.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
-        return CausalLMOutputWithPast(loss=total / items, logits=logits)  # type: ignore[arg-type]
+        return CausalLMOutputWithPast(loss=total / items)  # type: ignore[arg-type]
+
+    def _cross_entropy(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """Sum over positions, `hidden` (positions, width) and `targets` (positions,).
+
+        Some at a time: 256,000 logits in fp32 are 1 MB a position, so all but the last part's are made again for the
+        backward pass instead of being kept.
+        """
+
+        def part(hidden: Tensor, targets: Tensor) -> Tensor:
+            return functional.cross_entropy(self.language_model.lm_head(hidden).float(), targets, reduction="sum")
+
+        *parts, last = zip(hidden.split(POSITIONS), targets.split(POSITIONS), strict=True)
+        return sum([checkpoint(part, *pair, use_reentrant=False) for pair in parts], part(*last))
 
     @torch.no_grad()
     def generate(
@@ -328,6 +363,12 @@ class MGMForConditionalGeneration(PreTrainedModel):
         return self.language_model.generate(  # type: ignore[return-value]
             inputs_embeds=self.embed(input_ids, pixel_values), attention_mask=attention_mask, **kwargs
         )
+
+    def compile_layers(self) -> None:
+        """Compile the layers of ConvNeXt and language model, each kind once for all its layers and sequence lengths."""
+        for layer in self.modules():
+            if isinstance(layer, ConvNextLayer | GemmaDecoderLayer):
+                layer.compile(dynamic=True)
 
     def connector_state(self) -> dict[str, Tensor]:
         """What stage 1 trained, in fp32 on the CPU."""

@@ -22,6 +22,7 @@ from bettersynth.configuration.types import Stage
 from bettersynth.mgm import checkpoints
 from bettersynth.mgm.data import Collator, ConversationDataset, TrainingOrder
 from bettersynth.mgm.model import MGMForConditionalGeneration
+from bettersynth.mgm.processes import is_main_process
 from bettersynth.progress import duration
 from bettersynth.publish import publish
 
@@ -39,6 +40,8 @@ class Outcome(NamedTuple):
     losses: list[float]
     resumed_from: int
     seconds: float
+    moments: list[float]
+    """When each step of this process was done, on the monotonic clock."""
 
     def facts(self, global_batch: int) -> dict[str, Any]:
         """For the card."""
@@ -70,7 +73,7 @@ def _resumable(place: Path, inputs: dict[str, Any]) -> Path | None:
         return checkpoints.latest_checkpoint(place, inputs)
     except checkpoints.ChangedInputsError as changed:
         logger.warning("%s; starting anew", changed)
-        if os.environ.get("RANK", "0") == "0":
+        if is_main_process():
             shutil.rmtree(place, ignore_errors=True)
         return None
 
@@ -102,17 +105,20 @@ def train_stage(
         steps,
         seed,
         lengths=dataset.lengths if stage.group_by_length else None,
-        parts=stage.global_batch // stage.device_batch,
     )
     if stage.precision == "bf16":
         _freeze_in(torch.bfloat16, model)
+    if torch.cuda.is_available():
+        model.vision_tower_aux.to(memory_format=torch.channels_last)  # type: ignore[call-arg]
+        if stage.compile:
+            model.compile_layers()
     checkpoint = _resumable(place, inputs) or resume_from
     trainer = _StageTrainer(
         model=model,
         args=_arguments(stage, steps, seed, place),
         train_dataset=dataset,
-        data_collator=Collator(pad_token_id, model.config.image_size_aux),
-        callbacks=[_Log(folder / "log.jsonl", name, stage.global_batch), _Stop(stop_at or steps)],
+        data_collator=Collator(pad_token_id, model.config.image_size_aux, model.vision_tower.dtype),
+        callbacks=[log := _Log(folder / "log.jsonl", name, stage.global_batch), _Save(stage.save_steps, stop_at)],
         order=order,
         inputs=inputs,
     )
@@ -121,7 +127,7 @@ def train_stage(
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     resumed_from = 0 if checkpoint is None else int(checkpoint.name.removeprefix(checkpoints.PREFIX))
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return Outcome(trainer.state.global_step, losses, resumed_from, time.monotonic() - started)
+    return Outcome(trainer.state.global_step, losses, resumed_from, time.monotonic() - started, log.moments)
 
 
 def _arguments(stage: Stage, steps: int, seed: int, folder: Path) -> TrainingArguments:
@@ -138,6 +144,9 @@ def _arguments(stage: Stage, steps: int, seed: int, folder: Path) -> TrainingArg
             f"{torch.cuda.device_count()} GPUs are visible to one process; start one for each with torchrun "
             "--nproc-per-node, or choose one with CUDA_VISIBLE_DEVICES"
         )
+    on_gpu = torch.cuda.is_available()
+    # TrainingArguments leaves it there, and takes it for a default the next time.
+    os.environ.pop("ACCELERATE_MIXED_PRECISION", None)
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
@@ -147,20 +156,21 @@ def _arguments(stage: Stage, steps: int, seed: int, folder: Path) -> TrainingArg
         weight_decay=stage.weight_decay,
         warmup_ratio=stage.warmup_ratio,
         lr_scheduler_type="cosine",
-        optim="adamw_torch",
+        optim="adamw_torch_fused" if on_gpu else "adamw_torch",
         adam_beta1=0.9,
         adam_beta2=0.999,
         adam_epsilon=1e-8,
         max_grad_norm=1.0,
         bf16=stage.precision == "bf16",
-        use_cpu=not torch.cuda.is_available(),
+        use_cpu=not on_gpu,
         gradient_checkpointing=stage.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False},
         dataloader_num_workers=stage.workers,
-        dataloader_pin_memory=torch.cuda.is_available(),
+        dataloader_pin_memory=on_gpu,
+        dataloader_prefetch_factor=4 if stage.workers else None,
+        accelerator_config={"non_blocking": on_gpu},
         remove_unused_columns=False,
-        save_strategy="steps",
-        save_steps=stage.save_steps,
+        save_strategy="no",
         logging_steps=1,
         logging_nan_inf_filter=False,
         seed=seed,
@@ -222,17 +232,21 @@ class _StageTrainer(Trainer):
         """Nothing to compare: `latest_checkpoint` did, and more strictly."""
 
 
-class _Stop(TrainerCallback):
-    """Stops, with a checkpoint, after so many steps."""
+class _Save(TrainerCallback):
+    """Checkpoints every so many steps, but not at the end; with `stop_at`, stops there and leaves one."""
 
-    def __init__(self, step: int) -> None:
-        self._step = step
+    def __init__(self, every: int, stop_at: int | None) -> None:
+        self._every = every
+        self._stop_at = stop_at
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
-        if state.global_step >= self._step:
+        step = state.global_step
+        if step == self._stop_at:
             control.should_training_stop = control.should_save = True
+        elif step % self._every == 0 and step < state.max_steps:
+            control.should_save = True
         return control
 
 
@@ -243,6 +257,7 @@ class _Log(TrainerCallback):
         self._path = path
         self._name = name
         self._global_batch = global_batch
+        self.moments: list[float] = []
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -265,6 +280,7 @@ class _Log(TrainerCallback):
         entry = state.log_history[-1]
         if "loss" not in entry:
             return
+        self.moments.append(time.monotonic())
         if not math.isfinite(entry["loss"]):
             raise FloatingPointError(
                 f"{self._name}: the loss is {entry['loss']} at step {entry['step']}; lower `learning_rate`, or train "

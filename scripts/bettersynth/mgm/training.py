@@ -23,12 +23,13 @@ from safetensors.torch import load_file, save_file
 
 from bettersynth import versions
 from bettersynth.configuration.load import recipe_start, recipe_training
-from bettersynth.configuration.types import Configuration, Stage
+from bettersynth.configuration.types import RUNS_ONLY, Configuration, Stage
 from bettersynth.images import resolve
 from bettersynth.layout import Layout
 from bettersynth.mgm import checkpoints
 from bettersynth.mgm.data import ConversationDataset
 from bettersynth.mgm.model import MGMForConditionalGeneration
+from bettersynth.mgm.processes import is_main_process
 from bettersynth.mgm.processing import Processor
 from bettersynth.mgm.trainer import train_stage
 from bettersynth.publish import (
@@ -48,8 +49,6 @@ CHECKPOINT = "checkpoint"
 RESUME = "checkpoints"
 
 PARTS = ("language_model", "vision_tower", "vision_tower_aux")
-WITHOUT_EFFECT = {"device_batch", "gradient_checkpointing", "save_steps", "workers", "instructions", "images"}
-"""Keys of a stage that change how it runs, not what comes out; `instructions` count by their content."""
 
 
 def probe(recipe: str, seed: int, configuration: Configuration, layout: Layout) -> dict[str, Any]:
@@ -78,7 +77,7 @@ def pretrain(recipe: str, seed: int, configuration: Configuration, layout: Layou
         return earlier
     card = run.card(inputs)
     model, facts = run.train_connector("pretrain", folder, inputs, resume_from=_probe_checkpoint(run, inputs))
-    if _is_main_process():
+    if is_main_process():
         with publish(folder / CONNECTOR) as temporary:
             save_file(model.connector_state(), temporary)
         card.facts |= facts | {"sha256": sha256_file(folder / CONNECTOR)}
@@ -104,7 +103,7 @@ def finetune(recipe: str, seed: int, configuration: Configuration, layout: Layou
     model.language_model.requires_grad_(True)
     find = functools.partial(resolve, stage.images)
     facts = run.train(model, processor, stage, stage.instructions, find, name="finetune", folder=folder, inputs=inputs)
-    if _is_main_process():
+    if is_main_process():
         with publish_folder(folder / CHECKPOINT) as temporary:
             dtype = torch.bfloat16 if stage.precision == "bf16" else torch.float32
             model.to(dtype).save_pretrained(temporary)  # type: ignore[arg-type]
@@ -144,7 +143,7 @@ class _Run:
             "data_sha256": sha256_file(data),
             **self._model_inputs(),
             "architecture": self.training.architecture.model_dump(exclude=set(PARTS)),
-            "parameters": stage.model_dump(exclude=WITHOUT_EFFECT),
+            "parameters": stage.model_dump(exclude=set(RUNS_ONLY)),
         }
 
     def _model_inputs(self) -> dict[str, Any]:
@@ -233,10 +232,6 @@ def _start_checkpoint(recipe: str, start: str, seed: int, layout: Layout) -> Pat
     return folder / CHECKPOINT
 
 
-def _is_main_process() -> bool:
-    return os.environ.get("RANK", "0") == "0"
-
-
 def _probe_checkpoint(run: _Run, inputs: dict[str, Any]) -> Path | None:
     """The state in which the probe left stage 1, if it is of the same inputs."""
     try:
@@ -271,10 +266,10 @@ def _made_before(
         return None
     card = read_json(folder / DONE)
     if card["inputs"] == inputs and (result is None or _is_intact(folder / result, digest, card["sha256"])):
-        if _is_main_process():
+        if is_main_process():
             write_json(folder / CARD, card)
         return card
-    if _is_main_process():
+    if is_main_process():
         (folder / DONE).unlink()
         shutil.rmtree(folder / RESUME, ignore_errors=True)
     return None
@@ -286,7 +281,7 @@ def _is_intact(path: Path, digest: Callable[[Path], str], sha256: str) -> bool:
 
 def _finish(folder: Path, card: Card, drop: tuple[Path, ...] = ()) -> dict[str, Any]:
     """Write card and `done.json`, and remove the checkpoints in `drop`, which nothing will resume from."""
-    if not _is_main_process():
+    if not is_main_process():
         return card.facts
     written = card.write(folder / CARD)
     write_json(folder / DONE, written)

@@ -1,0 +1,92 @@
+"""Several processes do what one does: a stage's result, and a benchmark's answers."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_mgm import make_run
+
+from bettersynth.configuration.types import Configuration
+from bettersynth.layout import Layout
+from bettersynth.mgm.checkpoints import checkpoints
+from bettersynth.mgm.processes import run
+from bettersynth.publish import read_json, write_json
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Configuration and layout of a run whose training set is in place."""
+
+    def make(name: str, **training) -> tuple[Configuration, Layout]:
+        folder = tmp_path / name
+        folder.mkdir()
+        configuration = make_run(folder, **training)
+        layout = Layout(folder / "results")
+        layout.trainset("tiny").parent.mkdir(parents=True)
+        shutil.copy(folder / "captions.json", layout.trainset("tiny"))
+        return configuration, layout
+
+    return make
+
+
+def test_two_processes_train_what_one_trains(start, capfd):
+    stage = {"precision": "fp32", "device_batch": 1}
+    results = []
+    for processes in (1, 2):
+        configuration, layout = start(f"{processes}", pretrain=stage)
+        run("pretrain", "tiny", 1, configuration, layout, processes=processes)
+        card = read_json(layout.pretrain("tiny", 1) / "card.json")
+        assert (card["processes"], card["steps"], card["rows"]) == (processes, 6, 24)
+        results.append((card["last_loss"], load_file(layout.pretrain("tiny", 1) / "connector.safetensors")))
+    (first_loss, first), (second_loss, second) = results
+    assert second_loss == pytest.approx(first_loss, rel=1e-3)
+    for name in first.keys() - {"aux_projector.0.bias", "aux_projector.1.bias"}:
+        torch.testing.assert_close(first[name], second[name], rtol=1e-2, atol=2e-4)
+
+
+def test_a_process_that_fails_fails_the_job_and_says_why(start, capfd):
+    configuration, layout = start("broken")
+    write_json(layout.trainset("tiny"), [])
+    with pytest.raises(RuntimeError, match="pretrain in 2 processes ended with code 1"):
+        run("pretrain", "tiny", 1, configuration, layout, processes=2)
+    assert "fewer than one global batch" in capfd.readouterr().out
+    assert not (layout.pretrain("tiny", 1) / "card.json").exists()
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+def test_a_stage_killed_at_any_moment_goes_on_to_the_same_result(start, tmp_path, stage):
+    results = []
+    for name in ("whole", "killed"):
+        configuration, layout = start(name, **{stage: {"save_steps": 2, "epochs": 5}})
+        if stage == "finetune":
+            run("pretrain", "tiny", 1, configuration, layout, processes=1)
+        folder = getattr(layout, stage)("tiny", 1)
+        if name == "killed":
+            kill_after_checkpoint(stage, configuration, layout, folder, tmp_path)
+        run(stage, "tiny", 1, configuration, layout, processes=1)
+        card = read_json(folder / "card.json")
+        assert card["steps"] == 30 and (card["resumed_from_step"] >= 4) == (name == "killed")
+        results.append((card["sha256"], (folder / "log.jsonl").read_text()))
+    assert results[0] == results[1]
+
+
+def kill_after_checkpoint(stage: str, configuration: Configuration, layout: Layout, folder: Path, place: Path) -> None:
+    """Start the stage as a process of its own, and kill it some moment after its second checkpoint."""
+    config = place / "config.json"
+    config.write_text(configuration.model_dump_json(by_alias=True))
+    scripts = Path(__file__).parents[1] / "scripts"
+    command = [sys.executable, "-m", "bettersynth.mgm.processes", "--config", config, "--results", layout.root]
+    process = subprocess.Popen([*command, stage, "tiny", "1"], env={**os.environ, "PYTHONPATH": str(scripts)})
+    while not checkpoints(folder / "checkpoints") or checkpoints(folder / "checkpoints")[-1].name == "checkpoint-2":
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.003)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (folder / "card.json").exists()

@@ -366,6 +366,8 @@ class MGMForConditionalGeneration(PreTrainedModel):
 
     def compile_layers(self) -> None:
         """Compile the layers of ConvNeXt and language model, each kind once for all its layers and sequence lengths."""
+        # A ConvNeXt's stages, one image and several, with and without gradient: more than the usual 8 variants.
+        torch._dynamo.config.recompile_limit = 32
         for layer in self.modules():
             if isinstance(layer, ConvNextLayer | GemmaDecoderLayer):
                 layer.compile(dynamic=True)

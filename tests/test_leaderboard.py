@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from fake_results import fake_configuration, write_fake_results
 
+from bettersynth.configuration.types import Published, Recipe
 from bettersynth.layout import BENCHMARKS, Layout
 from bettersynth.publish import read_json, write_json
-from bettersynth.report.leaderboard import baseline_of, build_leaderboard
+from bettersynth.report.leaderboard import _as_published, baseline_of, build_leaderboard
 from bettersynth.report.statistics import holm, interval, paired_difference
 
 
@@ -44,10 +45,17 @@ def test_entries_state_rows_losses_and_published_figures(by_recipe):
     best = by_recipe["best"]
     assert best["rows"] > best["rows_after_cap"] == 500
     assert best["published"]["mmbench"] == 2.9804
+    assert best["rows_as_published"] is False and by_recipe["baseline"]["rows_as_published"] is None
     assert 1.0 < best["pretrain_loss"]["mean"] < 2.0
     assert best["textvqa"]["sd"] > 0
     low, high = best["textvqa"]["interval"]
     assert low < best["textvqa"]["mean"] < high
+
+
+@pytest.mark.parametrize(("rows", "agree"), [(119341, False), (119346, True), (126728, True), (126733, False)])
+def test_rows_agree_within_the_tolerance(rows, agree):
+    recipe = Recipe(dataset="matched", published=Published(rows=123037, tolerance=0.03))
+    assert _as_published(rows, recipe) is agree
 
 
 def test_verdicts(by_recipe):

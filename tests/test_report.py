@@ -75,6 +75,10 @@ def _words(elements):
     return " ".join("".join(elements.text).split())
 
 
+def test_rows_unlike_the_published_ones_are_called_so(elements):
+    assert "◇ 246,074, more than 2 % off" in _words(elements)
+
+
 def test_quartiles_stand_beside_the_published_ones(built, elements):
     _, layout, _, _ = built
     words = _words(elements)

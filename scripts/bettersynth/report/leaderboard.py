@@ -110,11 +110,13 @@ def _finished(layout: Layout, recipe: str, seeds: list[dict[str, Any]]) -> Resul
 
 def _recipe_entry(layout: Layout, name: str, recipe: Recipe, seeds: list[dict[str, Any]]) -> dict[str, Any]:
     dataset, trainset = _card(layout.dataset_card(recipe.dataset)), _card(layout.trainset_card(name))
+    rows = dataset["rows"] if dataset else None
     return {
         "recipe": name,
         "dataset": recipe.dataset,
         "note": recipe.note,
-        "rows": dataset and dataset["rows"],
+        "rows": rows,
+        "rows_as_published": None if rows is None else _as_published(rows, recipe),
         "rows_after_cap": trainset and trainset["rows"],
         "seeds": seeds,
         "status": _status([entry["status"] for entry in seeds]),
@@ -125,6 +127,13 @@ def _recipe_entry(layout: Layout, name: str, recipe: Recipe, seeds: list[dict[st
             for benchmark in BENCHMARKS
         },
     }
+
+
+def _as_published(rows: int, recipe: Recipe) -> bool | None:
+    """Whether the rows are those that were published, within the tolerance; None where none were."""
+    if recipe.published is None or recipe.published.rows is None:
+        return None
+    return abs(rows - recipe.published.rows) <= recipe.published.tolerance * recipe.published.rows
 
 
 def _status(statuses: list[str]) -> str:

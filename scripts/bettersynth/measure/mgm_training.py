@@ -153,6 +153,9 @@ class Bench:
 
     def finetune(self) -> dict[str, float]:
         """Stage 2, end to end."""
+        import torch
+
+        torch.compiler.reset()  # as in a process of its own: what was compiled is for frozen weights in bf16
         self.model.language_model.float()
         self._train_only("finetune")
         return self._stage("finetune")

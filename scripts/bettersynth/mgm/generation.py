@@ -102,7 +102,7 @@ class Answerer:
         if question.image is None:
             return None
         try:
-            return self.processor.pixels(_opened(question.image, self._max_pixels))
+            return self.processor.pixels(_opened(question.image, self._max_pixels)).to(self.model.dtype)
         except ImageProblem as problem:
             raise ValueError(f"question {question.id}: {problem}") from problem
 

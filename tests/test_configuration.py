@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -40,9 +40,9 @@ def test_validation_is_quick_and_imports_no_torch():
         f"load({str(MINIATURE)!r}); heavy = {{'torch', 'transformers', 'data_juicer', 'pandas'}} & set(sys.modules); "
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
-    started = time.monotonic()
+    before = os.times().children_user
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT / "scripts")
-    assert time.monotonic() - started < 2
+    assert os.times().children_user - before < 2, "seconds of processor time, whatever else the machine does"
 
 
 def test_a_typing_error_is_named_with_the_nearest_spelling(content):

@@ -46,11 +46,12 @@ def record_cards(source):
 
 
 def trainset_input(wildcards):
-    """Rows of the recipe's dataset, their records, and the files that restore the questions."""
+    """Rows of the recipe's dataset, their records, the sizes of the images, and the files that restore the questions."""
     dataset = configuration.recipes[wildcards.recipe].dataset
     return {
         "rows": layout.rows(dataset),
         "index": layout.index,
+        "images": [layout.images(file.name) for file in configuration.pool.files],
         "records": dataset_records(dataset),
         "restore": [ancient(path) for path in configuration.pool.restore],
     }
@@ -62,6 +63,7 @@ def analysis_input(wildcards):
         "rows": layout.rows(configuration.analyses[wildcards.analysis].dataset),
         "scores": [layout.scores(*scores) for scores in plan.analysed(wildcards.analysis)],
         "index": layout.index,
+        "images": [layout.images(file.name) for file in configuration.pool.files],
     }
 
 

@@ -13,6 +13,7 @@ for pool_file in configuration.pool.files:
                 if shard.rpartition("-")[0] == pool_file.name
             ],
             order=layout.order(pool_file.name),
+            images=layout.images(pool_file.name),
             quarantine=layout.quarantine(pool_file.name),
             ledger=layout.file_ledger(pool_file.name),
         log:

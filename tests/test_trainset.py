@@ -60,7 +60,7 @@ def test_an_entry_is_the_kits(tmp_path):
         "conversations": [{"from": "human", "value": question}, {"from": "gpt", "value": "a café"}],
     }
     assert entries[1]["conversations"][0]["value"] == "What is it?\n<image>", "the file named first wins"
-    assert card["preflight"] == {"rows": 2, "images": 1, "failures": 0}
+    assert card["preflight"] == {"rows": 2, "images": 1, "decoded": 0, "failures": 0}
     assert set(card["inputs"]) == {"all", *files}
 
 
@@ -190,3 +190,16 @@ def test_a_training_file_has_the_same_bytes_every_time(tmp_path):
     before = world[1].trainset("whole").read_bytes()
     trained(world)
     assert world[1].trainset("whole").read_bytes() == before
+
+
+def test_what_ingest_decoded_is_decoded_again_only_when_its_size_is_another(tmp_path):
+    write_image(tmp_path / "images" / "two.png")
+    world = make(tmp_path, [pair("a"), pair("b", image="images/two.png")])
+    assert trained(world)[0]["preflight"] == {"rows": 2, "images": 2, "decoded": 0, "failures": 0}
+    write_image(tmp_path / "images" / "two.png", size=(50, 40))
+    assert trained(world)[0]["preflight"]["decoded"] == 1
+
+
+def test_without_decoding_at_ingest_every_image_is_decoded(tmp_path):
+    world = make(tmp_path, [pair("a"), pair("b")], pool={"decode": False})
+    assert trained(world)[0]["preflight"]["decoded"] == 1

@@ -35,6 +35,7 @@ SHOWN_BYTES = 2000
 
 ORDER = pa.schema([("id", pa.string()), ("shard", pa.string()), ("line", pa.int64())])
 INDEX = pa.schema([("id", pa.string()), ("shard", pa.string())])
+IMAGES = pa.schema([("image", pa.string()), ("bytes", pa.int64())])
 
 
 class Refused(NamedTuple):
@@ -54,16 +55,25 @@ class Candidate(NamedTuple):
     record: Record
 
 
+class Look(NamedTuple):
+    """What was seen of a record's images: the first problem, or the bytes of each file."""
+
+    problem: ImageProblem | None
+    sizes: list[int]
+
+
 def ingest_file(pool: Pool, file: PoolFile, layout: Layout) -> dict[str, Any]:
     """Write every shard of a raw file, its order, its quarantine and, last, its ledger, which is returned."""
     card = Card(file=file.name, path=file.path, inputs={file.path: sha256_file(file.path)})
     candidates, refused, lines, blank = _read(file)
     kept: list[Candidate] = []
-    for candidate, problem in zip(candidates, _image_problems(candidates, pool), strict=True):
-        if problem is None:
+    sizes: dict[str, int] = {}
+    for candidate, look in zip(candidates, _look_at_images(candidates, pool), strict=True):
+        if look.problem is None:
             kept.append(candidate)
+            sizes.update(zip(candidate.record.images, look.sizes, strict=True))
         else:
-            refused.append(_refuse(candidate.line, candidate.raw, problem))
+            refused.append(_refuse(candidate.line, candidate.raw, look.problem))
     if lines != len(kept) + len(refused):
         raise AssertionError(f"{file.path}: {lines} lines are not {len(kept)} records and {len(refused)} refused")
 
@@ -73,6 +83,7 @@ def ingest_file(pool: Pool, file: PoolFile, layout: Layout) -> dict[str, Any]:
     _write_quarantine(layout.quarantine(file.name), file, refused)
     rows = [(item.record.id, shard_name(file.name, item.record.id, file.shards), item.line) for item in kept]
     write_table(layout.order(file.name), _table(rows, ORDER))
+    write_table(layout.images(file.name), _table(sorted(sizes.items()) if pool.decode else [], IMAGES))
     reasons = Counter(item.reason for item in refused)
     return card.write(
         layout.file_ledger(file.name),
@@ -120,23 +131,26 @@ def _refuse(line: int, raw: bytes, problem: RecordProblem | ImageProblem) -> Ref
     return Refused(line, str(problem.reason), problem.detail, shown)
 
 
-def _image_problems(candidates: list[Candidate], pool: Pool) -> Iterable[ImageProblem | None]:
-    """The first problem of each candidate's images, in order.
+def _look_at_images(candidates: list[Candidate], pool: Pool) -> Iterable[Look]:
+    """What is seen of each candidate's images, in order.
 
     Threads, because the time goes into waiting for the file system, on a shared one above all.
     """
     if not Path(pool.images).is_dir():
         raise FileNotFoundError(f"{pool.images}: no such folder; put the images there or change `pool.images`")
 
-    def problem_of(candidate: Candidate) -> ImageProblem | None:
+    def look_at(candidate: Candidate) -> Look:
+        sizes = []
         try:
-            for path in candidate.record.images:
-                check_image(resolve(pool.images, path), pool.max_pixels, decode=pool.decode)
+            for image in candidate.record.images:
+                path = resolve(pool.images, image)
+                check_image(path, pool.max_pixels, decode=pool.decode)
+                sizes.append(path.stat().st_size)
         except ImageProblem as problem:
-            return problem
-        return None
+            return Look(problem, [])
+        return Look(None, sizes)
 
-    found = map_threads(problem_of, candidates, min(16, 4 * (os.cpu_count() or 1)))
+    found = map_threads(look_at, candidates, min(16, 4 * (os.cpu_count() or 1)))
     yield from progress(found, len(candidates), "images checked")
 
 

@@ -20,6 +20,10 @@ class Layout:
         """Ids of one raw file in its order, with their shards."""
         return self.root / "pool" / "files" / f"{file}.order.parquet"
 
+    def images(self, file: str) -> Path:
+        """Images of one raw file that were decoded, and their sizes; empty where ingest decodes none."""
+        return self.root / "pool" / "files" / f"{file}.images.parquet"
+
     def quarantine(self, file: str) -> Path:
         """Refused records of one raw file."""
         return self.root / "pool" / "files" / f"{file}.quarantine.jsonl"

@@ -169,7 +169,8 @@ def _list_entries(stream: io.BufferedIOBase, start: bytes, path: Path) -> Iterat
             return
         try:
             _, end = scan(window, position)
-            complete = window[_skip(window, end, " \t\r\n") :][:1] in ("]", ",")
+            following = _skip(window, end, " \t\r\n")
+            complete = window[following : following + 1] in ("]", ",")
         except json.JSONDecodeError as error:
             problem, complete = str(error), False
         else:

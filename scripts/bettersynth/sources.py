@@ -43,12 +43,27 @@ def load_records(rows: pa.Table, layout: Layout, plan: Plan) -> pa.Table:
     Raises ValueError when a row's record is not in its source.
     """
 
-    def records_of(source: str) -> pa.Table:
-        paths = [layout.records(source, shard) for shard in plan.shards(source)]
+    def records_of(source: str, ids: pa.ChunkedArray) -> pa.Table:
+        paths = [layout.records(source, shard) for shard in _shards_of(source, ids, plan)]
         return pa.concat_tables(read_table(path, SCHEMA.names) for path in paths)
 
     joined = align(rows, records_of, "records") if rows.num_rows else SCHEMA.empty_table()
     return joined.add_column(1, "source", rows["source"])
+
+
+def _shards_of(source: str, ids: pa.ChunkedArray, plan: Plan) -> list[str]:
+    """The shards of a source that may hold the ids, in order: of a few ids, few of many shards."""
+    every = plan.shards(source)
+    if source == POOL:
+        prefixes = {file.name: file.shards for file in plan.configuration.pool.files}
+    else:
+        prefixes = {source: len(every)}
+    found: set[str] = set()
+    for record_id in ids:
+        found.update(shard_name(prefix, record_id.as_py(), shards) for prefix, shards in prefixes.items())
+        if len(found) == len(every):
+            break
+    return [shard for shard in every if shard in found]
 
 
 def records_sha256(source: str, layout: Layout, plan: Plan) -> dict[str, str]:
@@ -59,18 +74,19 @@ def records_sha256(source: str, layout: Layout, plan: Plan) -> dict[str, str]:
     return {shard: entry["sha256"] for ledger in ledgers for shard, entry in ledger["shards"].items()}
 
 
-def align(rows: pa.Table, table_of: Callable[[str], pa.Table], what: str) -> pa.Table:
+def align(rows: pa.Table, table_of: Callable[[str, pa.ChunkedArray], pa.Table], what: str) -> pa.Table:
     """The rows of the sources' tables that belong to `rows`, in their order and as often.
 
-    `table_of(source)` gives a table with a column `id`. Of equal ids in it the first counts: in the pool, that of the
-    file configured first, as in the index. Raises ValueError when an id is not there. There is one row at least.
+    `table_of(source, ids)` gives a table with a column `id`, these ids and maybe others in it. Of equal ids the first
+    counts: in the pool, that of the file configured first, as in the index. Raises ValueError when an id is not there.
+    There is one row at least.
     """
     sources = rows["source"].to_numpy()
     parts, places = [], []
     for source in pc.unique(rows["source"]).to_pylist():
         place = np.flatnonzero(sources == source)
-        table = table_of(source)
         ids = rows["id"].take(pa.array(place))
+        table = table_of(source, ids)
         found = pc.index_in(ids, value_set=table["id"])
         if found.null_count:
             missing = ids.filter(pc.is_null(found))

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from bettersynth.configuration.load import recipe_trainset
 from bettersynth.configuration.types import Configuration, Pool
-from bettersynth.images import ImageProblem, ImageRoots
+from bettersynth.images import ImageProblem, ImageRoots, check_image
 from bettersynth.layout import Layout
-from bettersynth.llava import Questions, iterate, kit_cap, llava_entries, write_list
-from bettersynth.parallel import map_threads
+from bettersynth.llava import Questions, kit_cap, llava_entries, write_list
+from bettersynth.parallel import batches, map_threads
 from bettersynth.plan import Plan
 from bettersynth.progress import progress
 from bettersynth.publish import Card, publish, sha256_file
 from bettersynth.raw import PLAIN_IMAGE_TOKEN, caption_problem
-from bettersynth.records import caption_of
+from bettersynth.records import POOL, read_table
 from bettersynth.sources import load_records, read_rows
 
 SHOWN = 20
 """Findings that an error lists."""
+
+LOOKED_AT_ONCE = 1000
+"""Images whose sizes one task compares."""
 
 
 class PreflightError(ValueError):
@@ -62,16 +67,17 @@ def build_trainset(name: str, configuration: Configuration, layout: Layout, plan
     roots = ImageRoots(configuration.pool, layout)
     questions = Questions(configuration, settings.question, records["id"].to_pylist())
     images = _distinct_images(records)
-    if findings := [*_text_findings(records, questions), *_image_findings(images, roots)]:
-        raise PreflightError(_explain(name, findings, records.num_rows, configuration.pool))
+    decoded, findings = _image_findings(images, configuration.pool, layout)
     with publish(path) as temporary, temporary.open("wb") as output:
-        written = write_list(output, llava_entries(records, questions, roots))
+        written = write_list(output, _checked(llava_entries(records, questions, roots), findings))
+        if findings:
+            raise PreflightError(_explain(name, findings, records.num_rows, configuration.pool))
     return card.write(
         layout.trainset_card(name),
         rows=written,
         dropped_by_cap=dropped,
         sha256=sha256_file(path),
-        preflight={"rows": records.num_rows, "images": len(images), "failures": 0},
+        preflight={"rows": records.num_rows, "images": images.num_rows, "decoded": decoded, "failures": 0},
     )
 
 
@@ -88,37 +94,69 @@ def _explain(name: str, findings: list[Finding], rows: int, pool: Pool) -> str:
     return "\n".join(lines)
 
 
-def _distinct_images(records: pa.Table) -> dict[tuple[str, str], str]:
-    """`(image_root, path)` of every image, with the id of the first record that shows it."""
-    found: dict[tuple[str, str], str] = {}
-    for record in iterate(records.select(["id", "images", "image_root"])):
-        for path in record["images"]:
-            found.setdefault((record["image_root"], path), record["id"])
-    return found
-
-
-def _text_findings(records: pa.Table, questions: Questions) -> Iterator[Finding]:
+def _checked(entries: Iterable[dict[str, Any]], findings: list[Finding]) -> Iterator[dict[str, Any]]:
+    """The entries as they are; what is wrong with the texts of an id, seen for the first time, joins the findings."""
     seen: set[str] = set()
-    for record in iterate(records.select(["id", "text"])):
-        if record["id"] in seen:
+    for entry in entries:
+        yield entry
+        if entry["id"] in seen:
             continue
-        seen.add(record["id"])
-        if problem := caption_problem(caption_of(record["text"])):
-            yield Finding(record["id"], str(problem[0]), problem[1])
-        if questions[record["id"]].count(PLAIN_IMAGE_TOKEN) != 1:
-            yield Finding(record["id"], "question", f"not exactly one `{PLAIN_IMAGE_TOKEN}` in its question")
+        seen.add(entry["id"])
+        question, caption = (turn["value"] for turn in entry["conversations"])
+        if problem := caption_problem(caption):
+            findings.append(Finding(entry["id"], str(problem[0]), problem[1]))
+        if question.count(PLAIN_IMAGE_TOKEN) != 1:
+            findings.append(Finding(entry["id"], "question", f"not exactly one `{PLAIN_IMAGE_TOKEN}` in its question"))
 
 
-def _image_findings(images: dict[tuple[str, str], str], roots: ImageRoots) -> Iterator[Finding]:
-    """Images that cannot be decoded, in order. Threads suffice: decoding leaves Python's lock to others."""
+def _distinct_images(records: pa.Table) -> pa.Table:
+    """`image_root, image` of every image, with the `id` of the first record that shows it."""
+    images = records["images"].combine_chunks()
+    row = pc.list_parent_indices(images)
+    shown = {"image_root": records["image_root"].take(row), "image": images.flatten(), "id": records["id"].take(row)}
+    distinct = pa.table(shown).to_pandas().drop_duplicates(["image_root", "image"])
+    return pa.Table.from_pandas(distinct, preserve_index=False)
 
-    def finding_of(item: tuple[tuple[str, str], str]) -> Finding | None:
-        (image_root, path), record_id = item
+
+def _image_findings(images: pa.Table, pool: Pool, layout: Layout) -> tuple[int, list[Finding]]:
+    """How many images were decoded, and those that could not be, in order.
+
+    An image of the pool that ingest has decoded and that still has the same size is not decoded again.
+    """
+    roots = ImageRoots(pool, layout)
+    tables = [read_table(layout.images(file.name)) for file in pool.files]
+    known = pa.concat_tables(tables)
+    sizes = known["bytes"].take(pc.index_in(images["image"], value_set=known["image"]))
+    named = list(
+        zip(*(images[name].to_pylist() for name in ("image_root", "image", "id")), sizes.to_pylist(), strict=True)
+    )
+
+    def changed(part: Sequence[tuple[str, str, str, int | None]]) -> list[tuple[str, str, str]]:
+        folder = Path(pool.images)
+        return [
+            (root, image, record_id)
+            for root, image, record_id, size in part
+            if root != POOL or size is None or _size(f"{folder}/{image}") != size
+        ]
+
+    def finding_of(item: tuple[str, str, str]) -> Finding | None:
+        root, image, record_id = item
         try:
-            roots.open(image_root, path)
+            check_image(roots.path(root, image), pool.max_pixels, decode=True)
         except ImageProblem as problem:
             return Finding(record_id, str(problem.reason), problem.detail)
         return None
 
-    found = map_threads(finding_of, list(images.items()), os.cpu_count() or 1)
-    yield from (finding for finding in progress(found, len(images), "images decoded") if finding is not None)
+    # Threads suffice: the file system and the decoders leave Python's lock to others.
+    parts = map_threads(changed, list(batches(named, LOOKED_AT_ONCE)), 4 * (os.cpu_count() or 1))
+    due = [item for part in parts for item in part]
+    found = map_threads(finding_of, due, os.cpu_count() or 1)
+    return len(due), [finding for finding in progress(found, len(due), "images decoded") if finding is not None]
+
+
+def _size(path: str) -> int | None:
+    """Bytes of a file; None when it is not there."""
+    try:
+        return os.stat(path).st_size  # noqa: PTH116 - in a loop over hundreds of thousands
+    except OSError:
+        return None

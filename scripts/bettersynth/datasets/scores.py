@@ -55,7 +55,7 @@ def load_values(rows: pa.Table, key: str, layout: Layout, plan: Plan) -> Values:
 def load_scores(rows: pa.Table, operator: str, layout: Layout, plan: Plan) -> pa.Table:
     """The scores of one operator, `id` and its stats, for every row in order; raises ValueError when stale."""
 
-    def scores_of(source: str) -> pa.Table:
+    def scores_of(source: str, ids: pa.ChunkedArray) -> pa.Table:
         _check_current(source, operator, layout, plan)
         return read_table(layout.scores(source, operator))
 

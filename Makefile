@@ -30,7 +30,7 @@ ready:
 	@test -f $(CONFIG) || { echo "$(CONFIG): no such configuration; there are: $(wildcard config/*.yaml)"; exit 1; }
 
 .PHONY: help setup demo world run dry-run explain dag report page test test-quick lint format reference lock \
-	stage verify profile unprofile miniature-models quality bench-dry-run bench-training clean-results
+	stage verify profile unprofile miniature-models quality bench-dry-run bench-data-plane bench-training clean-results
 
 help:  ## list these commands
 	@echo "make COMMAND [CONFIG=$(CONFIG)] [RECIPE=…] [CORES=$(CORES)] [GPUS=…]"; echo
@@ -105,6 +105,9 @@ miniature-models:  ## train the miniature's models again (an hour on a GPU)
 
 quality:  ## measure the miniature's models on held-out scenes
 	@python scripts/miniature_models.py quality
+
+bench-data-plane:  ## time every verb and training file of the contest over 410,000 records with drawn scores
+	@python scripts/measure.py data-plane
 
 bench-dry-run:  ## time a dry run of every recipe (of the contest, unless CONFIG says otherwise)
 	@python scripts/measure.py dry-run $(if $(filter-out file,$(origin CONFIG)),--config $(CONFIG))

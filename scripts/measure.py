@@ -20,7 +20,7 @@ def main() -> None:
     """Run the benchmark that the arguments name, print its figures and record them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(title="benchmarks", dest="name", required=True, metavar="NAME")
-    for name in sorted(found.name for found in pkgutil.iter_modules(measure.__path__)):
+    for name in sorted(found.name for found in pkgutil.iter_modules(measure.__path__) if found.name[0] != "_"):
         _add(commands, name.replace("_", "-"), importlib.import_module(f"bettersynth.measure.{name}"))
     options = parser.parse_args()
     figures = options.measure(options)

@@ -68,3 +68,17 @@ def test_training_is_measured_at_the_published_size():
     with torch.device("meta"):
         model = MGMForConditionalGeneration(MGMConfig(TEXT, VISION, VISION_AUX, image_size_aux=768))
     assert sum(parameter.numel() for parameter in model.parameters()) == 3_019_166_144
+
+
+@pytest.mark.workflow
+def test_the_story_of_the_best_recipe_is_told_by_drawn_scores(tmp_path):
+    out = tmp_path / "data-plane.json"
+    arguments = ["--records", "8200", "--recipes", "similar", "best", "--folder", tmp_path / "plane", "--out", out]
+    subprocess.run([*MEASURE, "data-plane", *arguments], check=True, cwd=tmp_path)
+    figures = read_json(out)["figures"]
+    assert figures["rescored_when_a_file_is_added"] == 0
+    assert 2200 < figures["matched_rows"] < 2700 and figures["best_rows"] == 2 * figures["matched_rows"]
+    assert figures["published_rows_stated"] > figures["published_rows_within_5_percent"] == 0, (
+        "of a fiftieth of the pool"
+    )
+    assert {"filter_slowest_seconds", "splice_peak_mb", "trainset_slowest_cpu_seconds"} <= figures.keys()

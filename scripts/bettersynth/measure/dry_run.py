@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from bettersynth.configuration import load
 from bettersynth.configuration.load import recipe_training
@@ -24,20 +25,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(options: argparse.Namespace) -> dict[str, float]:
-    """Dry-run every recipe, all in one call of Snakemake, twice: with and without the raw files' digests at hand."""
+    """Dry-run every recipe, all in one call of Snakemake, twice: with and without the raw files' digests at hand.
+
+    CPU seconds are told too: on a machine with other work they are what the seconds would be without it.
+    """
     configuration = load(options.config)
     with tempfile.TemporaryDirectory() as folder:
         place_inputs(configuration, Path(folder))
-        output, first, megabytes = dry_run(options.config, configuration, Path(folder))
-        _, second, _ = dry_run(options.config, configuration, Path(folder))
+        first = dry_run(options.config, configuration, Path(folder))
+        second = dry_run(options.config, configuration, Path(folder))
     return {
         "recipes": len(configuration.recipes),
         "datasets": len(configuration.datasets),
         "shards": sum(file.shards for file in configuration.pool.files),
-        "jobs": _jobs(output),
-        "first_seconds": round(first, 2),
-        "second_seconds": round(second, 2),
-        "peak_mb": round(megabytes),
+        "jobs": _jobs(first.output),
+        "first_seconds": round(first.seconds, 2),
+        "first_cpu_seconds": round(first.cpu_seconds, 2),
+        "second_seconds": round(second.seconds, 2),
+        "second_cpu_seconds": round(second.cpu_seconds, 2),
+        "peak_mb": round(first.peak_mb),
     }
 
 
@@ -60,21 +66,41 @@ def _other_files(configuration: Configuration) -> Iterator[str]:
         yield configuration.report.truth
 
 
-def dry_run(config: Path, configuration: Configuration, folder: Path) -> tuple[str, float, float]:
-    """What `snakemake -n` prints about every recipe, its seconds, and the most memory in MB it ever had."""
+class Call(NamedTuple):
+    """A call of Snakemake: what it printed, its seconds and CPU seconds, and the most memory, in MB, that it had."""
+
+    output: str
+    seconds: float
+    cpu_seconds: float
+    peak_mb: float
+
+
+def dry_run(config: Path, configuration: Configuration, folder: Path) -> Call:
+    """Run `snakemake -n` on every recipe."""
     targets = ["all", *(f"recipe_{recipe}" for recipe in configuration.recipes)]
+    return call_snakemake(config, folder, "--dry-run", "--quiet", "rules", "--", *targets)
+
+
+def call_snakemake(config: Path, folder: Path, *arguments: str) -> Call:
+    """Run Snakemake on two cores. The memory is that of the largest child process of this one so far."""
     paths = {"snakefile": ROOT / "Snakefile", "workflow-profile": ROOT / "profiles" / "default"}
     paths |= {"directory": folder, "configfile": config.resolve()}
-    command = [sys.executable, "-m", "snakemake", "--dry-run", "--quiet", "rules", "--cores", "2"]
-    command += [f"--{option}={path}" for option, path in paths.items()] + ["--", *targets]
+    options = [f"--{option}={path}" for option, path in paths.items()]
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", *options, *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "scripts")}
-    started = time.monotonic()
+    before, started = _cpu_seconds(), time.monotonic()
     result = subprocess.run(command, capture_output=True, text=True, env=environment)
     seconds = time.monotonic() - started
     if result.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{result.stdout}{result.stderr}")
-    # Linux counts in KiB and keeps the largest of all children.
-    return result.stdout + result.stderr, seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1000
+    peak_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6  # Linux counts in KiB
+    return Call(result.stdout + result.stderr, seconds, _cpu_seconds() - before, peak_mb)
+
+
+def _cpu_seconds() -> float:
+    """CPU seconds of all child processes so far."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _jobs(output: str) -> int:

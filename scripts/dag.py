@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from bettersynth.configuration import load
-from bettersynth.drawing import dataset_graph, job_graph, rule_graph
+from bettersynth.drawing import dataset_graph, job_graph, ledger_groups, rule_graph
 from bettersynth.expected import Expected
 from bettersynth.layout import Layout
 from bettersynth.plan import Plan
@@ -32,9 +32,14 @@ def snakemake(picture: str) -> str:
 configuration = load(arguments.config)
 expected = Expected(configuration, Layout(Path("results") / str(configuration.name)), Plan(configuration))
 recipe = arguments.target.removeprefix("recipe_") if arguments.target.startswith("recipe_") else None
-drawings = {"rules": rule_graph(snakemake("rulegraph")), "datasets": dataset_graph(expected, recipe)}
-if recipe:  # of everything, the jobs are too many to read
-    drawings["jobs"] = job_graph(snakemake("dag"))
+drawings = {"rules": rule_graph(snakemake("rulegraph"))}
+if recipe:
+    drawings |= {"datasets": dataset_graph(expected, [recipe]), "jobs": job_graph(snakemake("dag"))}
+else:  # the jobs of everything are too many to read; many datasets read better group by group, too
+    drawings["datasets"] = dataset_graph(expected)
+    groups = ledger_groups(configuration)
+    if len(groups) > 1:
+        drawings |= {f"datasets.{letters}": dataset_graph(expected, names) for letters, names in groups.items()}
 for name, drawing in drawings.items():
     path = arguments.out / f"{recipe or 'all'}.{name}.svg"
     with publish(path) as temporary:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from fake_results import fake_configuration
 
-from bettersynth.drawing import dataset_graph, job_graph, rule_graph
+from bettersynth.configuration import load
+from bettersynth.drawing import dataset_graph, job_graph, ledger_groups, rule_graph
 from bettersynth.expected import Expected
 from bettersynth.layout import Layout
+from bettersynth.measure import ROOT
 from bettersynth.plan import Plan
 
 DOT = r"""Building DAG of jobs...
@@ -40,9 +42,9 @@ def labels(graph):
     return [node.attr["label"] for node in graph.nodes()]
 
 
-def drawing(tmp_path, recipe=None):
+def drawing(tmp_path, recipes=None):
     configuration = fake_configuration(tmp_path)
-    return dataset_graph(Expected(configuration, Layout(tmp_path / "results"), Plan(configuration)), recipe)
+    return dataset_graph(Expected(configuration, Layout(tmp_path / "results"), Plan(configuration)), recipes)
 
 
 def test_a_box_says_verb_rows_and_recipe(tmp_path):
@@ -57,9 +59,15 @@ def test_a_box_says_verb_rows_and_recipe(tmp_path):
 
 
 def test_of_one_recipe_only_its_ancestors_are_drawn(tmp_path):
-    graph = drawing(tmp_path, "matched")
+    graph = drawing(tmp_path, ["matched"])
     assert set(graph.nodes()) == {"pool", "grounded", "matched"}
     assert "recipe" not in graph.get_node("grounded").attr["label"]
+
+
+def test_the_contest_is_drawn_group_by_group():
+    groups = ledger_groups(load(ROOT / "config" / "contest.yaml"))
+    assert {"S", "D", "T", "F", "rest"} <= groups.keys()
+    assert {"matched", "best"} <= set(groups["F"]) and "similar" in groups["S"]
 
 
 def test_jobs_that_differ_in_shard_or_seed_are_one_box():

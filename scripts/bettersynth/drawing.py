@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import cache
 from html import escape
 
 import pygraphviz
 
-from bettersynth.configuration.types import GENERATORS, Recipe
+from bettersynth.configuration.types import GENERATORS, Configuration, Recipe
 from bettersynth.expected import Basis, Expected
 from bettersynth.records import POOL
 from bettersynth.wording import brief
@@ -83,18 +83,28 @@ def _parsed(dot: str) -> pygraphviz.AGraph:
     return pygraphviz.AGraph(string=dot[dot.index("digraph") :])
 
 
-def dataset_graph(expected: Expected, recipe: str | None = None) -> pygraphviz.AGraph:
-    """Datasets from the pool on, with their rows and the recipes that train on them; of one recipe, its ancestors."""
+def dataset_graph(expected: Expected, recipes: Collection[str] | None = None) -> pygraphviz.AGraph:
+    """Datasets from the pool on, their rows and the recipes that train on them; of some recipes, their ancestors."""
     configuration = expected.configuration
     names: Iterable[str] = configuration.datasets
-    if recipe:
-        names = expected.plan.lineage(configuration.recipes[recipe].dataset)
-    recipes = {recipe: configuration.recipes[recipe]} if recipe else configuration.recipes
+    if recipes is not None:
+        datasets = (configuration.recipes[recipe].dataset for recipe in recipes)
+        names = dict.fromkeys(step for dataset in datasets for step in expected.plan.lineage(dataset))
+    chosen = {name: recipe for name, recipe in configuration.recipes.items() if recipes is None or name in recipes}
     graph = styled(pygraphviz.AGraph(directed=True, strict=False))
     graph.graph_attr.update(label=LEGEND, labelloc="b", labeljust="l", fontsize="10", fontcolor=GREY)
     for name in (POOL, *names):
-        _add(graph, name, expected, {key: chosen for key, chosen in recipes.items() if chosen.dataset == name})
+        _add(graph, name, expected, {key: recipe for key, recipe in chosen.items() if recipe.dataset == name})
     return graph
+
+
+def ledger_groups(configuration: Configuration) -> dict[str, list[str]]:
+    """Recipes by the letters of their rows in the ledger of published experiments, `rest` for those of no row."""
+    groups: dict[str, list[str]] = {}
+    for name, recipe in configuration.recipes.items():
+        row = recipe.published.row if recipe.published else None
+        groups.setdefault(row.rstrip("0123456789") if row else "rest", []).append(name)
+    return groups
 
 
 def _add(graph: pygraphviz.AGraph, name: str, expected: Expected, recipes: dict[str, Recipe]) -> None:

@@ -12,6 +12,13 @@ WHEELS ?=
 PLATFORM ?=
 DRY_RUN ?=
 OFFLINE ?=
+TO ?=
+UNTIL ?=
+PART ?=
+SPLIT ?=
+MODELS ?=
+RESULTS ?=
+REPLACE ?=
 GPUS ?=
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -24,13 +31,16 @@ SNAKEMAKE = snakemake --configfile $(CONFIG) --cores $(CORES) $(if $(GPUS),--res
 WORLD = ready $(if $(shell grep -l data/miniature/ $(CONFIG) 2>/dev/null),data/miniature/world.json)
 
 .DEFAULT_GOAL := help
-.PHONY: ready
-ready:
+.PHONY: ready environment
+environment:
 	@test -x .venv/bin/snakemake || { echo "There is no environment yet; first run: make setup"; exit 1; }
+
+ready: environment
 	@test -f $(CONFIG) || { echo "$(CONFIG): no such configuration; there are: $(wildcard config/*.yaml)"; exit 1; }
 
 .PHONY: help setup demo world run dry-run explain dag report page test test-quick lint format reference lock \
-	stage verify profile unprofile miniature-models quality bench-dry-run bench-data-plane bench-training clean-results
+	stage verify profile unprofile miniature-models quality bench-dry-run bench-data-plane bench-training \
+	clean-results bundle unbundle merge
 
 help:  ## list these commands
 	@echo "make COMMAND [CONFIG=$(CONFIG)] [RECIPE=…] [CORES=$(CORES)] [GPUS=…]"; echo
@@ -93,6 +103,17 @@ stage: ready  ## fetch all that CONFIG needs for machines without a network (FRO
 
 verify: ready  ## check what was staged for CONFIG, without a network
 	@python scripts/verify.py --config $(CONFIG)
+
+bundle: ready  ## pack what the next jobs of RECIPE need as TO=….tar.zst (UNTIL=rule PART=1/3 MODELS=1 SPLIT=4G), or RESULTS=1
+	@python scripts/bundle.py --config $(CONFIG) --to $(or $(TO),$(error TO=….tar.zst: where to)) \
+		$(if $(RECIPE),--recipe $(RECIPE)) $(if $(UNTIL),--until $(UNTIL)) $(if $(PART),--part $(PART)) \
+		$(if $(SPLIT),--split $(SPLIT)) $(if $(MODELS),--models) $(if $(RESULTS),--results)
+
+unbundle: environment  ## open a bundle of work here (FROM=….tar.zst)
+	@python scripts/unbundle.py --from $(or $(FROM),$(error FROM=….tar.zst: which)) $(if $(REPLACE),--replace)
+
+merge: environment  ## take the results of another machine in (FROM=….tar.zst)
+	@python scripts/unbundle.py --results --from $(or $(FROM),$(error FROM=….tar.zst: which)) $(if $(REPLACE),--replace)
 
 profile:  ## link the SLURM profile into your Snakemake folder, for other working directories
 	@python scripts/link_profile.py link

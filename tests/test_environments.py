@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib import metadata
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from wheels import write_wheel
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVS = ROOT / "envs"
@@ -106,6 +108,37 @@ def test_profile_links_once_and_spares_what_is_not_ours(tmp_path):
 
 def test_the_bare_profile_name_works_from_the_root():
     assert (ROOT / "slurm").is_symlink() and (ROOT / "slurm").readlink() == Path("profiles/slurm")
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A project whose lock is two tiny packages; its last step of setup says that they can be imported."""
+    (tmp_path / "scripts").mkdir()
+    shutil.copyfile(ROOT / "scripts" / "setup.py", tmp_path / "scripts" / "setup.py")
+    (tmp_path / "scripts" / "resources.py").write_text("import tiny_words, tiny_torch; print(tiny_words.WORD)")
+    (tmp_path / "envs").mkdir()
+    (tmp_path / "envs" / "lock.txt").write_text("tiny-words==1.0\n")
+    for kind in ("cpu", "cuda"):
+        (tmp_path / "envs" / f"torch-{kind}.txt").write_text("tiny-torch==1.0\n")
+    return tmp_path
+
+
+def offline_setup(checkout: Path) -> subprocess.CompletedProcess[str]:
+    nowhere = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
+    nowhere |= {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": "http://127.0.0.1:9/simple"}
+    command = [sys.executable, checkout / "scripts" / "setup.py", "--offline"]
+    return subprocess.run(command, cwd=checkout, capture_output=True, text=True, env=nowhere)
+
+
+def test_setup_without_an_index_takes_the_staged_wheels(checkout):
+    refused = offline_setup(checkout)
+    assert refused.returncode != 0 and "make stage WHEELS=" in refused.stderr
+    for package in ("tiny-words", "tiny-torch"):
+        module = package.replace("-", "_")
+        write_wheel(checkout / "stage" / "wheels", package, {f"{module}/__init__.py": "WORD = 'staged'"})
+    done = offline_setup(checkout)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("staged\n")
 
 
 def test_setup_refuses_an_old_python():

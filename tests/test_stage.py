@@ -13,6 +13,7 @@ import pytest
 import yaml
 from hub_server import HubServer, commit
 from safetensors.numpy import save
+from wheels import write_source_package, write_wheel
 from workflow import CONFIGURATION, MODELS, ROOT
 
 from bettersynth.hub import choose_files
@@ -27,13 +28,13 @@ class Machine:
 
     def __init__(self, folder, endpoint):
         self.folder = folder
+        self.checkout = ROOT
         self.environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith(("HF_", "PIP_"))},
             "HOME": str(folder / "home"),
             "XDG_CACHE_HOME": str(folder / "home" / "cache"),
             "HF_ENDPOINT": endpoint,
             "HF_HUB_DISABLE_XET": "1",
-            "PYTHONPATH": str(ROOT / "scripts"),
             "NO_PROXY": "127.0.0.1",
         }
         models = {
@@ -55,7 +56,7 @@ class Machine:
 
     def __call__(self, script, *arguments):
         (self.folder / "small.yaml").write_text(yaml.safe_dump(self.configuration))
-        command = [sys.executable, ROOT / "scripts" / f"{script}.py", "--config", "small.yaml", *arguments]
+        command = [sys.executable, self.checkout / "scripts" / f"{script}.py", "--config", "small.yaml", *arguments]
         return subprocess.run(
             command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
         )
@@ -188,6 +189,26 @@ def test_verify_says_what_is_wrong_and_what_mends_it(machine):
         assert expected in result.stdout and "models/clip/" in result.stdout
         assert "make stage CONFIG=small.yaml" in result.stdout or "rm 'models/clip/" in result.stdout
         shutil.rmtree(model)
+
+
+def test_wheels_are_downloaded_built_and_listed(machine, tmp_path):
+    wheels = tmp_path / "index"
+    for package in ("tiny-torch", "pip"):
+        write_wheel(wheels, package, {f"{package.replace('-', '_')}/__init__.py": ""})
+    checkout = tmp_path / "checkout"
+    shutil.copytree(ROOT / "scripts", checkout / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+    (checkout / "envs").mkdir()
+    (checkout / "envs" / "lock.txt").write_text("tiny-words==1.0\n")
+    (checkout / "envs" / "torch-cpu.txt").write_text("tiny-torch==1.0\n")
+    write_source_package(wheels, "tiny-words")
+    machine.environment |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels), "PIP_CONFIG_FILE": os.devnull}
+    machine.checkout = checkout
+    machine.stage("--wheels", "cpu")
+    staged = {path.name for path in (machine.folder / "stage" / "wheels").iterdir()}
+    assert staged == {f"{name}-1.0-py3-none-any.whl" for name in ("pip", "tiny_torch", "tiny_words")}
+    assert machine.manifest["wheels"]["files"].keys() == staged
+    (machine.folder / "stage" / "wheels" / "pip-1.0-py3-none-any.whl").write_bytes(b"half")
+    assert "make stage CONFIG=small.yaml WHEELS=cpu" in machine("verify").stdout
 
 
 def test_another_byte_in_a_data_file_is_found(machine):

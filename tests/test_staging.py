@@ -2,10 +2,10 @@ import json
 import os
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
+from wheels import write_wheel
 
 from bettersynth import staging
 from bettersynth.publish import sha256_file, sha256_folder
@@ -16,17 +16,8 @@ from bettersynth.staging import RESOURCES, StagingError, fetch_resources, staged
 def registry(tmp_path, monkeypatch):
     """A folder of wheels that pip takes the place of an index, and a resource table for it."""
     wheels = tmp_path / "wheels"
-    wheels.mkdir()
-    wheel = wheels / "tiny_words-1.0-py3-none-any.whl"
-    with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr("tiny_words/list/a.txt", "a\n")
-        archive.writestr("tiny_words/list/deep/b.txt", "b\n")
-        archive.writestr("tiny_words/one.bin", "one")
-        archive.writestr("tiny_words-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny-words\nVersion: 1.0\n")
-        archive.writestr(
-            "tiny_words-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        )
-        archive.writestr("tiny_words-1.0.dist-info/RECORD", "")
+    files = {"tiny_words/list/a.txt": "a\n", "tiny_words/list/deep/b.txt": "b\n", "tiny_words/one.bin": "one"}
+    wheel = write_wheel(wheels, "tiny-words", files)
     common = {"package": "tiny-words", "version": "1.0", "sha256": sha256_file(wheel), "licence": "MIT"}
     table = (
         staging.Resource(name="words", member="tiny_words/list/", target="words-1.0", **common),

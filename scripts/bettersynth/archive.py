@@ -79,7 +79,7 @@ def pack(
         if not (path.exists() and read_head(path) == head):
             with publish(path) as temporary, _writer(temporary) as tar:
                 _add(tar, MANIFEST, io.BytesIO(text := json.dumps(head, sort_keys=True).encode()), len(text))
-                for piece in progress(parts[number], sum(piece.size for piece in parts[number]), path.name, _size):
+                for piece in progress(parts[number], sum(map(_size, parts[number])), f"{path.name}, bytes", _size):
                     with files[piece.name].open("rb") as source:
                         source.seek(piece.start)
                         _add(tar, piece.member, source, piece.size, executable=entries[piece.name]["executable"])
@@ -160,7 +160,7 @@ def unpack(target: Path, manifest: Mapping[str, Any], folder: Path, wanted: Cont
         try:
             with _reader(path) as tar:
                 tar.next()
-                for piece in progress(pieces, sum(piece.size for piece in pieces), path.name, _size):
+                for piece in progress(pieces, sum(map(_size, pieces)), f"{path.name}, bytes", _size):
                     if (member := tar.next()) is None or member.name != piece.member:
                         raise ArchiveError("a member is not where it should be")
                     if piece.name in wanted:

@@ -33,20 +33,33 @@ class FileDigest(NamedTuple):
 
 
 def shard_digests(file: PoolFile, cache: Path) -> FileDigest:
-    """The digests of a raw file, from `cache` (a JSON file) when path, size and time of change are as before."""
-    if not Path(file.path).is_file():
+    """The digests of a raw file, from `cache` (a JSON file) when path, size and time of change are as before.
+
+    A file that is not on this machine has the digests that it had last: of a run that was carried here, only what the
+    next jobs read came along.
+    """
+    key, known = _key(file), read_json(cache) if cache.is_file() else {}
+    entry = known.get(key)
+    if Path(file.path).is_file():
+        stat = Path(file.path).stat()
+        state = [FORM, stat.st_size, stat.st_mtime_ns]
+        if entry is None or entry["state"] != state:
+            entry = {"state": state, **take_digests(file)._asdict()}
+            write_json(cache, {**known, key: entry})
+    elif entry is None:
         raise FileNotFoundError(
             f"{file.path}: no such file; put it there, or change `path` of `{file.name}` in `pool.files`"
         )
-    stat = Path(file.path).stat()
-    key = f"{file.path}|{file.name}|{file.shards}"
-    state = [FORM, stat.st_size, stat.st_mtime_ns]
-    known = read_json(cache) if cache.is_file() else {}
-    entry = known.get(key)
-    if entry is None or entry["state"] != state:
-        entry = {"state": state, **take_digests(file)._asdict()}
-        write_json(cache, {**known, key: entry})
     return FileDigest(entry["file"], entry["shards"], entry["records"])
+
+
+def is_remembered(file: PoolFile, cache: Path) -> bool:
+    """Whether the digests of a raw file are known, be it here or not."""
+    return cache.is_file() and read_json(cache).get(_key(file), {}).get("state", [None])[0] == FORM
+
+
+def _key(file: PoolFile) -> str:
+    return f"{file.path}|{file.name}|{file.shards}"
 
 
 def take_digests(file: PoolFile) -> FileDigest:

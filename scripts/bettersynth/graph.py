@@ -14,7 +14,7 @@ from typing import Any
 from bettersynth import versions
 from bettersynth.configuration.load import ConfigurationError, recipe_trainset, recipe_training
 from bettersynth.configuration.types import RUNS_ONLY, BestBy, Captioner, Configuration, Redrawer
-from bettersynth.digests import FileDigest, shard_digests
+from bettersynth.digests import FileDigest, is_remembered, shard_digests
 from bettersynth.layout import Layout
 from bettersynth.operators.catalogue import CATALOGUE
 from bettersynth.passes import Chunk, Passes, chunk_shards
@@ -73,8 +73,15 @@ class Graph:
         self._contents: dict[str, list[Any]] | None = None
 
     def check_inputs(self) -> None:
-        """Refuse to go on when raw files are missing: ConfigurationError names each, and what to do."""
+        """Refuse to go on when raw files are missing: ConfigurationError names each, and what to do.
+
+        Where a run was carried to in a bundle, only what its next jobs read is there.
+        """
         pool = self.configuration.pool
+        if any(self.layout.received.glob("work-*")) and all(
+            is_remembered(file, self.layout.digests) for file in pool.files
+        ):
+            return
         named = {f"pool.files.{file.name}": file.path for file in pool.files} | {"pool.images": pool.images}
         missing = {key: path for key, path in named.items() if not Path(path).exists()}
         if missing:
@@ -93,7 +100,7 @@ class Graph:
         return [self._content(Path(path)) for path in paths]
 
     def _content(self, path: Path) -> str | None:
-        store = self.layout.root / "inputs.json"
+        store = self.layout.inputs
         if self._contents is None:
             self._contents = read_json(store) if store.exists() else {}
         known = self._contents.get(str(path))
@@ -154,7 +161,7 @@ class Graph:
     @cached_property
     def _identities(self) -> dict[str, str | None]:
         """Identity of every model; one whose folder is not on this machine keeps the identity it last had there."""
-        store = self.layout.root / "models.json"
+        store = self.layout.models
         known = read_json(store) if store.exists() else {}
         current = {}
         for name, model in self.configuration.models.items():

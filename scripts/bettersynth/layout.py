@@ -10,7 +10,7 @@ BENCHMARKS = ("textvqa", "mmbench")
 
 
 class Layout:
-    """Paths below the results folder of one configuration; makes no folder and reads nothing."""
+    """Paths below the results folder of one configuration; makes no folder and reads no file."""
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
@@ -46,6 +46,27 @@ class Layout:
     def digests(self) -> Path:
         """Cache of the raw files' digests, written when the graph is built."""
         return self.root / "pool" / "digests.json"
+
+    # what is remembered of inputs that may not be on this machine, written when the graph is built
+    @property
+    def models(self) -> Path:
+        """Identities of the models, as they last were here."""
+        return self.root / "models.json"
+
+    @property
+    def inputs(self) -> Path:
+        """Digests of other input files, as they last were here."""
+        return self.root / "inputs.json"
+
+    @property
+    def received(self) -> Path:
+        """Folder of the manifests of bundles that were opened here: `work-….json`, `results-….json`."""
+        return self.root / "received"
+
+    @property
+    def is_carried(self) -> bool:
+        """Whether the run was carried here in a bundle, with only what its next jobs read."""
+        return any(self.received.glob("work-*.json"))
 
     # sources and scores
     def records(self, source: str, shard: str) -> Path:

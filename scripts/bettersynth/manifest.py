@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bettersynth.configuration.types import Configuration
+from bettersynth.layout import Layout
 from bettersynth.needs import Needs, configuration_needs, data_files
 from bettersynth.publish import counts_in_folder, file_digests, files_below, read_json
 from bettersynth.staging import resource
@@ -101,22 +102,24 @@ def check_needs(needs: Needs, configuration: Configuration, config_file: str | P
 
 
 def check_everything(configuration: Configuration, config_file: str | Path) -> Iterator[Problem]:
-    """Compare all that a configuration needs: models, word lists and taggers, data files and staged wheels."""
+    """Compare all that a configuration needs: models, word lists and taggers, data files and staged wheels.
+
+    Where a run was carried to in a bundle, data files that its next jobs do not read are not there, and not missed.
+    """
+    carried = Layout(Path("results") / str(configuration.name)).is_carried
     manifest, command = read_manifest(configuration), f"make stage CONFIG={config_file}"
     yield from check_needs(configuration_needs(configuration), configuration, config_file)
     known = manifest.get("data", {})
     for file in data_files(configuration):
         expected = known.get(file)
         mend = f"copy it here again; if it was changed on purpose: {command}"
-        yield from check_folder(Path(file), {Path(file).name: expected}, mend) if expected else _not_there(file)
+        if expected and (Path(file).exists() or not carried):
+            yield from check_folder(Path(file), {Path(file).name: expected}, mend)
+        elif not Path(file).exists() and not carried:
+            yield Problem(Path(file), "not there", "copy it here, or correct its path in the configuration")
     if wheels := manifest.get("wheels"):
         mend = f"{command} WHEELS={wheels['torch']}"
         yield from check_folder(Path(wheels["path"]), wheels["files"], mend)
-
-
-def _not_there(file: str) -> Iterator[Problem]:
-    if not Path(file).exists():
-        yield Problem(Path(file), "not there", "copy it here, or correct its path in the configuration")
 
 
 def require(problems: Iterable[Problem], who: str) -> None:

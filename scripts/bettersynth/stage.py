@@ -160,17 +160,22 @@ def stage_data(configuration: Configuration) -> list[str]:
 
 
 def stage_wheels(configuration: Configuration, wheels: Wheels) -> None:
-    """Download the locked packages, torch and pip as wheels, for the machine stated."""
-    command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--dest", str(WHEELS)]
-    command += ["--only-binary=:all:", *(["--python-version", wheels.python] if wheels.python else [])]
+    """Download the locked packages, torch and pip as wheels for the machine stated, and build those that have none."""
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    command = [*pip, "download", "--dest", str(WHEELS), *(["--python-version", wheels.python] if wheels.python else [])]
     command += [option for platform in wheels.platforms for option in ("--platform", platform)]
-    lock, torch = ENVS / "lock.txt", ENVS / f"torch-{wheels.torch}.txt"
-    for requirements in (["--no-deps", "-r", str(lock)], ["-r", str(torch), "-c", str(lock)], ["--no-deps", "pip"]):
-        if subprocess.run([*command, *requirements], check=False).returncode:
-            raise StagingError(
-                "pip could not download every wheel (its words are above); what it has is kept: make stage again"
-            )
+    lock, torch = str(ENVS / "lock.txt"), str(ENVS / f"torch-{wheels.torch}.txt")
+    _run([*command, "--no-deps", "-r", lock, "pip"])
+    _run([*command, "--only-binary=:all:", "-r", torch, "-c", lock])
+    for source in [*WHEELS.glob("*.tar.gz"), *WHEELS.glob("*.zip")]:
+        _run([*pip, "wheel", "--no-deps", "--wheel-dir", str(WHEELS), str(source)])
+        source.unlink()
     _record(configuration, "wheels", {**wheels._asdict(), "path": str(WHEELS), "files": describe(WHEELS)})
+
+
+def _run(command: list[str]) -> None:
+    if subprocess.run(command, check=False).returncode:
+        raise StagingError("pip could not get every wheel (its words are above); what has come stays: make stage again")
 
 
 def _record(configuration: Configuration, section: str, entries: dict[str, Any]) -> None:

@@ -17,8 +17,8 @@ from wheels import write_source_package, write_wheel
 from workflow import CONFIGURATION, MODELS, ROOT
 
 from bettersynth.hub import choose_files
+from bettersynth.model_files import file_problem
 from bettersynth.staging import StagingError
-from bettersynth.weights import file_problem
 
 CLIP_WEIGHTS = "models/clip/model.safetensors"
 

@@ -20,7 +20,7 @@ from huggingface_hub.hf_api import RepoSibling
 
 from bettersynth.publish import files_below, publish_folder, sha256_file
 from bettersynth.staging import StagingError
-from bettersynth.weights import file_problem
+from bettersynth.model_files import file_problem
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 WEIGHTS = re.compile(

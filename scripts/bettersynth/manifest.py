@@ -15,7 +15,7 @@ from bettersynth.layout import Layout
 from bettersynth.needs import Needs, configuration_needs, data_files
 from bettersynth.publish import counts_in_folder, file_digests, files_below, read_json
 from bettersynth.staging import resource
-from bettersynth.weights import file_problem
+from bettersynth.model_files import file_problem
 
 STAGE = Path("stage")
 

@@ -25,6 +25,7 @@ from torch import distributed
 from bettersynth.configuration import read_yaml
 from bettersynth.configuration.types import Configuration
 from bettersynth.layout import Layout
+from bettersynth.network import forbid_network
 
 logger = logging.getLogger(__name__)
 
@@ -116,6 +117,7 @@ def main() -> None:
     options = parser.parse_args()
     *names, seed = options.names
     logging.basicConfig(level=logging.ERROR, format=f"{OURS}%(message)s")
+    forbid_network(" ".join([options.work, *options.names]))
     if is_main_process():
         logging.getLogger("bettersynth").setLevel(logging.INFO)
     if torch.cuda.is_available():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 from bettersynth.configuration import configure
 from bettersynth.layout import Layout
+from bettersynth.lease import HeldError, Lease
 from bettersynth.manifest import check_needs, require
 from bettersynth.needs import job_needs
 from bettersynth.network import forbid_network
@@ -38,7 +40,13 @@ class Job:
         self.configuration = configure(snakemake.config, "the configuration")
         self.layout = Layout(Path("results") / str(self.configuration.name))
         self.plan = Plan(self.configuration)
-        _log_to(Path(snakemake.log[0]))
+        signal.signal(signal.SIGTERM, _terminated)
+        log = Path(snakemake.log[0])
+        try:
+            Lease.acquire(self.layout.lease(log), log=str(log))
+        except HeldError as error:
+            sys.exit(f"Another job writes this already and nothing was touched: {error}.\nTo wait for it: make resume")
+        _log_to(log)
         name = " ".join([f"rule {snakemake.rule}", *map(str, snakemake.wildcards)])
         forbid_network(name)
         self._verify(snakemake.rule, name)
@@ -49,10 +57,25 @@ class Job:
         require(check_needs(needs, self.configuration, f"config/{self.configuration.name}.yaml"), name)
 
 
+def _whereabouts() -> str:
+    """The host, and the SLURM job and GPUs that this process was given."""
+    given = {name: os.environ.get(name) for name in ("SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES")}
+    return " ".join([f"on {platform.node()}", *(f"{name}={value}" for name, value in given.items() if value)])
+
+
+def _terminated(*_: object) -> None:
+    """On SIGTERM (a cancelled or preempted job, or one out of time) end in order, so that leases are given back."""
+    sys.exit(128 + signal.SIGTERM)
+
+
 def _log_to(path: Path) -> None:
-    """Send all that libraries print, native code included, to the log, and only our own lines to the terminal too."""
+    """Send all that libraries print, native code included, to the log, and only our own lines to the terminal too.
+
+    The log's first line says where the job ran.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.open("w", encoding="utf-8", buffering=1)
+    print(_whereabouts(), file=file)
     terminal = os.fdopen(os.dup(2), "w", encoding="utf-8", buffering=1)
     for descriptor in (1, 2):
         os.dup2(file.fileno(), descriptor)

@@ -15,6 +15,16 @@ class Layout:
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
 
+    # who is at work
+    @property
+    def driver(self) -> Path:
+        """Lease of the Snakemake that runs this configuration; see `bettersynth.driver`."""
+        return self.root / "driver.json"
+
+    def lease(self, log: str | Path) -> Path:
+        """Lease of the job that writes the log `logs/<configuration>/…`."""
+        return self.root / "leases" / Path(log).relative_to(Path("logs") / self.root.name).with_suffix(".json")
+
     # pool
     def order(self, file: str) -> Path:
         """Ids of one raw file in its order, with their shards."""

@@ -1,0 +1,153 @@
+"""Two writers never meet: who holds a lease, who may take it over, and what a job does that comes second."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from bettersynth import driver, lease
+from bettersynth.lease import HeldError, Lease
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from bettersynth.lease import Lease
+Lease.acquire(Path(sys.argv[1]), log="a.log")
+print("held", flush=True)
+time.sleep(float(sys.argv[2]))
+"""
+
+
+def hold(path: Path, seconds: float) -> subprocess.Popen[str]:
+    """Another process that holds the lease."""
+    process = subprocess.Popen([sys.executable, "-c", HOLD, path, str(seconds)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def elsewhere(path: Path) -> None:
+    """Make it look as if the lease's holder were on another machine."""
+    path.write_text(json.dumps({**lease.read(path), "host": "n7", "place": "n7"}))
+
+
+def test_a_lease_is_gone_when_its_holder_ends_in_order(tmp_path):
+    path = tmp_path / "a" / "lease.json"
+    assert hold(path, 0).wait() == 0
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_live_holder_keeps_its_lease_and_is_named(tmp_path):
+    path = tmp_path / "lease.json"
+    holder = hold(path, 60)
+    before = path.read_bytes()
+    with pytest.raises(HeldError, match=f"process {holder.pid} on "):
+        Lease.acquire(path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+    holder.kill()
+
+
+def test_a_killed_holder_loses_its_lease_at_once(tmp_path):
+    path = tmp_path / "lease.json"
+    holder = hold(path, 60)
+    holder.kill()
+    holder.wait()
+    started = time.monotonic()
+    mine = Lease.acquire(path)
+    assert lease.read(path)["pid"] == os.getpid() and time.monotonic() - started < 5
+    mine.release()
+    assert not path.exists()
+
+
+def test_another_process_of_the_same_number_is_not_the_holder(tmp_path):
+    path = tmp_path / "lease.json"
+    mine = Lease.acquire(path)
+    mine.release()
+    path.write_text(json.dumps({**mine.holder, "started": "1"}))
+    assert not lease.is_live(path, lease.read(path))
+
+
+@pytest.mark.parametrize("beats", [True, False])
+def test_a_holder_elsewhere_lives_while_its_lease_is_touched(tmp_path, beats):
+    path = tmp_path / "lease.json"
+    hold(path, 0.1).kill()
+    elsewhere(path)
+    if beats:
+        threading.Timer(0.5, os.utime, [path]).start()
+    assert lease.is_live(path, lease.read(path), patience=1.5) == beats
+
+
+def test_a_job_that_lost_its_lease_stops_writing(tmp_path, monkeypatch):
+    path = tmp_path / "lease.json"
+    code = HOLD.replace("Lease.acquire", "import bettersynth.lease; bettersynth.lease.HEARTBEAT_S = 0.2; Lease.acquire")
+    process = subprocess.Popen([sys.executable, "-c", code, path, "60"], stdout=subprocess.PIPE, text=True)
+    process.stdout.readline()
+    elsewhere(path)
+    assert process.wait(10) == 1 and lease.read(path)["host"] == "n7"
+
+
+def test_of_many_that_want_a_dead_ones_lease_one_gets_it(tmp_path):
+    path = tmp_path / "lease.json"
+    holder = hold(path, 60)
+    holder.kill()
+    holder.wait()
+    command = [sys.executable, "-c", HOLD, path, "4"]
+    contenders = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) for _ in range(4)]
+    assert sorted(contender.wait() for contender in contenders) == [0, 1, 1, 1]
+
+
+def test_a_terminated_job_gives_its_lease_back(tmp_path):
+    path = tmp_path / "lease.json"
+    handler = "import signal; from bettersynth import job; signal.signal(signal.SIGTERM, job._terminated)\n"
+    code = HOLD.replace("print(", f"{handler}print(")
+    process = subprocess.Popen([sys.executable, "-c", code, path, "60"], stdout=subprocess.PIPE, text=True)
+    process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 143 and not path.exists()
+
+
+def test_a_second_driver_is_refused_with_the_first_ones_process(tmp_path):
+    path = tmp_path / "driver.json"
+    first = hold(path, 60)
+    with pytest.raises(driver.DriverError, match=f"process {first.pid} on .*\n?.*make status"):
+        driver.start(path, "log", "folder")
+    assert "is being run" in driver.hint(path)
+    first.kill()
+    first.wait()
+    assert "make resume" in driver.hint(path)
+    mine = driver.start(path, "log", "folder")
+    assert lease.read(path)["pid"] == os.getpid()
+    mine.release()
+
+
+SECOND = """
+import sys
+from types import SimpleNamespace
+from bettersynth.job import Job
+sys.path.insert(0, sys.argv[1])
+from workflow import CONFIGURATION
+names = ("wildcards", "params", "input", "output")
+Job(SimpleNamespace(threads=1, config={**CONFIGURATION, "name": "small"}, log=["logs/small/dataset/best.log"],
+                    rule="dataset", **dict.fromkeys(names, {})))
+"""
+
+
+def test_a_second_job_for_the_same_output_ends_at_once_and_touches_nothing(tmp_path):
+    first = hold(tmp_path / "results" / "small" / "leases" / "dataset" / "best.json", 60)
+    before = sorted(tmp_path.rglob("*"))
+    command = [sys.executable, "-c", SECOND, Path(__file__).parent]
+    second = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert second.returncode == 1
+    assert f"process {first.pid} on" in second.stderr and "make resume" in second.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+    first.kill()
+    first.wait()
+    assert subprocess.run(command, cwd=tmp_path).returncode == 0
+    assert (tmp_path / "logs" / "small" / "dataset" / "best.log").read_text().startswith("on ")

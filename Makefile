@@ -19,6 +19,7 @@ SPLIT ?=
 MODELS ?=
 RESULTS ?=
 REPLACE ?=
+CANCEL ?=
 GPUS ?=
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -38,7 +39,7 @@ environment:
 ready: environment
 	@test -f $(CONFIG) || { echo "$(CONFIG): no such configuration; there are: $(wildcard config/*.yaml)"; exit 1; }
 
-.PHONY: help setup demo world run dry-run explain dag report page test test-quick lint format reference lock \
+.PHONY: help setup demo world run doctor resume dry-run explain dag report page test test-quick lint format reference lock \
 	stage verify profile unprofile miniature-models quality bench-dry-run bench-data-plane bench-training \
 	clean-results bundle unbundle merge
 
@@ -57,6 +58,12 @@ demo: setup  ## set up, run everything on the miniature, print the report's path
 run: $(WORLD)  ## run a configuration, or one RECIPE of it
 	@$(SNAKEMAKE) --quiet host reason -- $(TARGET)
 	@echo "$(if $(RECIPE),Results: $(CURDIR)/results/$(NAME)/runs/$(RECIPE),Report: $(CURDIR)/results/$(NAME)/report/index.html)"
+
+resume: ready  ## go on with a run that was cut off: wait for its SLURM jobs (or CANCEL=1), unlock, run
+	@python scripts/resume.py --config $(CONFIG) $(if $(CANCEL),--cancel)
+
+doctor: ready  ## look at the SLURM cluster and say what to change in the profile
+	@python scripts/doctor.py --config $(CONFIG)
 
 world: data/miniature/world.json  ## render the miniature's raw pairs and questions
 

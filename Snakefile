@@ -3,9 +3,11 @@ import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
+from bettersynth import driver
 from bettersynth.configuration import NAME_PATTERN, ConfigurationError, configure, read_yaml
 from bettersynth.configuration.load import recipe_start, recipe_trainset, recipe_training
 from bettersynth.configuration.types import EXPORT_FORMATS
@@ -15,6 +17,8 @@ from bettersynth.operators.catalogue import CATALOGUE
 from bettersynth.passes import CHUNK_PATTERN, PASS_PATTERN, Chunk, chunk_shards
 from bettersynth.plan import Plan
 from bettersynth.records import POOL
+from bettersynth.slurm.queue import SlurmError
+from bettersynth.slurm.site import Request, refuse_impossible
 
 
 def targets():
@@ -35,6 +39,17 @@ try:
     graph.check_inputs()
 except ConfigurationError as error:
     raise WorkflowError(str(error)) from None
+if workflow.is_main_process and (hint := driver.hint(layout.driver)):
+    logger.warning(hint)
+
+
+onstart:
+    try:
+        driver.start(layout.driver, log[0], workflow.rundir)
+        if type(workflow.executor_settings).__module__ == "snakemake_executor_plugin_slurm":
+            refuse_impossible(requests(workflow.dag.needrun_jobs()), workflow.executor_settings.status_command)
+    except (driver.DriverError, SlurmError) as error:
+        raise WorkflowError(str(error)) from None
 
 
 wildcard_constraints:

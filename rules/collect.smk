@@ -1,9 +1,18 @@
 # Targets that gather, and nothing else.
+
+
+# With these, the light rules: arithmetic over small tables, seconds each. They run where Snakemake runs.
 localrules:
+    analysis,
     choose_seeds,
+    dataset,
+    leaderboard,
+    pool_index,
+    report,
+    score_answers,
+    scores_of,
     pool,
     scores,
-    scores_of,
     datasets,
     trainsets,
     exports,

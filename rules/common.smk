@@ -1,4 +1,4 @@
-# Input functions: what a job reads, from its wildcards.
+# Input functions: what a job reads, from its wildcards; and what jobs ask for.
 
 
 def score_input(wildcards):
@@ -119,3 +119,20 @@ def benchmark_files(wildcards):
 def sources_by(verb):
     """Pattern of the sources that a verb makes; matches nothing when there are none."""
     return "|".join(name for name, node in plan.generators.items() if node.verb == verb) or "(?!)"
+
+
+def requests(jobs):
+    """What the jobs will ask SLURM for at their first attempt, by rule; light rules stay here."""
+    found = {}
+    for job in jobs:
+        if not job.is_local:
+            ask = job.resources.get
+            found[job.rule.name] = Request(
+                cpus=ask("cpus_per_task") or job.threads,
+                memory_mb=ask("mem_mb") or 0,
+                minutes=ask("runtime") or 0,
+                gpus=ask("gpu") or 0,
+                gpu_model=ask("gpu_model"),
+                partition=ask("slurm_partition"),
+            )
+    return found

@@ -1,0 +1,140 @@
+"""What a cluster has: its partitions, nodes, GPUs and accounting; and whether it can ever run what a job asks for."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from bettersynth.slurm.queue import SlurmError, slurm
+
+GPUS = re.compile(r"gpu:(?:(?P<model>[^:(,]+):)?(?P<count>\d+)")
+UNLIMITED = 10**9
+NO_ACCOUNTING = "no accounting database: write `slurm-status-command: squeue`, or Snakemake waits for ever"
+
+
+class Request(NamedTuple):
+    """What a job asks for; `partition` None is the default one."""
+
+    cpus: int = 1
+    memory_mb: int = 0
+    minutes: int = 0
+    gpus: int = 0
+    gpu_model: str | None = None
+    partition: str | None = None
+
+
+class Node(NamedTuple):
+    """The largest job that nodes of one kind can take."""
+
+    cpus: int
+    memory_mb: int
+    gpus: dict[str, int]
+    """Model → number; the model is `gpu` where the site names none."""
+
+
+class Partition(NamedTuple):
+    """A partition and its limits."""
+
+    name: str
+    is_default: bool
+    is_up: bool
+    minutes: int
+    nodes: tuple[Node, ...]
+
+
+class Site(NamedTuple):
+    """A cluster as SLURM describes it."""
+
+    partitions: dict[str, Partition]
+    settings: dict[str, str]
+    """What `scontrol show config` says."""
+
+    @property
+    def default(self) -> Partition | None:
+        """The partition of jobs that name none."""
+        return next((partition for partition in self.partitions.values() if partition.is_default), None)
+
+    @property
+    def has_accounting(self) -> bool:
+        """Whether `sacct` knows finished jobs."""
+        return self.settings.get("AccountingStorageType", "").endswith("slurmdbd")
+
+    def refusal(self, request: Request) -> str:
+        """Why no node will ever run the request, and the nearest that there is; empty when some node can."""
+        if not self.partitions:
+            return ""  # nothing is known of them
+        partition = self.partitions.get(request.partition) if request.partition else self.default
+        names = ", ".join(self.partitions)
+        if partition is None:
+            return f"no partition `{request.partition}`" if request.partition else f"no default partition ({names})"
+        if not partition.is_up:
+            return f"partition `{partition.name}` takes no jobs"
+        if request.minutes > partition.minutes:
+            return f"{request.minutes} min; partition `{partition.name}` ends jobs after {partition.minutes} min"
+        if any(_fits(request, node) for node in partition.nodes):
+            return ""
+        asked = f"{request.cpus} CPUs, {request.memory_mb} MB, {request.gpus} GPUs"
+        there = "; ".join(dict.fromkeys(map(describe, partition.nodes)))
+        model = f" of model {request.gpu_model}" if request.gpu_model else ""
+        return f"{asked}{model} on one node; nodes of partition `{partition.name}` have {there or 'nothing'}"
+
+
+def refuse_impossible(requests: dict[str, Request], status_command: str) -> None:
+    """Raise SlurmError when a run would wait for ever: for a node that does not exist, or for states of its jobs.
+
+    `requests` are by rule, `status_command` is how Snakemake asks for states.
+    """
+    site = look()
+    refused = [f"{rule} asks for {why}" for rule, request in requests.items() if (why := site.refusal(request))]
+    if status_command == "sacct" and site.settings.get("AccountingStorageType") == "accounting_storage/none":
+        refused.append(NO_ACCOUNTING)
+    if refused:
+        raise SlurmError(
+            "SLURM would never run this, so nothing was submitted:\n  "
+            + "\n  ".join(refused)
+            + "\nWhat a rule asks for is in profiles/default, the rest in profiles/slurm; to look at both: make doctor"
+        )
+
+
+def look() -> Site:
+    """Ask SLURM what there is. Raises SlurmError when it does not answer."""
+    settings = dict(re.findall(r"^(\w+)\s*= (.*?)\s*$", slurm("scontrol", "show", "config"), re.MULTILINE))
+    table = slurm("sinfo", "--noheader", "--exact", "--format=%R|%a|%l|%c|%m|%G|%P").splitlines()
+    partitions: dict[str, Partition] = {}
+    for line in table:
+        name, state, limit, cpus, memory, gres, starred = line.split("|")
+        node = Node(int(cpus), int(memory), gpus(gres))
+        before = partitions.get(name)
+        kinds = (*(before.nodes if before else ()), node)
+        partitions[name] = Partition(name, starred.endswith("*"), state == "up", minutes(limit), kinds)
+    return Site(partitions, settings)
+
+
+def _fits(request: Request, node: Node) -> bool:
+    there = node.gpus.get(request.gpu_model, 0) if request.gpu_model else sum(node.gpus.values())
+    return request.cpus <= node.cpus and request.memory_mb <= node.memory_mb and request.gpus <= there
+
+
+def describe(node: Node) -> str:
+    """A kind of node in words."""
+    devices = ", ".join(f"{count} GPUs ({model})" for model, count in node.gpus.items()) or "no GPU"
+    return f"{node.cpus} CPUs, {node.memory_mb} MB, {devices}"
+
+
+def gpus(gres: str) -> dict[str, int]:
+    """GPUs in SLURM's words (`gpu:a100:4(S:0-1),gpu:2`): model → number."""
+    found: dict[str, int] = {}
+    for match in GPUS.finditer(gres):
+        model = match["model"] or "gpu"
+        found[model] = found.get(model, 0) + int(match["count"])
+    return found
+
+
+def minutes(limit: str) -> int:
+    """SLURM's time (`30:00`, `12:00:00`, `2-00:00:00`, `infinite`) in whole minutes."""
+    days, _, clock = limit.rpartition("-")
+    if not clock[:1].isdigit():
+        return UNLIMITED
+    parts = [int(part) for part in clock.split(":")]
+    hours, mins = (parts[0], parts[1]) if len(parts) == 3 else (0, parts[0])
+    return int(days or 0) * 1440 + hours * 60 + mins

@@ -39,7 +39,7 @@ environment:
 ready: environment
 	@test -f $(CONFIG) || { echo "$(CONFIG): no such configuration; there are: $(wildcard config/*.yaml)"; exit 1; }
 
-.PHONY: help setup demo world run doctor resume dry-run explain dag report page test test-quick lint format reference lock \
+.PHONY: help setup demo world run status doctor resume dry-run explain dag report page test test-quick lint format reference lock \
 	stage verify profile unprofile miniature-models quality bench-dry-run bench-data-plane bench-training \
 	clean-results bundle unbundle merge
 
@@ -61,6 +61,9 @@ run: $(WORLD)  ## run a configuration, or one RECIPE of it
 
 resume: ready  ## go on with a run that was cut off: wait for its SLURM jobs (or CANCEL=1), unlock, run
 	@python scripts/resume.py --config $(CONFIG) $(if $(CANCEL),--cancel)
+
+status: ready  ## say how far the run is, and what each job at work, queued or failed is doing
+	@python scripts/status.py --config $(CONFIG)
 
 doctor: ready  ## look at the SLURM cluster and say what to change in the profile
 	@python scripts/doctor.py --config $(CONFIG)

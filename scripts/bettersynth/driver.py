@@ -54,6 +54,6 @@ def hint(path: Path) -> str:
     holder = lease.read(path)
     if holder is None:
         return ""
-    if lease.is_local(holder) and not lease.is_live(path, holder):
+    if not lease.seems_live(path, holder):
         return f"The run before was cut off (its log: {holder['log']}). To go on where it stopped: make resume"
     return f"{path.parent} is being run, {lease.HeldError(path, holder)}. To watch it: make status"

@@ -129,6 +129,11 @@ def is_live(path: Path, holder: dict[str, Any], patience: float = PATIENCE_S) ->
     return False
 
 
+def seems_live(path: Path, holder: dict[str, Any]) -> bool:
+    """Like `is_live`, but a holder on another machine is believed."""
+    return not is_local(holder) or is_live(path, holder)
+
+
 def is_local(holder: dict[str, Any]) -> bool:
     """Whether the holder is or was a process of this machine, so that its fate is known at once."""
     return bool(holder["place"] == _place())

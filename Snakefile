@@ -20,12 +20,6 @@ from bettersynth.records import POOL
 from bettersynth.slurm.queue import SlurmError
 from bettersynth.slurm.site import Request, refuse_impossible
 
-
-def targets():
-    """What this run is asked for; known once the graph is built."""
-    return workflow.dag_settings.targets or ["all"]
-
-
 config_file = workflow.configfiles[0] if workflow.configfiles else "config/miniature.yaml"
 try:
     contents = [read_yaml(path) for path in workflow.configfiles or [config_file]]  # refuses a key given twice
@@ -35,7 +29,8 @@ try:
     config["name"] = configuration.name
     layout = Layout(f"results/{configuration.name}")
     plan = Plan(configuration)
-    graph = Graph(configuration, layout, plan, targets)
+    # what this run is asked for is known once the graph is built
+    graph = Graph(configuration, layout, plan, lambda: workflow.dag_settings.targets or ["all"])
     graph.check_inputs()
 except ConfigurationError as error:
     raise WorkflowError(str(error)) from None

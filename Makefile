@@ -40,7 +40,7 @@ ready: environment
 	@test -f $(CONFIG) || { echo "$(CONFIG): no such configuration; there are: $(wildcard config/*.yaml)"; exit 1; }
 
 .PHONY: help setup demo world run status doctor resume dry-run explain dag report page test test-quick lint format reference lock \
-	stage verify profile unprofile miniature-models quality bench-dry-run bench-data-plane bench-training \
+	stage verify profile unprofile miniature-models quality bench-dry-run bench-data-plane bench-scoring bench-training \
 	clean-results bundle unbundle merge
 
 help:  ## list these commands
@@ -142,6 +142,9 @@ bench-data-plane:  ## time every verb and training file of the contest over 410,
 
 bench-dry-run:  ## time a dry run of every recipe (of the contest, unless CONFIG says otherwise)
 	@python scripts/measure.py dry-run $(if $(filter-out file,$(origin CONFIG)),--config $(CONFIG))
+
+bench-scoring:  ## Data-Juicer's operators and ours on one GPU: rates, differences and all six in one pass
+	@python scripts/measure.py scoring
 
 bench-training:  ## MGM-2B at its real size on one GPU: rates of both stages and of answering
 	@python scripts/measure.py mgm-training

@@ -48,7 +48,8 @@ def load(tmp_path_factory):
         operators = {
             name: (Operator(op=name), Model(path=str(models[name])) if name in models else None) for name in names
         }
-        return BatchScorer.load(operators, max_pixels=10**6, settings=Scoring(**settings), device="cpu")
+        device = settings.pop("device", "cpu")
+        return BatchScorer.load(operators, max_pixels=10**6, settings=Scoring(**settings), device=device)
 
     return loaded
 
@@ -89,6 +90,17 @@ def test_worker_processes_change_nothing(load, images, records):
 
     for name in names:
         assert str(in_workers[name].stats) == str(inline[name].stats), name
+
+
+def test_resizing_on_the_device_changes_nothing(load, images, records):
+    records = [*records, Record("two", text_of("a dog") + text_of("a cat"), ["3.jpg", "4.jpg"])]
+    here = load(*OPERATORS).score(records, Folder(images))
+    scorer = load(*OPERATORS)
+    scorer._device_resizes = True  # as on a GPU
+    there = scorer.score(records, Folder(images))
+
+    for name in OPERATORS:
+        assert str(there[name].stats) == str(here[name].stats), name
 
 
 def test_each_image_is_decoded_once_for_all_operators(load, images, records, monkeypatch):
@@ -189,6 +201,19 @@ def test_half_precision_is_close(load, images, records, precision):
             for key, values in theirs.items():
                 assert ours[key] == pytest.approx(values, abs=2e-2 if precision == "bf16" else 4e-3)
         assert str(half[name].stats) != str(full[name].stats)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("auto", 4e-3)])
+def test_a_gpu_agrees_with_the_cpu(load, images, records, precision, tolerance):
+    here = load(*OPERATORS).score(records, Folder(images))
+    there = load(*OPERATORS, device="cuda", precision=precision, workers=2).score(records, Folder(images))
+
+    for name in OPERATORS:
+        assert there[name].device.startswith("cuda")
+        for ours, theirs in zip(there[name].stats[:39], here[name].stats[:39], strict=True):
+            for key, values in theirs.items():
+                assert ours[key] == pytest.approx(values, abs=tolerance)
 
 
 def test_a_score_that_is_not_finite_is_refused(load, images, records, monkeypatch):

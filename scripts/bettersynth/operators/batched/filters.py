@@ -19,8 +19,8 @@ import numpy.typing as npt
 import torch
 
 from bettersynth.operators.batched import precision
-from bettersynth.operators.batched.attention import use_fused_attention
 from bettersynth.operators.batched.pixels import Geometry, Normalisation, split
+from bettersynth.operators.batched.surgery import speed_up
 from bettersynth.operators.offline import import_data_juicer
 
 model_utils = import_data_juicer()
@@ -75,7 +75,7 @@ class BatchedFilter:
         self.device: torch.device = self.model.device
         self.dtype = precision.chosen(numbers, self.device)
         self.model.eval()
-        use_fused_attention(self.model)
+        speed_up(self.model)
         precision.cast(self.model, self.dtype, self.heads())
 
     def heads(self) -> list[torch.nn.Module]:

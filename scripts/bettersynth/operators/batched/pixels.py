@@ -17,6 +17,8 @@ from PIL import Image, ImageOps
 from transformers.image_transforms import center_crop
 from transformers.image_utils import ChannelDimension
 
+from bettersynth.operators.batched.resize import SUPPORT, Axis, Picture, columns_first
+
 SUPPORTED = (
     "CLIPImageProcessor",
     "CLIPFeatureExtractor",
@@ -49,15 +51,30 @@ class Geometry(NamedTuple):
             image = ImageOps.mirror(image)
         if self.vertical_flip:
             image = ImageOps.flip(image)
-        height, width = self._resized(image)
+        height, width = self._resized(image.height, image.width)
         pixels = np.asarray(image.resize((width, height), resample=self.resample))
         return center_crop(pixels, self.crop, input_data_format=ChannelDimension.LAST) if self.crop else pixels
 
-    def _resized(self, image: Image.Image) -> tuple[int, int]:
+    @property
+    def fits_device(self) -> bool:
+        """Whether `bettersynth.operators.batched.resize` gives the same bytes as `apply`."""
+        least = self.size if isinstance(self.size, tuple) else (self.size, self.size)
+        inside = self.crop is None or (self.crop[0] <= least[0] and self.crop[1] <= least[1])
+        return inside and self.resample in SUPPORT
+
+    def picture(self, offset: int, height: int, width: int) -> Picture:
+        """What `apply` does, in the device's words, to a picture that begins at pixel `offset` of a buffer."""
+        size = self._resized(height, width)
+        crop = self.crop or size
+        down = Axis(size[0], (size[0] - crop[0]) // 2, crop[0], self.vertical_flip)
+        across = Axis(size[1], (size[1] - crop[1]) // 2, crop[1], self.horizontal_flip)
+        return Picture(offset, height, width, down, across, columns_first((height, width), size, self.resample))
+
+    def _resized(self, height: int, width: int) -> tuple[int, int]:
         if isinstance(self.size, tuple):
             return self.size
-        long = int(self.size * max(image.size) / min(image.size))
-        return (long, self.size) if image.height > image.width else (self.size, long)
+        long = int(self.size * max(height, width) / min(height, width))
+        return (long, self.size) if height > width else (self.size, long)
 
 
 @dataclass(frozen=True)
@@ -71,7 +88,7 @@ class Normalisation:
     def apply(self, pixels: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """`[images, 3, height, width]` in `dtype` from uint8 `[images, height, width, 3]`; computed in fp32."""
         mean, std = (torch.tensor(values, device=pixels.device) for values in (self.mean, self.std))
-        return ((pixels.float() * self.factor - mean) / std).permute(0, 3, 1, 2).to(dtype)
+        return (pixels * (self.factor / std)).sub_(mean / std).permute(0, 3, 1, 2).to(dtype)
 
 
 def split(processor: Any, horizontal_flip: bool, vertical_flip: bool) -> tuple[Geometry, Normalisation]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import Dataset, get_worker_info
@@ -15,6 +16,7 @@ from torch.utils.data import Dataset, get_worker_info
 from bettersynth.images import ImageProblem, ImageReason, open_image
 from bettersynth.operators.batched.filters import BatchedFilter, Fields
 from bettersynth.operators.batched.pixels import Geometry
+from bettersynth.operators.batched.resize import Picture
 from bettersynth.records import Record
 
 Stats = dict[str, Any]
@@ -58,7 +60,11 @@ class Prepared:
 
     piece: Piece
     pixels: dict[Geometry, torch.Tensor] = field(default_factory=dict)
-    """uint8 `[images, height, width, 3]`."""
+    """uint8 `[images, height, width, 3]`, where the worker resized."""
+    buffer: torch.Tensor | None = None
+    """uint8 `[pixels, 3]` of the images as they were decoded, where the device resizes."""
+    pictures: dict[Geometry, list[Picture]] = field(default_factory=dict)
+    """Which of them, and how."""
     jobs: dict[str, list[Job]] = field(default_factory=dict)
     """Operator -> what its model is to score."""
     parts: dict[str, list[tuple[int, list[float | None]]]] = field(default_factory=dict)
@@ -75,6 +81,7 @@ class Prepared:
     def pin_memory(self) -> Prepared:
         """Called by the data loader, so that copies to the device overlap with its work."""
         self.pixels = {geometry: pixels.pin_memory() for geometry, pixels in self.pixels.items()}
+        self.buffer = None if self.buffer is None else self.buffer.pin_memory()
         return self
 
 
@@ -113,11 +120,13 @@ class Preparer(Dataset[Prepared]):
         others: Mapping[str, RecordOperator],
         paths: Paths,
         max_pixels: int,
+        device_resizes: bool,
     ) -> None:
         self._filters = filters
         self._others = others
         self._paths = paths
         self._max_pixels = max_pixels
+        self._device_resizes = device_resizes
 
     def __getitem__(self, piece: Piece) -> Prepared:
         prepared = Prepared(piece)
@@ -152,7 +161,9 @@ class Preparer(Dataset[Prepared]):
             self._plan(name, kind, prepared, whole, paths, images)
             prepared.seconds[name] = time.perf_counter() - started
         started = time.perf_counter()
-        prepared.pixels = images.pixels()
+        prepared.pixels = images.pixels(lambda geometry: not (self._device_resizes and geometry.fits_device))
+        if self._device_resizes:
+            prepared.buffer, prepared.pictures = images.undone()
         prepared.seconds["decoding"] += time.perf_counter() - started
 
     def _resolved(self, piece: Piece, record: Record) -> list[str]:
@@ -241,18 +252,42 @@ class Pictures:
         rows = self._rows.setdefault(geometry, {})
         return rows.setdefault((position, path), len(rows)), self._decoded[position][path].size
 
-    def pixels(self) -> dict[Geometry, torch.Tensor]:
-        """The pixels of every geometry that was asked for; in a worker process, in memory shared with the job."""
+    def pixels(self, here: Callable[[Geometry], bool]) -> dict[Geometry, torch.Tensor]:
+        """The pixels of every geometry that was asked for and is to be made `here`."""
         made = {}
-        for geometry, rows in self._rows.items():
-            pixels = torch.empty((len(rows), *geometry.shape), dtype=torch.uint8)
-            if get_worker_info() is not None:
-                pixels.share_memory_()
+        for geometry in filter(here, self._rows):
+            pixels = _shared((len(self._rows[geometry]), *geometry.shape))
             array = pixels.numpy()
-            for (position, path), row in rows.items():
+            for (position, path), row in self._rows[geometry].items():
                 array[row] = geometry.apply(self._decoded[position][path])
             made[geometry] = pixels
         return made
+
+    def undone(self) -> tuple[torch.Tensor, dict[Geometry, list[Picture]]]:
+        """All pictures that the device is to resize as they are, `[pixels, 3]`, and what is to become of each."""
+        wanted = {geometry: rows for geometry, rows in self._rows.items() if geometry.fits_device}
+        offsets: dict[tuple[int, str], int] = {}
+        total = 0
+        for position, path in dict.fromkeys(key for rows in wanted.values() for key in rows):
+            width, height = self._decoded[position][path].size
+            offsets[position, path] = total
+            total += width * height
+        buffer = _shared((total, 3))
+        array = buffer.numpy()
+        for (position, path), offset in offsets.items():
+            picture = np.asarray(self._decoded[position][path])
+            array[offset : offset + picture.shape[0] * picture.shape[1]] = picture.reshape(-1, 3)
+        pictures = {
+            geometry: [geometry.picture(offsets[key], *reversed(self._decoded[key[0]][key[1]].size)) for key in rows]
+            for geometry, rows in wanted.items()
+        }
+        return buffer, pictures
+
+
+def _shared(shape: tuple[int, ...]) -> torch.Tensor:
+    """An empty tensor of bytes; in a worker process, in memory shared with the job."""
+    made = torch.empty(shape, dtype=torch.uint8)
+    return made.share_memory_() if get_worker_info() is not None else made
 
 
 class _Failure(Exception):  # noqa: N818 - becomes a RecordError in the job; exceptions do not travel well

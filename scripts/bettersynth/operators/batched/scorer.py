@@ -18,6 +18,7 @@ from bettersynth.operators.batched import precision
 from bettersynth.operators.batched.errors import RecordError
 from bettersynth.operators.batched.filters import BATCHED, BatchedFilter, Fields
 from bettersynth.operators.batched.lanes import Lane, LaneError
+from bettersynth.operators.batched.pixels import Geometry
 from bettersynth.operators.batched.preparing import (
     Paths,
     Piece,
@@ -28,6 +29,7 @@ from bettersynth.operators.batched.preparing import (
     StockOperator,
     pieces_of,
 )
+from bettersynth.operators.batched.resize import Picture, resize
 from bettersynth.operators.data_juicer import build
 from bettersynth.operators.own import load_own
 from bettersynth.progress import progress
@@ -95,6 +97,7 @@ class BatchScorer:
         self._settings = settings
         self._loading = loading
         self._lanes = {name: Lane(name, kind, settings.batch) for name, kind in filters.items()}
+        self._device_resizes = any(kind.device.type == "cuda" for kind in filters.values())
 
     @classmethod
     def load(
@@ -176,8 +179,8 @@ class BatchScorer:
             yield from pieces_of(number, records, operators, PIECE)
 
     def _loader(self, pieces: Iterator[Piece], paths: Paths, total: int) -> Iterable[Prepared]:
-        preparer = Preparer(self._filters, self._others, paths, self._max_pixels)
         cuda = any(lane.kind.device.type == "cuda" for lane in self._lanes.values())
+        preparer = Preparer(self._filters, self._others, paths, self._max_pixels, self._device_resizes)
         workers = self._settings.workers
         if workers is None:  # on a CPU the models need all cores themselves
             workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS) if cuda and total >= WORTH_WORKERS else 0
@@ -199,14 +202,18 @@ class BatchScorer:
             shard.seconds[part] += seconds
         for name, stats in prepared.stats.items():
             shard.stats[name].update(stats)
-        on_device: dict[Any, torch.Tensor] = {}
+        on_device: dict[Geometry, torch.Tensor] = {}
+        buffer = None
+        if prepared.buffer is not None and self._lanes:
+            device = next(iter(self._lanes.values())).kind.device
+            buffer = prepared.buffer.to(device, non_blocking=True)
         for name, jobs in prepared.jobs.items():
             lane = self._lanes[name]
             shard.parts[name].update(prepared.parts[name])
             if jobs:
                 geometry = lane.kind.geometry
                 if geometry not in on_device:
-                    on_device[geometry] = prepared.pixels[geometry].to(lane.kind.device, non_blocking=True)
+                    on_device[geometry] = _pixels(prepared, geometry, buffer, lane.kind.device)
                 with _naming_record(name, shard):
                     lane.add(jobs, on_device[geometry])
 
@@ -243,6 +250,25 @@ class BatchScorer:
             scores.precision = next(word for word, dtype in precision.DTYPES.items() if dtype == lane.kind.dtype)
             scores.batch = lane.batch
         return scores
+
+
+def _pixels(prepared: Prepared, geometry: Geometry, buffer: torch.Tensor | None, device: torch.device) -> torch.Tensor:
+    """The piece's pixels of one geometry on the device, from the worker or resized now."""
+    if buffer is not None and geometry in prepared.pictures:
+        return _resized(buffer, prepared.pictures[geometry], geometry.resample)
+    return prepared.pixels[geometry].to(device, non_blocking=True)
+
+
+def _resized(buffer: torch.Tensor, pictures: list[Picture], resample: int) -> torch.Tensor:
+    """All pictures resized at one time, or in halves where memory does not do for that."""
+    try:
+        return resize(buffer, pictures, resample)
+    except torch.OutOfMemoryError:
+        if len(pictures) == 1:
+            raise
+        torch.cuda.empty_cache()
+        half = len(pictures) // 2
+        return torch.cat([_resized(buffer, some, resample) for some in (pictures[:half], pictures[half:])])
 
 
 @contextlib.contextmanager

@@ -1,0 +1,169 @@
+"""Pillow's resize, bit for bit, on the device: pictures of any sizes, all of them in a few large steps.
+
+Resizing costs a processor more than decoding does, and processors are what a GPU waits for. Pillow (Resample.c) resizes
+one axis, then the other, in 22-bit fixed-point numbers and rounds to bytes after each; integers give the same bytes on
+any device. Which axis comes first is Pillow's own choice and differs between its versions: it is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from random import Random
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from PIL.Image import Resampling
+
+BITS = 22
+SUPPORT = {Resampling.BILINEAR: 1.0, Resampling.BICUBIC: 2.0}
+"""Half the width of each filter that is implemented here, in pixels."""
+
+
+class Axis(NamedTuple):
+    """What becomes of one axis of a picture: resized to `size`, of which `kept` pixels from `first` on are kept."""
+
+    size: int
+    first: int
+    kept: int
+    flip: bool = False
+
+
+class Taps(NamedTuple):
+    """For each target pixel, the source pixels it is made of and their weights: both `[targets, taps]`."""
+
+    sources: npt.NDArray[np.int64]
+    weights: npt.NDArray[np.int32]
+
+
+@lru_cache(maxsize=4096)
+def taps(length: int, axis: Axis, resample: int) -> Taps:
+    """The taps of an axis of `length` pixels: `precompute_coeffs` and `normalize_coeffs_8bpc` of Pillow."""
+    scale = length / axis.size
+    stretch = max(scale, 1.0)
+    support = SUPPORT[Resampling(resample)] * stretch
+    centre = (np.arange(axis.first, axis.first + axis.kept)[:, None] + 0.5) * scale
+    first = np.maximum((centre - support + 0.5).astype(np.int64), 0)
+    last = np.minimum((centre + support + 0.5).astype(np.int64), length)
+    sources = first + np.arange((last - first).max())
+    shape = _triangle if resample == Resampling.BILINEAR else _cubic
+    weights = np.where(sources < last, shape(np.abs((sources - centre + 0.5) * (1.0 / stretch))), 0.0)
+    weights /= np.add.accumulate(weights, axis=1)[:, -1:]  # summed one by one, as Pillow does
+    fixed = np.trunc(weights * (1 << BITS) + np.where(weights < 0, -0.5, 0.5)).astype(np.int32)
+    sources = np.minimum(sources, length - 1)
+    return Taps(length - 1 - sources if axis.flip else sources, fixed)
+
+
+def _triangle(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.where(x < 1.0, 1.0 - x, 0.0)
+
+
+def _cubic(x: npt.NDArray[np.float64], a: float = -0.5) -> npt.NDArray[np.float64]:
+    near = ((a + 2.0) * x - (a + 3.0)) * x * x + 1
+    far = (((x - 5) * x + 8) * x - 4) * a
+    return np.where(x < 1.0, near, np.where(x < 2.0, far, 0.0))
+
+
+@lru_cache(maxsize=4096)
+def columns_first(length: tuple[int, int], size: tuple[int, int], resample: int) -> bool:
+    """Whether Pillow resizes columns before rows for a picture of this `(height, width)`; found by trying.
+
+    No version does unless the height shrinks.
+    """
+    if length[0] <= size[0]:
+        return False
+    noise = Image.frombytes("RGB", length[::-1], Random(0).randbytes(3 * length[0] * length[1]))
+    rows_first = noise.resize((size[1], length[0]), resample).resize(size[::-1], resample)
+    return noise.resize(size[::-1], resample).tobytes() != rows_first.tobytes()
+
+
+class Picture(NamedTuple):
+    """A picture in a buffer of pixels, row after row, and what is to become of it."""
+
+    offset: int
+    height: int
+    width: int
+    down: Axis
+    across: Axis
+    columns_first: bool
+
+
+def resize(buffer: torch.Tensor, pictures: Sequence[Picture], resample: int) -> torch.Tensor:
+    """The pictures of the uint8 `buffer` `[pixels, 3]`, resized: uint8 `[pictures, height, width, 3]`.
+
+    All keep equally many pixels of each axis.
+    """
+    by_order = [[at for at, one in enumerate(pictures) if one.columns_first == order] for order in (False, True)]
+    if all(by_order):
+        made = torch.empty(
+            (len(pictures), pictures[0].down.kept, pictures[0].across.kept, 3),
+            dtype=torch.uint8,
+            device=buffer.device,
+        )
+        for some in by_order:
+            made[some] = resize(buffer, [pictures[at] for at in some], resample)
+        return made
+    down = _stacked([taps(one.height, one.down, resample) for one in pictures])
+    across = _stacked([taps(one.width, one.across, resample) for one in pictures])
+    if pictures[0].columns_first:
+        begins = np.concatenate([one.offset + np.arange(one.width) for one in pictures])
+        steps = np.repeat([one.width for one in pictures], [one.width for one in pictures])
+        first = _first_pass(buffer, begins, steps, [one.width for one in pictures], down)
+        return _second_pass(first, [one.width for one in pictures], across).transpose(1, 2)
+    begins = np.concatenate([one.offset + one.width * np.arange(one.height) for one in pictures])
+    first = _first_pass(buffer, begins, np.ones_like(begins), [one.height for one in pictures], across)
+    return _second_pass(first, [one.height for one in pictures], down)
+
+
+def _first_pass(
+    buffer: torch.Tensor,
+    begins: npt.NDArray[np.int64],
+    steps: npt.NDArray[np.int64],
+    lines: list[int],
+    along: Taps,
+) -> torch.Tensor:
+    """Resize along lines: uint8 `[all pictures' lines, targets, 3]`.
+
+    A line begins at pixel `begins` and goes on in `steps`; picture p has `lines[p]` of them.
+    """
+    picture = _on(buffer, np.repeat(np.arange(len(lines)), lines))
+    begin, step = _on(buffer, begins)[:, None], _on(buffer, steps)[:, None]
+    sources, weights = _on(buffer, along.sources), _on(buffer, along.weights)
+    total = torch.zeros((len(begins), sources.shape[2], 3), dtype=torch.int32, device=buffer.device)
+    for source, weight in zip(sources, weights, strict=True):
+        total += buffer[begin + step * source[picture]] * weight[picture][..., None]
+    return _bytes(total)
+
+
+def _second_pass(first: torch.Tensor, lines: list[int], along: Taps) -> torch.Tensor:
+    """Resize across the lines of the first pass: uint8 `[pictures, targets, targets of the first pass, 3]`."""
+    offsets = np.concatenate([[0], np.cumsum(lines)[:-1]])[:, None]
+    sources, weights = _on(first, along.sources + offsets), _on(first, along.weights)
+    _, pictures, targets = sources.shape
+    total = torch.zeros((pictures * targets, *first.shape[1:]), dtype=torch.int32, device=first.device)
+    for source, weight in zip(sources, weights, strict=True):
+        total += first.index_select(0, source.flatten()) * weight.flatten()[:, None, None]
+    return _bytes(total).view(pictures, targets, *first.shape[1:])
+
+
+def _stacked(each: list[Taps]) -> Taps:
+    """Taps `[taps, pictures, targets]` of several pictures; those that a picture has not weigh nothing."""
+    most = max(one.weights.shape[1] for one in each)
+
+    def stack(arrays: list[npt.NDArray[np.int64]] | list[npt.NDArray[np.int32]]) -> npt.NDArray[np.int64]:
+        padded = [np.pad(array, ((0, 0), (0, most - array.shape[1]))) for array in arrays]
+        return np.ascontiguousarray(np.stack(padded).transpose(2, 0, 1))
+
+    return Taps(stack([one.sources for one in each]), stack([one.weights for one in each]).astype(np.int32))
+
+
+def _on(buffer: torch.Tensor, array: npt.NDArray[np.int64] | npt.NDArray[np.int32]) -> torch.Tensor:
+    return torch.from_numpy(array).to(buffer.device, non_blocking=True)
+
+
+def _bytes(total: torch.Tensor) -> torch.Tensor:
+    """Fixed-point sums rounded to bytes: Pillow's `clip8`."""
+    return ((total + (1 << (BITS - 1))) >> BITS).clamp_(0, 255).to(torch.uint8)

@@ -1,0 +1,74 @@
+"""Resizing on the device against Pillow and the stock image processors: the same bytes."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from bettersynth.operators.batched.pixels import Geometry, split
+from bettersynth.operators.batched.resize import resize
+
+SIZES = [(336, 448), (97, 61), (5, 7), (1, 9), (300, 300), (400, 333), (700, 37), (336, 672), (224, 224)]
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    """Noise of many heights and widths."""
+    chance = np.random.default_rng(0)
+    return [chance.integers(0, 256, (*size, 3), np.uint8) for size in SIZES]
+
+
+def on_device(pictures, geometry):
+    """All pictures resized together."""
+    buffer = torch.from_numpy(np.concatenate([picture.reshape(-1, 3) for picture in pictures]))
+    offsets = np.cumsum([0, *(picture.shape[0] * picture.shape[1] for picture in pictures)])
+    wanted = [
+        geometry.picture(int(offset), *picture.shape[:2]) for offset, picture in zip(offsets, pictures, strict=False)
+    ]
+    return resize(buffer, wanted, geometry.resample).numpy()
+
+
+@pytest.mark.parametrize("resample", [Image.Resampling.BILINEAR, Image.Resampling.BICUBIC])
+@pytest.mark.parametrize("size", [(224, 224), (32, 48), (384, 384)])
+@pytest.mark.parametrize("flips", [(False, False), (True, False), (False, True)])
+def test_same_bytes_as_pillow(pictures, size, resample, flips):
+    geometry = Geometry(size, int(resample), None, *flips)
+
+    for made, picture in zip(on_device(pictures, geometry), pictures, strict=True):
+        assert np.array_equal(made, geometry.apply(Image.fromarray(picture))), picture.shape
+
+
+def test_same_bytes_as_pillow_after_a_crop(pictures):
+    geometry = Geometry(64, int(Image.Resampling.BICUBIC), (64, 60))
+
+    for made, picture in zip(on_device(pictures, geometry), pictures, strict=True):
+        assert np.array_equal(made, geometry.apply(Image.fromarray(picture))), picture.shape
+
+
+def processors():
+    """One of each supported class, with the published settings where they are not the class's own."""
+    from transformers import BlipImageProcessor, CLIPImageProcessor, OwlViTImageProcessor, ViTImageProcessor
+
+    square = {"height": 48, "width": 48}
+    return [
+        CLIPImageProcessor(),
+        CLIPImageProcessor(size={"shortest_edge": 20}, crop_size={"height": 32, "width": 24}),
+        BlipImageProcessor(),
+        OwlViTImageProcessor(size=square),
+        ViTImageProcessor(),
+        ViTImageProcessor(do_normalize=False, resample=1),
+        ViTImageProcessor(do_rescale=False),
+    ]
+
+
+@pytest.mark.parametrize("processor", processors(), ids=lambda processor: type(processor).__name__)
+def test_same_numbers_as_the_stock_processor(processor, pictures):
+    geometry, normalisation = split(processor, False, False)
+    usual = [picture for picture in pictures if picture.shape[0] > 3]  # transformers takes three rows for channels
+    expected = processor(images=[Image.fromarray(picture) for picture in usual], return_tensors="pt").pixel_values
+    pixels = torch.from_numpy(np.stack([geometry.apply(Image.fromarray(picture)) for picture in usual]))
+    numbers = normalisation.apply(pixels, torch.float32)
+
+    torch.testing.assert_close(numbers, expected, atol=1e-6, rtol=1e-6)
+    if geometry.fits_device:
+        assert np.array_equal(on_device(usual, geometry), pixels.numpy())

@@ -40,7 +40,7 @@ ready: environment
 	@test -f $(CONFIG) || { echo "$(CONFIG): no such configuration; there are: $(wildcard config/*.yaml)"; exit 1; }
 
 .PHONY: help setup demo world run status doctor resume dry-run explain dag report page test test-quick lint format reference lock \
-	stage verify profile unprofile miniature-models quality bench-dry-run bench-data-plane bench-scoring bench-training \
+	stage verify profile unprofile miniature-models quality bench-dry-run bench-data-plane bench-full-size bench-scoring bench-training \
 	clean-results bundle unbundle merge
 
 help:  ## list these commands
@@ -139,6 +139,9 @@ quality:  ## measure the miniature's models on held-out scenes
 
 bench-data-plane:  ## time every verb and training file of the contest over 410,000 records with drawn scores
 	@python scripts/measure.py data-plane
+
+bench-full-size:  ## render 410,000 records of the miniature's world and time ingest, every verb and training files
+	@python scripts/measure.py full-size
 
 bench-dry-run:  ## time a dry run of every recipe (of the contest, unless CONFIG says otherwise)
 	@python scripts/measure.py dry-run $(if $(filter-out file,$(origin CONFIG)),--config $(CONFIG))

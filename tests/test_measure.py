@@ -10,6 +10,7 @@ import published_mgm
 import pytest
 import torch
 
+from bettersynth.configuration.types import VERBS
 from bettersynth.measure import MEASUREMENTS, ROOT, record
 from bettersynth.measure.mgm_training import TEXT, VISION, VISION_AUX, Bench
 from bettersynth.mgm.model import MGMConfig, MGMForConditionalGeneration
@@ -82,3 +83,13 @@ def test_the_story_of_the_best_recipe_is_told_by_drawn_scores(tmp_path):
         "of a fiftieth of the pool"
     )
     assert {"filter_slowest_seconds", "splice_peak_mb", "trainset_slowest_cpu_seconds"} <= figures.keys()
+
+
+@pytest.mark.workflow
+def test_every_verb_is_timed_over_rendered_records(tmp_path):
+    out = tmp_path / "full-size.json"
+    arguments = ["--records", "410", "--folder", tmp_path / "world", "--out", out]
+    subprocess.run([*MEASURE, "full-size", *arguments], check=True, cwd=tmp_path)
+    figures = read_json(out)["figures"]
+    assert figures["records"] == 410
+    assert {f"{verb}_peak_mb" for verb in ("ingest", "words_num", "trainset", *VERBS)} <= figures.keys()

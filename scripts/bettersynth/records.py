@@ -20,6 +20,10 @@ SCHEMA = pa.schema(
 )
 
 
+BATCH_ROWS = 16_384
+"""Rows of a table that are read, or picked out, at one time."""
+
+
 class Record(NamedTuple):
     """One image-text pair; `images` are paths relative to the folder that `image_root` names."""
 
@@ -56,8 +60,13 @@ def write_table(path: str | Path, table: pa.Table) -> None:
 
 
 def read_table(path: str | Path, columns: list[str] | None = None) -> pa.Table:
-    """The Parquet table in the file `path`."""
-    return pq.ParquetFile(path).read(columns=columns)
+    """The Parquet table in the file `path`.
+
+    Read in batches: of lists in one large row group Arrow would hold several times what they take up in the end.
+    """
+    file = pq.ParquetFile(path)
+    batches = list(file.iter_batches(BATCH_ROWS, columns=columns))
+    return pa.Table.from_batches(batches) if batches else file.read(columns=columns)
 
 
 def write_records(path: str | Path, records: Iterable[Record]) -> pa.Table:

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 from bettersynth.layout import Layout
 from bettersynth.plan import Plan
 from bettersynth.publish import read_json
-from bettersynth.records import POOL, SCHEMA, read_table
-from bettersynth.sharding import shard_name
+from bettersynth.records import BATCH_ROWS, POOL, SCHEMA, read_table
+from bettersynth.sharding import shard_name, shard_number
 
 ROWS = pa.schema([("id", pa.string()), ("source", pa.string())])
 """A dataset: rows in order. Within one dataset an id has one source, however often it is repeated."""
@@ -31,9 +31,9 @@ def asked_rows(rows: pa.Table, shard: str, shards: int) -> pa.Table:
 
     `shard` is one of `<source>-0000` … of `shards`; the hash of the id decides, as in the pool.
     """
-    source = shard.rpartition("-")[0]
+    wanted = int(shard.rpartition("-")[2])
     distinct = rows.to_pandas().drop_duplicates()
-    mine = [shard_name(source, record_id, shards) == shard for record_id in distinct["id"]]
+    mine = [shard_number(record_id, shards) == wanted for record_id in distinct["id"]]
     return pa.Table.from_pandas(distinct[mine], ROWS, preserve_index=False).replace_schema_metadata(None)
 
 
@@ -95,7 +95,16 @@ def align(rows: pa.Table, table_of: Callable[[str, pa.ChunkedArray], pa.Table], 
                 f"{len(missing)} rows of source `{source}` have no {what}, such as {examples}: the {what} are of other "
                 f"records than the dataset; delete those of `{source}` and run again"
             )
-        parts.append(table.take(found))
+        parts.append(_take(table, found))
         places.append(place)
+    if len(parts) == 1:
+        return parts[0]
     joined = pa.concat_tables(parts, promote_options="permissive")
-    return joined.take(pa.array(np.argsort(np.concatenate(places))))
+    return _take(joined, pa.array(np.argsort(np.concatenate(places))))
+
+
+def _take(table: pa.Table, places: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """The table's rows at these places, some at a time: of lists Arrow would number every element in eight bytes."""
+    table = table.combine_chunks()
+    starts = range(0, max(len(places), 1), BATCH_ROWS)
+    return pa.concat_tables(table.take(places.slice(start, BATCH_ROWS)) for start in starts)

@@ -52,22 +52,24 @@ class DataPlane:
 
     # --- measured steps --------------------------------------------------------------------------
 
-    def step(self, kind: str, what: str, *names: str) -> Step:
+    def step(self, kind: str, what: str, *names: str) -> None:
         """Do `what` (see `_steps`) in a fresh process and keep its seconds and peak memory."""
         code = "import sys; from bettersynth.measure._steps import run_step; run_step(*sys.argv[1:])"
-        command = [sys.executable, "-c", code, str(self.config), what, *names]
+        self.timed(kind, names[-1] if names else what, [sys.executable, "-c", code, str(self.config), what, *names])
+
+    def timed(self, kind: str, name: str, command: list[str]) -> None:
+        """Run a command as a step."""
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "scripts")}
         started = time.monotonic()
         process = subprocess.Popen(command, env=environment)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
-            raise RuntimeError(f"{what} {' '.join(names)} failed with {process.returncode}; see the messages above")
+            raise RuntimeError(f"{command} failed with {process.returncode}; see the messages above")
         cpu_seconds, peak_mb = usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e6
-        done = Step(kind, names[-1] if names else what, time.monotonic() - started, cpu_seconds, peak_mb)
+        done = Step(kind, name, time.monotonic() - started, cpu_seconds, peak_mb)
         logger.info("%-12s %-32s %6.2f s, %6.2f s of CPU, %6.0f MB", *done)
         self.steps.append(done)
-        return done
 
     def ingest(self) -> None:
         """Read the raw files whose digests say so."""
@@ -85,10 +87,9 @@ class DataPlane:
             self._draw(source, operator, cards, graph)
             self.step("scores_of", "gather", source, operator)
 
-    def datasets(self, recipes: Iterable[str]) -> None:
-        """Make the datasets of the recipes, parents first, and the sources of the generators among them."""
-        datasets = [self.configuration.recipes[recipe].dataset for recipe in recipes]
-        for name in dict.fromkeys(step for dataset in datasets for step in self.plan.lineage(dataset)):
+    def datasets(self, names: Iterable[str]) -> None:
+        """Make these datasets, their ancestors first, and the sources of the generators among them."""
+        for name in dict.fromkeys(step for dataset in names for step in self.plan.lineage(dataset)):
             node = self.plan.dataset(name)
             if node.verb == "clean":
                 for shard in self.plan.shards(name):

@@ -47,7 +47,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
 def _measure(plane: DataPlane, records: int, recipes: list[str]) -> dict[str, float]:
     plane.step("digests", "digests", plane.configuration.pool.files[0].name)
     rescored = _ingest_and_score(plane)
-    plane.datasets(recipes)
+    plane.datasets(plane.configuration.recipes[recipe].dataset for recipe in recipes)
     plane.trainsets(recipes)
     shape = _shape(plane)
     _check(shape, rescored, records)

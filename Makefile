@@ -107,12 +107,12 @@ reference:  ## write the schema and the reference page from the configuration's 
 lock:  ## pin what is installed in .venv
 	@python scripts/lock.py
 
-stage: ready  ## fetch all that CONFIG needs for machines without a network (FROM=copies, WHEELS=cpu|cuda, DRY_RUN=1)
-	@python scripts/stage.py --config $(CONFIG) $(if $(FROM),--from $(FROM)) $(if $(DRY_RUN),--dry-run) \
+stage: ready  ## fetch all that CONFIG or RECIPE needs for machines without a network (FROM=copies, WHEELS=cpu|cuda, DRY_RUN=1)
+	@python scripts/stage.py --config $(CONFIG) $(if $(RECIPE),--recipe $(RECIPE)) $(if $(FROM),--from $(FROM)) $(if $(DRY_RUN),--dry-run) \
 		$(if $(WHEELS),--wheels $(WHEELS) $(if $(PLATFORM),--platform $(PLATFORM)))
 
-verify: ready  ## check what was staged for CONFIG, without a network
-	@python scripts/verify.py --config $(CONFIG)
+verify: ready  ## check what was staged for CONFIG or RECIPE, without a network
+	@python scripts/verify.py --config $(CONFIG) $(if $(RECIPE),--recipe $(RECIPE))
 
 bundle: ready  ## pack what the next jobs of RECIPE need as TO=….tar.zst (UNTIL=rule PART=1/3 MODELS=1 SPLIT=4G), or RESULTS=1
 	@python scripts/bundle.py --config $(CONFIG) --to $(or $(TO),$(error TO=….tar.zst: where to)) \

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bettersynth.archive import ArchiveError, pack
 from bettersynth.configuration import ConfigurationError, load
+from bettersynth.configuration.load import check_recipe
 from bettersynth.relay import Relay, RelayError, due_jobs, part_of
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
@@ -46,6 +47,7 @@ logging.basicConfig(level=logging.INFO, format="%(message)s")
 
 try:
     configuration = load(arguments.config)
+    recipe = check_recipe(configuration, arguments.recipe)
     relay = Relay(configuration, Path(os.path.relpath(arguments.config)))
     if arguments.results:
         bundle = relay.results()

@@ -7,18 +7,21 @@ import sys
 import time
 
 from bettersynth.configuration import ConfigurationError, load
+from bettersynth.configuration.load import check_recipe
 from bettersynth.manifest import check_everything, manifest_path
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--config", default="config/miniature.yaml")
+parser.add_argument("--recipe", help="only what this recipe needs")
 arguments = parser.parse_args()
 
 started = time.monotonic()
 try:
     configuration = load(arguments.config)
+    recipe = check_recipe(configuration, arguments.recipe)
 except ConfigurationError as error:
     sys.exit(str(error))
-problems = list(check_everything(configuration, arguments.config))
+problems = list(check_everything(configuration, arguments.config, recipe))
 for problem in problems:
     print(problem)
 if problems:

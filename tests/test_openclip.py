@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import ConvNextConfig, ConvNextModel
 
+from bettersynth.hub import copy
 from bettersynth.mgm.model import ConvNextTower
 from bettersynth.mgm.openclip import convert_convnext
 
@@ -51,6 +52,17 @@ def test_the_tower_gives_the_same_maps(model, tmp_path):
         64,
     )
     pixels = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        coarsest = model(pixels).last_hidden_state
+        assert torch.equal(tower.encoder(tower.embeddings(pixels)).last_hidden_state, coarsest)
+
+
+def test_a_staged_copy_is_converted(model, tmp_path):
+    save_file(openclip(model), tmp_path / "open_clip_model.safetensors")
+    (tmp_path / "open_clip_config.json").write_text("{}")
+    copy(tmp_path, tmp_path / "models" / "convnext")
+    tower = ConvNextTower.from_pretrained(tmp_path / "models" / "convnext").eval()
+    pixels = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         coarsest = model(pixels).last_hidden_state
         assert torch.equal(tower.encoder(tower.embeddings(pixels)).last_hidden_state, coarsest)

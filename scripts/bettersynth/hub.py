@@ -29,6 +29,7 @@ WEIGHTS = re.compile(
 """Weights that `from_pretrained` opens by default; variants (`model.fp16.safetensors`) are not wanted twice."""
 BESIDE_WEIGHTS = {".json", ".txt", ".model", ".jinja", ".vocab"}
 """Configuration, vocabularies and chat templates."""
+OPEN_CLIP = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
 DIFFUSERS = "model_index.json"
 TRIES = 3
 """How often a transfer that breaks off, or brings other bytes, goes on."""
@@ -143,7 +144,11 @@ def fetch(snapshot: Snapshot, path: Path) -> None:
         )
     shutil.rmtree(partial / ".cache", ignore_errors=True)  # the client's own notes, to resume from
     check(partial, f"{snapshot.hub} at {snapshot.revision}")
-    partial.replace(path)
+    if weights := open_clip_weights(partial):
+        _convert(weights, path)
+        shutil.rmtree(partial)
+    else:
+        partial.replace(path)
 
 
 def _transfer(snapshot: Snapshot, wanted: list[str], partial: Path) -> OSError | None:
@@ -161,10 +166,28 @@ def copy(folder: Path, path: Path) -> None:
     """Put a local copy of a model at `path`: the files that `from_pretrained` reads, looked at first."""
     names = choose_files(str(folder), files_below(folder))
     check(folder, str(folder), names)
+    if weights := open_clip_weights(folder):
+        _convert(weights, path)
+        return
     with publish_folder(path) as temporary:
         for name in names:
             (temporary / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / name, temporary / name)
+
+
+def open_clip_weights(folder: Path) -> Path | None:
+    """OpenCLIP's weights, if the folder holds a model of OpenCLIP's and not one of transformers'."""
+    return next((folder / name for name in OPEN_CLIP if (folder / name).exists()), None)
+
+
+def _convert(weights: Path, path: Path) -> None:
+    """Put OpenCLIP's ConvNeXt at `path` as transformers opens it: MGM's second vision tower."""
+    from bettersynth.mgm.published import PublishedWeightsError, convert_open_clip
+
+    try:
+        convert_open_clip(weights, path)
+    except PublishedWeightsError as error:
+        raise StagingError(f"{error}; of OpenCLIP's models, only ConvNeXt is converted") from error
 
 
 def check(folder: Path, where: str, names: Iterable[str] | None = None) -> None:

@@ -101,14 +101,16 @@ def check_needs(needs: Needs, configuration: Configuration, config_file: str | P
             yield from check_unlisted(path, command)
 
 
-def check_everything(configuration: Configuration, config_file: str | Path) -> Iterator[Problem]:
-    """Compare all that a configuration needs: models, word lists and taggers, data files and staged wheels.
+def check_everything(
+    configuration: Configuration, config_file: str | Path, recipe: str | None = None
+) -> Iterator[Problem]:
+    """Compare all that a configuration, or one recipe, needs: models, word lists, taggers, data files, staged wheels.
 
     Where a run was carried to in a bundle, data files that its next jobs do not read are not there, and not missed.
     """
     carried = Layout(Path("results") / str(configuration.name)).is_carried
     manifest, command = read_manifest(configuration), f"make stage CONFIG={config_file}"
-    yield from check_needs(configuration_needs(configuration), configuration, config_file)
+    yield from check_needs(configuration_needs(configuration, recipe), configuration, config_file)
     known = manifest.get("data", {})
     for file in data_files(configuration):
         expected = known.get(file)

@@ -10,6 +10,7 @@ from bettersynth.configuration.load import recipe_training
 from bettersynth.configuration.types import Architecture, Configuration
 from bettersynth.layout import Layout
 from bettersynth.operators.catalogue import CATALOGUE
+from bettersynth.plan import Plan
 from bettersynth.publish import read_json
 from bettersynth.staging import RESOURCES
 
@@ -25,13 +26,20 @@ class Needs(NamedTuple):
     resources: tuple[str, ...]
 
 
-def configuration_needs(configuration: Configuration) -> Needs:
-    """What the configuration's operators, generators and recipes load; other entries of `models` are not needed."""
-    models = [name for source in configuration.datasets for name in _generator_models(source, configuration)]
-    for recipe in configuration.recipes:
-        models += _parts(recipe_training(configuration, recipe).architecture)
-    operators = _operator_needs(configuration.operators, configuration)
-    return _needs([*operators.models, *models], operators.resources, configuration)
+def configuration_needs(configuration: Configuration, recipe: str | None = None) -> Needs:
+    """What the configuration's operators, generators and recipes load, or those of one recipe; nothing else."""
+    plan = Plan(configuration)
+    recipes = configuration.recipes if recipe is None else [recipe]
+    datasets: Iterable[str] = configuration.datasets
+    operators: Iterable[str] = configuration.operators
+    if recipe is not None:
+        datasets = plan.lineage(configuration.recipes[recipe].dataset)
+        operators = {operator for dataset in datasets for operator in plan.operators(dataset)}
+    models = [name for source in datasets for name in _generator_models(source, configuration)]
+    for name in recipes:
+        models += _parts(recipe_training(configuration, name).architecture)
+    scoring = _operator_needs(operators, configuration)
+    return _needs([*scoring.models, *models], scoring.resources, configuration)
 
 
 def job_needs(rule: str, wildcards: Mapping[str, str], configuration: Configuration, layout: Layout) -> Needs:

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,35 +54,48 @@ class Wheels(NamedTuple):
     """As pip names them, such as `manylinux_2_28_x86_64`; none for a machine like this one."""
 
 
-def plan(configuration: Configuration, copies: Path | None = None) -> Iterator[Step]:
-    """What has to be done for each model that the configuration needs; asks the hub only about those to be fetched."""
+def plan(configuration: Configuration, copies: Path | None = None, recipe: str | None = None) -> list[Step]:
+    """What has to be done for each model that the configuration, or one recipe, needs.
+
+    The hub is asked only about those to be fetched. Raises StagingError with every model that cannot be had.
+    """
     listed = read_manifest(configuration).get("models", {})
-    for name in configuration_needs(configuration).models:
-        model = configuration.models[name]
-        path = Path(model.path)
-        if _is_staged(model, listed.get(name)):
-            yield Step(name, path, "staged")
-        elif copies and (found := hub.local_copy(copies, name, model.hub)):
-            sizes = [(found / file).stat().st_size for file in hub.choose_files(str(found), files_below(found))]
-            yield Step(name, path, "to copy", sum(sizes), folder=found)
-        elif model.hub:
-            snapshot = hub.look_up(name, model.hub, model.revision)
-            if path.exists() and not hub.missing(snapshot, path):
-                yield Step(name, path, "there", snapshot=snapshot)
-                continue
-            if path.exists():
-                bad = ", ".join(hub.missing(snapshot, path))
-                raise StagingError(f"{path}: not what {model.hub} holds ({bad}); move it away: mv {path} {path}.old")
-            here = set(hub.missing(snapshot, hub.partial_folder(path)))
-            size = sum(file.size for file in snapshot.files if file.name in here)
-            yield Step(name, path, "to fetch", size, snapshot=snapshot)
-        elif path.exists():
-            yield Step(name, path, "there")
-        else:
+    steps: list[Step] = []
+    problems: list[str] = []
+    for name in configuration_needs(configuration, recipe).models:
+        try:
+            steps.append(_step(name, configuration.models[name], listed.get(name), copies))
+        except StagingError as error:
+            problems.append(str(error))
+    if problems:
+        raise StagingError("\n".join(problems))
+    return steps
+
+
+def _step(name: str, model: Model, listed: dict[str, Any] | None, copies: Path | None) -> Step:
+    path = Path(model.path)
+    if _is_staged(model, listed):
+        return Step(name, path, "staged")
+    if copies and (found := hub.local_copy(copies, name, model.hub)):
+        sizes = [(found / file).stat().st_size for file in hub.choose_files(str(found), files_below(found))]
+        return Step(name, path, "to copy", sum(sizes), folder=found)
+    if model.hub:
+        snapshot = hub.look_up(name, model.hub, model.revision)
+        if not path.exists():
+            due = set(hub.missing(snapshot, hub.partial_folder(path)))
+            size = sum(file.size for file in snapshot.files if file.name in due)
+            return Step(name, path, "to fetch", size, snapshot=snapshot)
+        if bad := hub.missing(snapshot, path):
             raise StagingError(
-                f"models.{name}: nothing at {path}; name its repository (`hub`) and commit (`revision`), put the model "
-                "there, or give a folder of local copies: make stage FROM=folder"
+                f"{path}: not what {model.hub} holds ({', '.join(bad)}); move it away: mv {path} {path}.old"
             )
+        return Step(name, path, "there", snapshot=snapshot)
+    if not path.exists():
+        raise StagingError(
+            f"models.{name}: nothing at {path}; name its repository (`hub`) and commit (`revision`), put the model "
+            "there, or give a folder of local copies: make stage FROM=folder"
+        )
+    return Step(name, path, "there")
 
 
 def _is_staged(model: Model, entry: dict[str, Any] | None) -> bool:
@@ -134,9 +146,9 @@ def stage_models(configuration: Configuration, steps: list[Step]) -> None:
         _record(configuration, "models", {step.name: entry})
 
 
-def stage_resources(configuration: Configuration) -> None:
-    """Fetch the word lists and taggers that the configuration's operators read."""
-    names = configuration_needs(configuration).resources
+def stage_resources(configuration: Configuration, recipe: str | None = None) -> None:
+    """Fetch the word lists and taggers that the configuration's operators, or one recipe's, read."""
+    names = configuration_needs(configuration, recipe).resources
     fetch_resources(names=names)
     entries = {}
     for name in names:
@@ -181,5 +193,5 @@ def _run(command: list[str]) -> None:
 def _record(configuration: Configuration, section: str, entries: dict[str, Any]) -> None:
     """Add entries to a section of the manifest, the rest of which stays."""
     manifest = {"configuration": configuration.name, **read_manifest(configuration)}
-    merged = {**manifest.get(section, {}), **entries} if section == "models" else entries
+    merged = {**manifest.get(section, {}), **entries} if section in ("models", "resources") else entries
     write_json(manifest_path(configuration), {**manifest, section: merged})

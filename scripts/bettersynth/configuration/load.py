@@ -435,6 +435,14 @@ def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def check_recipe(configuration: Configuration, name: str | None) -> str | None:
+    """The name that a person gave for a recipe, if any; ConfigurationError for one that is not configured."""
+    if name is not None and name not in configuration.recipes:
+        problem = _unknown("RECIPE", "recipe", name, configuration.recipes)
+        raise ConfigurationError(f"results/{configuration.name}", [problem])
+    return name
+
+
 def recipe_trainset(configuration: Configuration, recipe: str) -> Trainset:
     """The `trainset` section with the recipe's own keys laid over it."""
     return Trainset.model_validate(merge(configuration.trainset.model_dump(), configuration.recipes[recipe].trainset))

@@ -1,0 +1,54 @@
+import copy
+
+from workflow import CONFIGURATION
+
+from bettersynth.configuration import configure
+from bettersynth.layout import Layout
+from bettersynth.needs import Needs, configuration_needs, data_files, job_needs
+from bettersynth.passes import Chunk
+from bettersynth.publish import write_json
+
+MGM = ("clip", "convnext", "gemma")
+
+
+def configuration(**changes):
+    return configure({**copy.deepcopy(CONFIGURATION), "name": "small", **changes}, "test")
+
+
+def test_a_configuration_needs_what_its_rules_load():
+    models = {**CONFIGURATION["models"], "spare": {"path": "models/spare"}}
+    assert configuration_needs(configuration(models=models)) == Needs(("blip2", *MGM), ())
+
+
+def test_a_recipe_needs_less():
+    assert configuration_needs(configuration(), "unfiltered") == Needs(MGM, ())
+    assert configuration_needs(configuration(), "best") == Needs(("blip2", *MGM), ())
+
+
+def test_taggers_at_a_models_path_are_resources():
+    changed = configuration(
+        models={**CONFIGURATION["models"], "spacy": {"path": "models/en_core_web_md-3.8.0"}},
+        operators={**CONFIGURATION["operators"], "actions": {"op": "text_action_filter", "model": "spacy"}},
+    )
+    needs = configuration_needs(changed)
+    assert needs.models == ("blip2", *MGM) and "spacy_en" in needs.resources
+
+
+def test_a_job_needs_what_it_loads(tmp_path):
+    layout = Layout(tmp_path)
+    chunk = Chunk("gpu-0123456789ab", "stage_1-0000-0002")
+    write_json(layout.scoring_pass(chunk.scoring), {"operators": {"similarity": "x"}})
+    wildcards = {
+        "score_neural": {"source": "pool", **chunk._asdict()},
+        "recaption": {"source": "rewritten", "shard": "rewritten-0000"},
+        "pretrain": {"recipe": "best", "seed": "1"},
+        "dataset": {"dataset": "best"},
+    }
+    found = {rule: job_needs(rule, values, configuration(), layout).models for rule, values in wildcards.items()}
+    assert found == {"score_neural": ("clip",), "recaption": ("blip2",), "pretrain": MGM, "dataset": ()}
+
+
+def test_data_files_are_named_once():
+    files = data_files(configuration())
+    assert len(files) == len(set(files))
+    assert {"data/stage_1.json", "data/textvqa/TextVQA_0.5.1_val.json", "data/truth.parquet"} <= set(files)

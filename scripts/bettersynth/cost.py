@@ -142,8 +142,20 @@ GUESSED_ON_CPU = {
 # 240,000 of stage 2 in 17,850 s.
 STATED = {"pretrain": 11.3, "finetune": 3.4}
 STATED_BY = "the write-up's best run"
-# Figures of the project's own measurements: kind of work → file, figure.
-MEASURED: dict[str, tuple[str, str]] = {}
+# Figures of the project's own measurements, units per second on one GPU: kind of work → file, figure.
+MEASURED = {
+    "score image_text_similarity_filter": ("scoring", "similarity_pairs_per_s"),
+    "score image_text_matching_filter": ("scoring", "matching_pairs_per_s"),
+    "score image_aesthetics_filter": ("scoring", "aesthetics_pairs_per_s"),
+    "score image_watermark_filter": ("scoring", "watermark_pairs_per_s"),
+    "score image_nsfw_filter": ("scoring", "nsfw_pairs_per_s"),
+    "score phrase_grounding_recall_filter": ("scoring", "grounding_pairs_per_s"),
+    "recaption": ("captions", "sampled_captions_per_s"),
+    "probe": ("mgm-training", "pretrain_samples_per_second"),
+    "pretrain": ("mgm-training", "pretrain_samples_per_second"),
+    "finetune": ("mgm-training", "finetune_samples_per_second"),
+    "answer": ("mgm-training", "answer_questions_per_second"),
+}
 # Bytes left for each unit of work.
 GUESSED_SIZES = {
     "ingest": 130,
@@ -304,7 +316,8 @@ class Costs:
             devices = sorted({job.device for job in done})
             detail = f"{len(done)} job{'s' * (len(done) > 1)} on {', '.join(devices)}"
             return Rate(max(amount, 1) / max(working, 1e-3), start, devices != ["cpu"], Origin.PAST, detail)
-        return self._measured(kind) or self._stated("chat" if self._answers_a_prompt(kind) else kind)
+        general = "chat" if self._answers_a_prompt(kind) else kind
+        return self._measured(general) or self._stated(general)
 
     def _answers_a_prompt(self, kind: str) -> bool:
         """Whether the work is done by a captioner with a prompt: a chat model, whose captions are long."""
@@ -312,14 +325,14 @@ class Costs:
         return verb == "recaption" and self.configuration.captioners[name].prompt is not None
 
     def _measured(self, kind: str) -> Rate | None:
-        """A rate of the project's own measurements."""
-        name, figure = MEASURED.get(kind, ("", ""))
+        """A rate of the project's own measurements, once that benchmark has run."""
+        name, figure = MEASURED.get(kind) or MEASURED.get(kind.partition(" ")[0]) or ("", "")
         path = self.measurements / f"{name}.json"
-        if not name or not path.exists():
+        kept = read_json(path) if path.exists() else {"figures": {}}
+        if figure not in kept["figures"]:
             return None
-        kept = read_json(path)
-        detail = f"docs/measurements/{path.name}, {kept['machine']}"
-        return Rate(kept["figures"][figure], 30, "CPU" not in kept["machine"], Origin.MEASURED, detail)
+        start = self._stated(kind).start
+        return Rate(kept["figures"][figure], start, True, Origin.MEASURED, f"{path.name}, {kept['machine']}")
 
     @staticmethod
     def _stated(kind: str) -> Rate:

@@ -21,6 +21,9 @@ RESULTS ?=
 REPLACE ?=
 CANCEL ?=
 GPUS ?=
+IMAGE ?=
+QUESTION ?=
+SEED ?=
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)/scripts
@@ -39,7 +42,7 @@ environment:
 ready: environment
 	@test -f $(CONFIG) || { echo "$(CONFIG): no such configuration; there are: $(wildcard config/*.yaml)"; exit 1; }
 
-.PHONY: help setup demo world run status doctor resume dry-run explain dag report page test test-quick lint format reference lock \
+.PHONY: help setup demo world run status doctor resume dry-run explain ask dag report page test test-quick lint format reference lock \
 	stage verify profile unprofile miniature-models quality bench-dry-run bench-data-plane bench-full-size bench-scoring bench-training \
 	clean-results bundle unbundle merge
 
@@ -79,6 +82,10 @@ dry-run: $(WORLD)  ## say what would run, why, and what it will cost
 
 explain: ready  ## say in words where a DATASET or RECIPE comes from, with row counts
 	@python scripts/explain.py --config $(CONFIG) $(if $(DATASET),--dataset $(DATASET)) $(if $(RECIPE),--recipe $(RECIPE))
+
+ask: ready  ## ask a trained model: IMAGE=picture.jpg QUESTION="What is this?" [RECIPE=… SEED=…]
+	@python scripts/ask.py "$(IMAGE)" "$(QUESTION)" --config $(CONFIG) $(if $(RECIPE),--recipe $(RECIPE)) \
+		$(if $(SEED),--seed $(SEED))
 
 dag: $(WORLD)  ## draw rules and datasets of CONFIG as SVG; of one RECIPE, its jobs too
 	@python scripts/dag.py --config $(CONFIG) --target $(TARGET) --out results/$(NAME)/graph

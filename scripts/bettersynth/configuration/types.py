@@ -527,6 +527,7 @@ class Finetune(Stage):
     learning_rate: float = Field(2e-5, gt=0)
     image_aspect: Literal["square", "pad"] = "pad"
     group_by_length: bool = True
+    gradient_checkpointing: bool = True
     instructions: str = Field(description="LLaVA-form JSON of the instruction set.")
     images: str = Field(description="Folder that its image paths are relative to.")
 

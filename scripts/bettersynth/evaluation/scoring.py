@@ -9,13 +9,14 @@ from bettersynth.configuration.types import Configuration
 from bettersynth.evaluation.mmbench import score_mmbench
 from bettersynth.evaluation.textvqa import score_textvqa
 from bettersynth.layout import Layout
+from bettersynth.model_card import write_model_card
 from bettersynth.publish import read_json, write_json
 
 
 def score_answers(
     benchmark: str, recipe: str, seed: int, configuration: Configuration, layout: Layout
 ) -> dict[str, Any]:
-    """Score the answers of `recipe` with `seed`; write and return the result.
+    """Score the answers of `recipe` with `seed`; write and return the result, and put it on the model's card.
 
     A run whose seed was stopped after the probe has no answers: its result is `status: stopped`, without accuracy.
     Raises `AnswersError` for an answer file that is not whole.
@@ -24,6 +25,9 @@ def score_answers(
     if result["status"] != "stopped":
         result |= _score(benchmark, configuration, layout.answers(recipe, seed, benchmark))
     write_json(layout.result(recipe, seed, benchmark), result)
+    model = layout.finetune(recipe, seed) / "checkpoint"
+    if model.is_dir():
+        write_model_card(layout.run(recipe, seed), model)
     return result
 
 

@@ -38,6 +38,8 @@ REFERENCE = {"pretrain": 11.3, "finetune": 3.4}
 PEAK = {"H100": 989.4e12, "H200": 989.4e12, "A100": 312e12}
 """Dense bf16 operations a second by the vendor's datasheet."""
 
+PARTS = ["one_step", "what_each_part_buys", "pretrain", "finetune", "answers"]
+
 QUESTIONS = 9377
 """TextVQA's 5,000 and MMBench's 4,377."""
 
@@ -65,6 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this benchmark."""
     parser.add_argument("--steps", type=int, default=3, help="steps measured of each stage (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=8, help="processes that decode images (default: %(default)s)")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="(default: all, in this order)")
     parser.add_argument("--images", type=int, default=256, help="different images (default: %(default)s)")
     parser.set_defaults(device="cuda")
 
@@ -77,8 +80,8 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(config, Path(folder), options)
-        for part in (bench.one_step, bench.what_each_part_buys, bench.pretrain, bench.finetune, bench.answers):
-            found = part()
+        for part in (name for name in PARTS if name in options.parts):
+            found = getattr(bench, part)()
             print(json.dumps(found), flush=True)
             figures |= found
     return figures
@@ -128,6 +131,8 @@ class Bench:
         import torch
 
         model = self.model
+        self._train_only("pretrain")
+        self._halve()
         batch = self._batch("pretrain", self.batches["pretrain_device"])
         model.gradient_checkpointing_enable({"use_reentrant": False})
         self._attend("eager")
@@ -149,6 +154,7 @@ class Bench:
 
     def pretrain(self) -> dict[str, float]:
         """Stage 1, end to end."""
+        self._train_only("pretrain")
         return self._stage("pretrain")
 
     def finetune(self) -> dict[str, float]:
@@ -203,8 +209,10 @@ class Bench:
             device_batch=device_batch,
             learning_rate=1e-3 if name == "pretrain" else 2e-5,
             group_by_length=name == "finetune",
+            gradient_checkpointing=name == "finetune",
             workers=self.options.workers,
         )
+        self._halve()
         operations = self._operations(name)
         self._reset_memory()
         outcome = train_stage(

@@ -8,6 +8,7 @@ kit's `mm_projector.bin` and `open_clip_pytorch_model.bin` are pickles, and stay
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,8 @@ def export_published(
         _save_shards(state, temporary)
         write_json(temporary / "config.json", _published_config(config) | paths)
         Processor.load(source, source, config).save(temporary)
+        if (card := source / "README.md").exists():
+            shutil.copyfile(card, temporary / "README.md")
 
 
 def _published_config(config: MGMConfig) -> dict[str, Any]:

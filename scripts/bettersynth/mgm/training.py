@@ -32,6 +32,7 @@ from bettersynth.mgm.model import MGMForConditionalGeneration
 from bettersynth.mgm.processes import is_main_process
 from bettersynth.mgm.processing import Processor
 from bettersynth.mgm.trainer import train_stage
+from bettersynth.model_card import write_model_card
 from bettersynth.publish import (
     Card,
     publish,
@@ -109,6 +110,7 @@ def finetune(recipe: str, seed: int, configuration: Configuration, layout: Layou
             model.to(dtype).save_pretrained(temporary)  # type: ignore[arg-type]
             processor.save(temporary)
         card.facts |= facts | {"sha256": sha256_folder(folder / CHECKPOINT)}
+        write_model_card(layout.run(recipe, seed), folder / CHECKPOINT, card.facts)
     return _finish(folder, card, drop=(folder,))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import re
 import sys
 from pathlib import Path
@@ -48,7 +47,7 @@ logging.basicConfig(level=logging.INFO, format="%(message)s")
 try:
     configuration = load(arguments.config)
     recipe = check_recipe(configuration, arguments.recipe)
-    relay = Relay(configuration, Path(os.path.relpath(arguments.config)))
+    relay = Relay(configuration, arguments.config)
     if arguments.results:
         bundle = relay.results()
     else:

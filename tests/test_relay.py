@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+from base64 import urlsafe_b64encode
 from collections import Counter
 from pathlib import Path
 
@@ -95,7 +96,7 @@ def configuration() -> dict:
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Machine:
     """A machine with everything, where the pool is taken in."""
-    machine = Machine(tmp_path_factory.mktemp("home"))
+    machine = Machine(tmp_path_factory.mktemp("home"), network=False)
     folder = machine.folder
     render_world(folder / "data", records=40, second_records=8, textvqa=6, mmbench=4, instructions=16, faults=True)
     for name in ("clip", "convnext", "gemma"):
@@ -129,7 +130,7 @@ def scored(home, tmp_path_factory) -> Machine:
 def wandered(scored, tmp_path_factory) -> tuple[Machine, Machine, Machine, Path]:
     """Home after training elsewhere; the other machine; a copy of home from before; and what was carried."""
     scored.snakemake("trainsets")
-    alone = Machine(tmp_path_factory.mktemp("alone"))
+    alone = Machine(tmp_path_factory.mktemp("alone"), network=False)
     shutil.copytree(scored.folder, alone.folder, dirs_exist_ok=True)
     alone.ran += scored.ran
 
@@ -165,6 +166,8 @@ def test_trained_elsewhere_evaluated_at_home(wandered):
     assert logs and not any("tried to reach" in log for log in logs)
     shift_times(trainer.folder, days=-3)  # as if that machine's clock were behind
     trainer.bundle("--results", "--to", over / "back.tar.zst")
+    marker = home.folder / ".snakemake" / "incomplete" / urlsafe_b64encode(TRAINED.encode()).decode()
+    marker.touch()  # as if a training had been killed here before
     home.script("unbundle", "--results", "--from", over / "back.tar.zst")
     home.snakemake("all")
     assert "Nothing to be done" in home.snakemake("--dry-run", "all")

@@ -108,7 +108,9 @@ class Relay:
 
     def __init__(self, configuration: Configuration, config_file: Path) -> None:
         self.configuration = configuration
-        self.config_file = config_file
+        self.config_file = Path(os.path.relpath(config_file))
+        if self.config_file.parts[0] == "..":
+            raise RelayError(f"{config_file}: lies outside of this folder, so it cannot go along; copy it to config/")
         self.layout = Layout(Path("results") / str(configuration.name))
         self.plan = Plan(configuration)
         self._roots = ImageRoots(configuration.pool, self.layout)
@@ -177,8 +179,9 @@ class Relay:
             yield from self._dataset_images(self.configuration.recipes[job.wildcards["recipe"]].dataset)
         elif job.rule == "export":
             yield from self._dataset_images(job.wildcards["dataset"])
-        elif job.rule in ("probe", "pretrain") and Path(job.input[0]).exists():
-            yield from _named_images(Path(job.input[0]), Path(self.configuration.pool.images))
+        elif job.rule in ("probe", "pretrain"):
+            for trainset in self._if_there(self.layout.trainset(job.wildcards["recipe"])):
+                yield from _named_images(trainset, Path(self.configuration.pool.images))
         elif job.rule == "finetune":
             stage = recipe_training(self.configuration, job.wildcards["recipe"]).finetune
             yield from _named_images(Path(stage.instructions), Path(stage.images))
@@ -264,7 +267,11 @@ def receive(archive: Path, kind: str, *, replace: bool = False) -> tuple[dict[st
     changed = {*missing, *other_bytes}
     _refuse(archive, _other_inputs(manifest, changed))
     kept = {str(_record_of(name)) for name in manifest["files"] if name not in changed}
-    unpack(archive, manifest, here, changed - (kept & beside))
+    wanted = changed - (kept & beside)
+    unpack(archive, manifest, here, wanted)
+    for name in wanted:
+        if name.startswith(f"{METADATA}/"):  # a job that broke off here was finished there
+            (INCOMPLETE / Path(name).relative_to(METADATA)).unlink(missing_ok=True)
     for name, entries in manifest.get("memory", {}).items():
         write_json(name, {**(read_json(name) if Path(name).exists() else {}), **entries})
     INCOMPLETE.mkdir(parents=True, exist_ok=True)  # without it, Snakemake takes its records for an old version's

@@ -25,6 +25,17 @@ def test_a_recipe_needs_less():
     assert configuration_needs(configuration(), "best") == Needs(("blip2", *MGM), ())
 
 
+def test_a_captioner_that_chooses_by_an_operator_needs_its_model():
+    captioners = {"blip2": {"model": "blip2", "candidates": 2, "keep": {"best_by": "judge"}}}
+    models = {**CONFIGURATION["models"], "judge": {"path": "models/judge"}}
+    operators = {**CONFIGURATION["operators"], "judge": {"op": "image_text_similarity_filter", "model": "judge"}}
+    changed = configuration(captioners=captioners, models=models, operators=operators)
+    wildcards = {"source": "rewritten", "shard": "rewritten-0000"}
+    assert job_needs("recaption", wildcards, changed, Layout("results/small")).models == ("blip2", "judge")
+    assert "judge" in configuration_needs(changed, "best").models
+    assert "judge" not in configuration_needs(changed, "unfiltered").models
+
+
 def test_taggers_at_a_models_path_are_resources():
     changed = configuration(
         models={**CONFIGURATION["models"], "spacy": {"path": "models/en_core_web_md-3.8.0"}},

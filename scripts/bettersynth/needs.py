@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from bettersynth.configuration.load import recipe_training
-from bettersynth.configuration.types import Architecture, Configuration
+from bettersynth.configuration.load import recipe_start, recipe_training
+from bettersynth.configuration.types import Architecture, BestBy, Configuration
 from bettersynth.layout import Layout
 from bettersynth.operators.catalogue import CATALOGUE
 from bettersynth.plan import Plan
@@ -29,29 +29,38 @@ class Needs(NamedTuple):
 def configuration_needs(configuration: Configuration, recipe: str | None = None) -> Needs:
     """What the configuration's operators, generators and recipes load, or those of one recipe; nothing else."""
     plan = Plan(configuration)
-    recipes = configuration.recipes if recipe is None else [recipe]
+    recipes: Iterable[str] = configuration.recipes
     datasets: Iterable[str] = configuration.datasets
     operators: Iterable[str] = configuration.operators
     if recipe is not None:
-        datasets = plan.lineage(configuration.recipes[recipe].dataset)
+        recipes = _with_starts(recipe, configuration)
+        datasets = {name for each in recipes for name in plan.lineage(configuration.recipes[each].dataset)}
         operators = {operator for dataset in datasets for operator in plan.operators(dataset)}
-    models = [name for source in datasets for name in _generator_models(source, configuration)]
-    for name in recipes:
-        models += _parts(recipe_training(configuration, name).architecture)
-    scoring = _operator_needs(operators, configuration)
-    return _needs([*scoring.models, *models], scoring.resources, configuration)
+    parts = [part for name in recipes for part in _parts(recipe_training(configuration, name).architecture)]
+    generators = [_generator_needs(source, configuration) for source in datasets]
+    return _union(_operator_needs(operators, configuration), *generators, _needs(parts, (), configuration))
+
+
+def _with_starts(recipe: str, configuration: Configuration) -> set[str]:
+    """The recipe and those that its runs go on from."""
+    found = {recipe}
+    for seed in configuration.recipes[recipe].seeds:
+        start = recipe_start(configuration, recipe, seed)
+        while start is not None:
+            found.add(start[0])
+            start = recipe_start(configuration, *start)
+    return found
 
 
 def job_needs(rule: str, wildcards: Mapping[str, str], configuration: Configuration, layout: Layout) -> Needs:
     """What one job loads, from its rule and wildcards."""
     if rule in SCORING_RULES:
         return _operator_needs(read_json(layout.scoring_pass(wildcards["scoring"]))["operators"], configuration)
-    models: Iterable[str] = ()
     if rule in GENERATING_RULES:
-        models = _generator_models(wildcards["source"], configuration)
-    elif rule in TRAINING_RULES:
-        models = _parts(recipe_training(configuration, wildcards["recipe"]).architecture)
-    return _needs(models, (), configuration)
+        return _generator_needs(wildcards["source"], configuration)
+    if rule in TRAINING_RULES:
+        return _needs(_parts(recipe_training(configuration, wildcards["recipe"]).architecture), (), configuration)
+    return Needs((), ())
 
 
 def data_files(configuration: Configuration) -> list[str]:
@@ -71,17 +80,27 @@ def _operator_needs(names: Iterable[str], configuration: Configuration) -> Needs
     return _needs([operator.model for operator in operators if operator.model], resources, configuration)
 
 
-def _generator_models(source: str, configuration: Configuration) -> list[str]:
+def _generator_needs(source: str, configuration: Configuration) -> Needs:
+    """A captioner's model, and that of the operator which chooses among its captions; or a redrawer's."""
     node = configuration.datasets[source]
-    if node.recaption:
-        return [configuration.captioners[node.recaption.captioner].model]
     if node.redraw:
-        return [configuration.redrawers[node.redraw.redrawer].model]
-    return []
+        return _needs([configuration.redrawers[node.redraw.redrawer].model], (), configuration)
+    if not node.recaption:
+        return Needs((), ())
+    captioner = configuration.captioners[node.recaption.captioner]
+    judges = [captioner.keep.operator] if isinstance(captioner.keep, BestBy) else []
+    return _union(_needs([captioner.model], (), configuration), _operator_needs(judges, configuration))
 
 
 def _parts(architecture: Architecture) -> list[str]:
     return [architecture.language_model, architecture.vision_tower, architecture.vision_tower_aux]
+
+
+def _union(*needs: Needs) -> Needs:
+    return Needs(
+        tuple(sorted({name for need in needs for name in need.models})),
+        tuple(sorted({name for need in needs for name in need.resources})),
+    )
 
 
 def _needs(models: Iterable[str], resources: Iterable[str], configuration: Configuration) -> Needs:

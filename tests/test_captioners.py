@@ -43,10 +43,10 @@ def requests(pictures, numbers=range(9)):
     return [Request(f"id {number}", number, 0, pictures / f"{number}.png") for number in numbers]
 
 
-def captions(folder, asked, seed=0, **settings):
+def captions(folder, asked, seed=0, device="cpu", **settings):
     """Candidates by key."""
     settings = {"model": "any", "max_new_tokens": 8, "workers": 0, "sampling": False, **settings}
-    writer = Writer(open_family(Captioner(**settings), folder, "cpu"), seed, 10**6)
+    writer = Writer(open_family(Captioner(**settings), folder, device), seed, 10**6)
     return {request.key: answer for request, answer in writer.write(asked)}
 
 
@@ -107,6 +107,22 @@ def test_more_images_than_rows_take_turns(folders, pictures):
 
     assert few_rows == captions(folders["llava"], many, sampling=True, batch=64, max_new_tokens=20)
     assert len({len(answer[0].split()) for answer in few_rows.values()}) > 3
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("sampling", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_on_a_gpu_too_a_caption_depends_on_its_image_only(folders, pictures, kind, sampling):
+    many = [Request(f"id {number}", number, 0, pictures / f"{number % 9}.png") for number in range(60)]
+    settings = {"device": "cuda", "sampling": sampling, "max_new_tokens": 20}
+    exact = captions(folders[kind], many, precision="fp32", batch=64, **settings)
+    half = captions(folders[kind], many, precision="bf16", batch=16, **settings)
+
+    assert exact == captions(folders[kind], many, precision="fp32", batch=3, **settings)
+    if not sampling:
+        assert exact == captions(folders[kind], many, max_new_tokens=20)
+    reordered = captions(folders[kind], many[::-1], precision="bf16", batch=16, workers=2, **settings)
+    assert reordered == half
 
 
 def test_the_prompt_is_not_part_of_the_caption(folders, pictures):

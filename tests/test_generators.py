@@ -41,6 +41,7 @@ from bettersynth.records import (
     write_records,
     write_table,
 )
+from bettersynth.staging import staged
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 CAPTIONERS = {
@@ -63,6 +64,7 @@ def models(tmp_path_factory):
         "blip2": tiny_models.blip2(root / "blip2"),
         "llava": tiny_models.llava(root / "llava"),
         "diffusion": tiny_models.stable_diffusion(root / "diffusion"),
+        "language": staged("lid_176"),
     }
 
 
@@ -87,7 +89,10 @@ class World:
             {
                 "pool": {"files": [{"path": "raw.jsonl", "name": "f"}], "images": str(pictures)},
                 "models": {name: {"path": str(path)} for name, path in models.items()},
-                "operators": {"text_length": {"op": "text_length_filter"}},
+                "operators": {
+                    "text_length": {"op": "text_length_filter"},
+                    "language": {"op": "language_id_score_filter", "model": "language"},
+                },
                 "captioners": captioners or CAPTIONERS,
                 "redrawers": {"tiny": {"model": "diffusion", "steps": 3, "size": tiny_models.SIDE}},
                 "datasets": datasets,
@@ -493,6 +498,25 @@ def test_clean_repairs_drops_and_leaves_the_rest(world):
     assert place.failed("new") == [{"id": "c", "source": "pool", "reason": "too few words"}]
     card = build_dataset("new", place.configuration, place.layout, place.plan)
     assert card["ledger"] == {"in": 3, "added": 0, "out": 2, "changed": 1, "dropped": {"too few words": 1}}
+
+
+def test_clean_counts_repairs_and_drops_other_languages(world):
+    language = {"operator": "language", "one_of": ["en"], "min": 0.3}
+    place = world(new={"clean": {"language": language}}).pool(["00"])
+    texts = {
+        "a": "a small red cat is sitting on the old wooden table",
+        "b": "eine kleine rote Katze sitzt auf dem alten Holztisch",
+        "c": "a small small red cat is sitting on the table, stock photo",
+        "d": "",
+    }
+    records = [Record(key, text_of(caption), ["00.png"]) for key, caption in texts.items()]
+    write_records(place.layout.records("pool", "f-0000"), records)
+    write_table(place.layout.index, pa.table([list(texts), ["f-0000"] * 4], INDEX))
+
+    assert list(place.make("new")) == ["a", "c"]
+    assert {row["id"]: row["reason"] for row in place.failed("new")} == {"b": "another language", "d": "empty caption"}
+    assert place.card("new")["repaired"] == {"repetition": 1, "tail": 1}
+    assert list(read_records(place.layout.records("pool", "f-0000")))[2].text == text_of(texts["c"])
 
 
 def test_models_are_opened_only_when_there_is_work(world, monkeypatch):

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bettersynth.configuration.types import Clean
-from bettersynth.hygiene import clean_caption, clean_text
+from bettersynth.hygiene import Cleaned, clean_caption, clean_text
 from bettersynth.records import text_of
 
 
@@ -20,10 +20,15 @@ from bettersynth.records import text_of
         ("a stock photo of a cat", "a stock photo of a cat"),
         ("blu - ray disc, 2012", "blu - ray disc, 2012"),
         ("a cat (black) stock photo", "a cat (black)"),
+        ("a cat<eos> on a table <|im_end|>", "a cat on a table"),
+        ("</s> a cat <image> <start_of_turn>", "a cat"),
+        ("a dog and a cat and a cat and a cat", "a dog and a cat"),
+        ("The man the man is on is on a horse", "The man is on a horse"),
+        ("a cat <3 you", "a cat <3 you"),
     ],
 )
 def test_repairs(caption, expected):
-    assert clean_caption(caption, Clean()) == (expected, None)
+    assert clean_caption(caption, Clean())[:2] == (expected, None)
 
 
 @pytest.mark.parametrize(
@@ -37,40 +42,69 @@ def test_repairs(caption, expected):
         ("I’m sorry, I can't see the image", {}, "refusal"),
         ("red car", {"min_words": 3}, "too few words"),
         ("a red car on a road", {"max_words": 5}, "too many words"),
-        ("dog cat dog cat dog cat", {"max_repetition": 0.5}, "too repetitive"),
+        ("dog cat red dog cat", {"max_repetition": 0.3}, "too repetitive"),
+        ("on a dog, on a cat, on a dog", {"max_repetition": 0.1, "repetition_words": 2}, "too repetitive"),
+        ("<eos> <|im_end|>", {}, "empty caption"),
+        ("Unfortunately, I do not see a picture", {}, "refusal"),
     ],
 )
 def test_drops_with_a_reason(caption, parameters, reason):
-    assert clean_caption(caption, Clean(**parameters)) == (None, reason)
+    assert clean_caption(caption, Clean(**parameters)) == Cleaned(None, reason)
 
 
 def test_limits_are_included():
-    assert clean_caption("dog cat dog cat", Clean(min_words=4, max_words=4, max_repetition=0.5))[1] is None
+    limits = Clean(min_words=4, max_words=4, max_repetition=0.5, collapse_repeats=0)
+
+    assert clean_caption("dog cat dog cat", limits).text == "dog cat dog cat"
 
 
 def test_repeats_can_be_left():
-    assert clean_caption("had had enough", Clean(collapse_repeats=False))[0] == "had had enough"
+    assert clean_caption("had had enough", Clean(collapse_repeats=0)).text == "had had enough"
+    assert clean_caption("had had a dog a dog", Clean(collapse_repeats=1)).text == "had a dog a dog"
+    assert clean_caption("a <eos> b", Clean(remove_control=False)).text == "a <eos> b"
+
+
+def test_repairs_are_named():
+    repairs = clean_caption("a a cat <eos> , stock photo", Clean()).repairs
+
+    assert repairs == {"control token", "repetition", "tail"}
+    assert clean_caption("a cat", Clean()).repairs == frozenset()
+    assert clean_text(text_of("a cat, stock photo") + text_of("a a dog"), Clean()).repairs == {"repetition", "tail"}
 
 
 def test_clean_text_keeps_its_bytes():
     for text in (text_of("a cat on a table"), "<__dj__image> a cat on a table <|__dj__eoc|>"):
-        assert clean_text(text, Clean()) == (text, None)
+        assert clean_text(text, Clean()) == Cleaned(text)
 
 
 def test_text_is_cleaned_chunk_by_chunk():
     text = text_of("a cat, stock photo") + "<__dj__image> a dog <|__dj__eoc|>"
 
     assert clean_text(text, Clean())[0] == "<__dj__image>\na cat <|__dj__eoc|><__dj__image> a dog <|__dj__eoc|>"
-    assert clean_text(text + text_of("stock photo"), Clean()) == (None, "empty caption")
+    assert clean_text(text + text_of("stock photo"), Clean()) == Cleaned(None, "empty caption")
 
 
-@given(
-    st.lists(
-        st.sampled_from(["cat", "dog", "stock", "photo", "stock photo", "©", "royalty free", ",", "-", ".", "the"])
-    ).map(" ".join)
-)
+PIECES = [
+    "cat",
+    "dog",
+    "stock",
+    "photo",
+    "stock photo",
+    "©",
+    "royalty free",
+    ",",
+    "-",
+    ".",
+    "the",
+    "<eos>",
+    "a dog",
+    " ",
+]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=14).map(" ".join))
 def test_cleaning_twice_changes_nothing(caption):
-    cleaned, _ = clean_caption(caption, Clean())
+    cleaned = clean_caption(caption, Clean())
 
-    if cleaned is not None:
-        assert clean_caption(cleaned, Clean()) == (cleaned, None)
+    if cleaned.text is not None:
+        assert clean_caption(cleaned.text, Clean()) == Cleaned(cleaned.text)

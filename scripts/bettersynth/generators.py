@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import pyarrow as pa
 
-from bettersynth.configuration.types import Clean, Configuration, Recaption
+from bettersynth.configuration.types import Clean, Configuration, Language, Recaption
 from bettersynth.datasets.generated import FAILED
-from bettersynth.hygiene import clean_text
+from bettersynth.hygiene import OTHER_LANGUAGE, clean_text
 from bettersynth.images import ImageProblem, ImageReason, ImageRoots
 from bettersynth.journal import Journal
 from bettersynth.layout import Layout
 from bettersynth.operators import offline
+from bettersynth.operators.scoring import load_scorer, operator_facts
 from bettersynth.plan import Plan
 from bettersynth.progress import progress
 from bettersynth.publish import Card, sha256_file, sha256_json
-from bettersynth.records import Record, write_records, write_table
+from bettersynth.records import Record, caption_of, write_records, write_table
 from bettersynth.sources import asked_rows, load_records, read_rows
 
 if TYPE_CHECKING:
@@ -67,10 +68,10 @@ def make_source_shard(source: str, shard: str, configuration: Configuration, lay
     records = [Record(**row) for row in table.to_pylist()]
     reused = 0
     facts: dict[str, Any] = {}
+    roots = ImageRoots(configuration.pool, layout)
     if isinstance(parameters, Clean):
-        outcomes = [_clean(record, parameters) for record in records]
+        outcomes, facts = _cleaned(records, parameters, configuration, roots)
     else:
-        roots = ImageRoots(configuration.pool, layout)
         generator: Generator
         if isinstance(parameters, Recaption):
             from bettersynth.captioners.recaptioner import Recaptioner
@@ -130,9 +131,42 @@ def _recalled(entry: dict[str, Any] | None, roots: ImageRoots) -> Outcome | None
     return Outcome(records, entry["reason"]) if all(roots.path(*image).is_file() for image in images) else None
 
 
-def _clean(record: Record, parameters: Clean) -> Outcome:
-    text, reason = clean_text(record.text, parameters)
-    return Outcome([], reason) if text is None else Outcome([record._replace(text=text)])
+def _cleaned(
+    records: list[Record], parameters: Clean, configuration: Configuration, roots: ImageRoots
+) -> tuple[list[Outcome], dict[str, Any]]:
+    """The records with clean captions, and for the card how many were repaired in which way."""
+    cleaned = [clean_text(record.text, parameters) for record in records]
+    outcomes = [
+        Outcome([], found.reason) if found.text is None else Outcome([record._replace(text=found.text)])
+        for record, found in zip(records, cleaned, strict=True)
+    ]
+    facts: dict[str, Any] = {
+        "repaired": dict(sorted(Counter(kind for found in cleaned for kind in found.repairs).items()))
+    }
+    if parameters.language:
+        outcomes = _in_language(outcomes, parameters.language, configuration, roots)
+        facts["language"] = operator_facts(parameters.language.operator, configuration)
+    return outcomes, facts
+
+
+def _in_language(
+    outcomes: list[Outcome], language: Language, configuration: Configuration, roots: ImageRoots
+) -> list[Outcome]:
+    """Without the records whose captions the operator takes for another language, or for none with confidence."""
+    captions = [Record(record.id, caption_of(record.text), []) for outcome in outcomes for record in outcome.records]
+    if not captions:
+        return outcomes
+    scorer = load_scorer([language.operator], configuration)
+    stats = iter(scorer.score(captions, roots)[language.operator].stats)
+
+    def kept(outcome: Outcome) -> Outcome:
+        if not outcome.records:
+            return outcome
+        found = next(stats)
+        right = found["lang"] in language.one_of and found["lang_score"] >= language.min
+        return outcome if right else Outcome([], OTHER_LANGUAGE)
+
+    return [kept(outcome) for outcome in outcomes]
 
 
 def image_key(record: Record, number: int) -> str:

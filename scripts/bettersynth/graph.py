@@ -222,9 +222,12 @@ class Graph:
         if entry is not None:
             facts["engine"] = entry.model_dump_json(exclude={"model", "batch", "workers"})
             facts["model"] = self.model(entry.model)
-        if isinstance(entry, Captioner) and isinstance(entry.keep, BestBy):
-            operator = self.configuration.operators[entry.keep.operator]
-            facts["best_by"] = [operator.model_dump_json(exclude={"model"}), self.model(operator.model)]
+        scored_by = entry.keep.operator if isinstance(entry, Captioner) and isinstance(entry.keep, BestBy) else None
+        if node.clean and node.clean.language:
+            scored_by = node.clean.language.operator
+        if scored_by is not None:
+            operator = self.configuration.operators[scored_by]
+            facts["scored_by"] = [operator.model_dump_json(exclude={"model"}), self.model(operator.model)]
         return facts
 
     # datasets

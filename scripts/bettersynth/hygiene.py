@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from bettersynth.configuration.types import Clean
+from bettersynth.raw import CONTROL_STRINGS
 from bettersynth.records import END_OF_CHUNK, IMAGE_TOKEN, caption_of
 
 DEFAULTS = Clean.model_validate({})
@@ -16,52 +18,87 @@ REFUSAL = "refusal"
 TOO_FEW = "too few words"
 TOO_MANY = "too many words"
 TOO_REPETITIVE = "too repetitive"
+OTHER_LANGUAGE = "another language"
 
+CONTROL, REPETITION, TAIL = "control token", "repetition", "tail"
+"""Kinds of repairs."""
+
+_CONTROL = re.compile("|".join([r"</?s>", r"<\|[^|<>]{1,40}\|>", *map(re.escape, CONTROL_STRINGS)]))
 _SEPARATORS = r"[\s,;:|./–—-]"
 
 
-def clean_text(text: str, parameters: Clean) -> tuple[str | None, str | None]:
-    """Data-Juicer's text with every chunk's caption cleaned, or the reason for dropping it.
+class Cleaned(NamedTuple):
+    """A caption or a text after cleaning (None when it is beyond repair, for the reason), and what was repaired."""
+
+    text: str | None
+    reason: str | None = None
+    repairs: frozenset[str] = frozenset()
+
+
+def clean_text(text: str, parameters: Clean) -> Cleaned:
+    """Data-Juicer's text with every chunk's caption cleaned.
 
     A text whose captions are clean already comes back as it was, to the byte.
     """
     chunks = []
+    repairs: frozenset[str] = frozenset()
     for chunk in (chunk for chunk in text.split(END_OF_CHUNK) if chunk.strip()):
-        caption, reason = clean_caption(caption_of(chunk), parameters)
-        if caption is None:
-            return None, reason
-        changed = caption != caption_of(chunk)
-        chunks.append(f"{IMAGE_TOKEN * chunk.count(IMAGE_TOKEN)}\n{caption} " if changed else chunk)
+        cleaned = clean_caption(caption_of(chunk), parameters)
+        if cleaned.text is None:
+            return cleaned
+        repairs |= cleaned.repairs
+        changed = cleaned.text != caption_of(chunk)
+        chunks.append(f"{IMAGE_TOKEN * chunk.count(IMAGE_TOKEN)}\n{cleaned.text} " if changed else chunk)
     if not chunks:
-        return None, EMPTY
-    cleaned = "".join(f"{chunk}{END_OF_CHUNK}" for chunk in chunks)
-    return (text if cleaned.rstrip() == text.rstrip() else cleaned), None
+        return Cleaned(None, EMPTY)
+    whole = "".join(f"{chunk}{END_OF_CHUNK}" for chunk in chunks)
+    return Cleaned(text if whole.rstrip() == text.rstrip() else whole, None, repairs)
 
 
-def clean_caption(caption: str, parameters: Clean) -> tuple[str | None, str | None]:
-    """The repaired caption and nothing, or nothing and the reason for dropping it.
-
-    Cleaning a clean caption changes nothing.
-    """
+def clean_caption(caption: str, parameters: Clean) -> Cleaned:
+    """The repaired caption, or the reason for dropping it. Cleaning a clean caption changes nothing."""
     caption = caption.strip()
     if is_refusal(caption, parameters.refusals):
-        return None, REFUSAL
+        return Cleaned(None, REFUSAL)
+    caption, repairs = _repaired(caption, parameters)
+    words = caption_words(caption)
+    if not words:
+        return Cleaned(None, EMPTY)
+    if len(words) < parameters.min_words:
+        return Cleaned(None, TOO_FEW)
+    if len(words) > parameters.max_words:
+        return Cleaned(None, TOO_MANY)
+    if repetition(words, parameters.repetition_words) > parameters.max_repetition:
+        return Cleaned(None, TOO_REPETITIVE)
+    return Cleaned(caption, None, repairs)
+
+
+def _repaired(caption: str, parameters: Clean) -> tuple[str, frozenset[str]]:
+    repairs = set()
     before = None
     while before != caption:  # a cut can lay a repeated word bare, and a repetition can hide a phrase
         before = caption
-        if parameters.collapse_repeats:
-            caption = collapse_repeats(caption)
-        caption = cut_phrases(caption, parameters.remove_phrases)
-    words = caption_words(caption)
-    if not words:
-        return None, EMPTY
-    if len(words) < parameters.min_words:
-        return None, TOO_FEW
-    if len(words) > parameters.max_words:
-        return None, TOO_MANY
-    if 1 - len(set(words)) / len(words) > parameters.max_repetition:
-        return None, TOO_REPETITIVE
-    return caption, None
+        for kind, repaired in (
+            (CONTROL, remove_control(caption) if parameters.remove_control else caption),
+            (REPETITION, collapse_repeats(caption, parameters.collapse_repeats)),
+            (TAIL, cut_phrases(caption, parameters.remove_phrases)),
+        ):
+            if repaired != caption:
+                caption = repaired
+                repairs.add(kind)
+                break
+    return caption, frozenset(repairs)
+
+
+def repetition(words: list[str], length: int) -> float:
+    """Share of the runs of `length` words that are repetitions of an earlier one."""
+    runs = list(zip(*(words[start:] for start in range(length)), strict=False))
+    return 1 - len(set(runs)) / len(runs) if runs else 0.0
+
+
+def remove_control(caption: str) -> str:
+    """The caption without tokens that mean something to a tokenizer, a chat template or Data-Juicer."""
+    return " ".join(_CONTROL.sub(" ", caption).split()) if _CONTROL.search(caption) else caption
 
 
 def is_refusal(caption: str, refusals: Iterable[str]) -> bool:
@@ -69,13 +106,18 @@ def is_refusal(caption: str, refusals: Iterable[str]) -> bool:
     return caption.lower().replace("’", "'").startswith(tuple(refusal.lower() for refusal in refusals))
 
 
-def collapse_repeats(caption: str) -> str:
-    """The caption with an immediately repeated word written once, and single blanks between words."""
-    words: list[str] = []
-    for word in caption.split():
-        if not words or word.lower() != words[-1].lower():
-            words.append(word)
-    return " ".join(words)
+def collapse_repeats(caption: str, longest: int) -> str:
+    """The caption with a run of up to `longest` words written once that follows itself, and single blanks then."""
+    words = caption.split()
+    lower = [word.lower() for word in words]
+    for length in range(1, longest + 1):
+        place = 0
+        while place + 2 * length <= len(words):
+            if lower[place : place + length] == lower[place + length : place + 2 * length]:
+                del words[place + length : place + 2 * length], lower[place + length : place + 2 * length]
+            else:
+                place += 1
+    return " ".join(words) if len(words) < len(caption.split()) else caption
 
 
 def cut_phrases(caption: str, phrases: Iterable[str]) -> str:

@@ -258,6 +258,13 @@ def _node_problems(configuration: Configuration, name: str, node: Dataset) -> It
             yield f"{key}.filter.{score}: this score is a word; use `one_of: […]`"
     if node.recaption and node.recaption.captioner not in configuration.captioners:
         yield _unknown(f"{key}.recaption.captioner", "captioner", node.recaption.captioner, configuration.captioners)
+    if node.clean and node.clean.language:
+        operator = configuration.operators.get(node.clean.language.operator)
+        if operator is None or operator.op != "language_id_score_filter":
+            accepted = [key for key, entry in configuration.operators.items() if entry.op == "language_id_score_filter"]
+            yield _unknown(
+                f"{key}.clean.language.operator", "language operator", node.clean.language.operator, accepted
+            )
     if node.redraw and node.redraw.redrawer not in configuration.redrawers:
         yield _unknown(f"{key}.redraw.redrawer", "redrawer", node.redraw.redrawer, configuration.redrawers)
     if node.dedup and node.dedup.by == "image":

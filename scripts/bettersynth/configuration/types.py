@@ -296,6 +296,14 @@ class Redraw(Section):
     shards: int = Field(1, ge=1, le=9999)
 
 
+class Language(Section):
+    """Languages that captions may be in."""
+
+    operator: Name = Field(description="Entry of `operators` with `op: language_id_score_filter`.")
+    one_of: list[str] = Field(default_factory=lambda: ["en"], min_length=1, description="Languages kept.")
+    min: float = Field(0.3, ge=0, le=1, description="Least confidence; a caption is short, and so is it.")
+
+
 class Clean(Section):
     """Caption hygiene: rewrites captions and drops those beyond repair; makes a source of the dataset's name."""
 
@@ -303,16 +311,24 @@ class Clean(Section):
         default_factory=lambda: ["stock photo", "stock photos", "royalty free", "getty images", "© "],
         description="Cut from the end of a caption, with the punctuation before it.",
     )
-    collapse_repeats: bool = Field(True, description="Write an immediately repeated word once.")
+    remove_control: bool = Field(True, description="Take control tokens such as `<eos>` or `<|im_end|>` out.")
+    collapse_repeats: int = Field(
+        8, ge=0, le=64, description="Longest run of words that is written once when it is repeated at once; 0 for none."
+    )
     min_words: int = Field(1, ge=0)
     max_words: int = Field(10_000, ge=1)
     max_repetition: float = Field(
-        1.0, ge=0, le=1, description="Largest share of words that are repetitions of an earlier word."
+        1.0, ge=0, le=1, description="Largest share of words (of runs of words) that are repetitions of an earlier one."
     )
+    repetition_words: int = Field(1, ge=1, le=64, description="Words of the runs that `max_repetition` counts.")
     refusals: list[str] = Field(
-        default_factory=lambda: ["i'm sorry", "i am sorry", "i cannot", "as an ai"],
+        default_factory=lambda: [
+            *("i'm sorry", "i am sorry", "sorry, ", "i cannot", "i can't", "i'm unable", "i am unable", "i'm not able"),
+            *("i am not able", "unfortunately, i", "as an ai"),
+        ],
         description="A caption that begins so is an answer refused, not a caption.",
     )
+    language: Language | None = Field(None, description="Captions in other languages are dropped.")
     shards: int = Field(1, ge=1, le=9999)
 
 

@@ -44,7 +44,7 @@ ready: environment
 
 .PHONY: help setup demo world run status doctor resume dry-run explain ask dag report page test test-quick lint format reference lock \
 	stage verify profile unprofile miniature-models quality bench-dry-run bench-data-plane bench-full-size bench-scoring bench-training \
-	clean-results bundle unbundle merge
+	bench-captions captions-quality clean-results bundle unbundle merge
 
 help:  ## list these commands
 	@echo "make COMMAND [CONFIG=$(CONFIG)] [RECIPE=…] [CORES=$(CORES)] [GPUS=…]"; echo
@@ -149,6 +149,12 @@ bench-data-plane:  ## time every verb and training file of the contest over 410,
 
 bench-full-size:  ## render 410,000 records of the miniature's world and time ingest, every verb and training files
 	@python scripts/measure.py full-size
+
+bench-captions:  ## time captions and redraws, Data-Juicer's mappers and ours (needs a GPU)
+	@python scripts/measure.py captions
+
+captions-quality: $(WORLD)  ## are the miniature's captions right, before and after, by captioner
+	@python scripts/measure.py captions-quality
 
 bench-dry-run:  ## time a dry run of every recipe (of the contest, unless CONFIG says otherwise)
 	@python scripts/measure.py dry-run $(if $(filter-out file,$(origin CONFIG)),--config $(CONFIG))

@@ -19,7 +19,7 @@ from typing import Any
 from bettersynth.configuration.types import Configuration
 from bettersynth.images import ImageRoots
 from bettersynth.layout import Layout
-from bettersynth.measure.scoring import make_pairs
+from bettersynth.measure._photographs import make_pairs
 from bettersynth.records import Record
 
 STOCK_BATCH = 10

@@ -27,7 +27,7 @@ WEAK = "weak"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this measurement."""
-    parser.add_argument("--pairs", type=int, default=300, help="weak pairs at most (default: %(default)s)")
+    parser.add_argument("--pairs", type=int, default=150, help="weak pairs at most (default: %(default)s)")
 
 
 def measure(options: argparse.Namespace) -> dict[str, float]:

@@ -1,61 +1,76 @@
-"""Jobs of one machine share its GPUs out among themselves."""
+"""Jobs of one workstation share its GPUs out."""
+
+from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
-CLAIM = (
-    "import os, sys\n"
-    "from bettersynth.gpus import claim_gpu\n"
-    "print(claim_gpu(), os.environ.get('CUDA_VISIBLE_DEVICES'), flush=True)\n"
-    "sys.stdin.read()\n"
-)
+from bettersynth import gpus
+
+TAKE = """
+import os, sys, time
+from bettersynth import gpus
+gpus.take(int(sys.argv[1]), every=0.1)
+print(os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
+time.sleep(60)
+"""
 
 
 @pytest.fixture
 def job(tmp_path):
-    """Starts a job that claims a GPU of those visible and holds it; returns the process and what it printed."""
+    """Start a job that asks for GPUs of a machine that has three; what it got is its first line."""
     started = []
 
-    def start(visible):
-        environment = {**os.environ, "PYTHONPATH": str(SCRIPTS), "TMPDIR": str(tmp_path)}
-        environment |= {"CUDA_VISIBLE_DEVICES": visible}
-        process = subprocess.Popen(
-            [sys.executable, "-c", CLAIM], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+    def start(count: int, **environment: str) -> subprocess.Popen[str]:
+        known = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_")}
+        environment = {**known, "CUDA_VISIBLE_DEVICES": "0,1,5", "TMPDIR": str(tmp_path), **environment}
+        command = [sys.executable, "-c", TAKE, str(count)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
         started.append(process)
-        return process, process.stdout.readline().split()
+        return process
 
     yield start
     for process in started:
-        process.communicate()
+        process.kill()
+        process.wait()
 
 
-def test_each_job_sees_a_gpu_of_its_own(job):
-    (_, first), (_, second) = job("0,2"), job("0,2")
-
-    assert first == ["0", "0"]
-    assert second == ["2", "2"]
-
-
-def test_a_gpu_is_free_again_when_its_job_was_killed(job):
-    process, _ = job("0,2")
-    process.kill()
-    process.wait()
-
-    assert job("0,2")[1] == ["0", "0"]
+def test_every_job_gets_a_gpu_of_its_own_and_the_next_waits(job):
+    first, second, third = (job(1) for _ in range(3))
+    got = {process.stdout.readline().strip() for process in (first, second, third)}
+    assert got == {"0", "1", "5"}
+    fourth = job(1)
+    assert fourth.stderr.readline() == "Waiting for 1 of 3 GPUs.\n"
+    second.kill()
+    assert fourth.stdout.readline().strip() in got
 
 
-def test_jobs_share_when_there_are_more_of_them_than_gpus(job):
-    claimed = [job("0,2")[1][0] for _ in range(3)]
+def test_a_job_of_several_gpus_holds_none_while_it_waits(job):
+    one = job(1)
+    one.stdout.readline()
+    both = job(2)
+    assert both.stdout.readline() == "1,5\n"
+    three = job(3)
+    three.stderr.readline()
+    both.kill()
+    assert job(1).stdout.readline() == "1\n"
 
-    assert claimed[:2] == ["0", "2"]
-    assert claimed[2] in ("0", "2")
+
+@pytest.mark.parametrize(
+    ("count", "environment"),
+    [(1, {"SLURM_JOB_ID": "7"}), (0, {}), (1, {"CUDA_VISIBLE_DEVICES": "5"}), (1, {"CUDA_VISIBLE_DEVICES": ""})],
+)
+def test_where_there_is_nothing_to_share_nothing_changes(job, count, environment):
+    expected = environment.get("CUDA_VISIBLE_DEVICES", "0,1,5")
+    assert job(count, **environment).stdout.readline().strip() == expected
+    assert job(count, **environment).stdout.readline().strip() == expected
 
 
-def test_the_only_gpu_is_left_as_it_is(job):
-    assert job("GPU-1234")[1] == ["None", "GPU-1234"]
+def test_more_gpus_than_there_are_is_refused(monkeypatch):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    with pytest.raises(ValueError, match="asks for 3 GPUs and there are 2"):
+        gpus.take(3)

@@ -135,7 +135,7 @@ sys.path.insert(0, sys.argv[1])
 from workflow import CONFIGURATION
 names = ("wildcards", "params", "input", "output")
 Job(SimpleNamespace(threads=1, config={**CONFIGURATION, "name": "small"}, log=["logs/small/dataset/best.log"],
-                    rule="dataset", **dict.fromkeys(names, {})))
+                    rule="dataset", resources={}, **dict.fromkeys(names, {})))
 """
 
 

@@ -1,42 +1,68 @@
-"""A GPU of its own for each job of a machine with several."""
+"""One workstation, several GPUs: each job gets its own.
+
+On a cluster SLURM says which GPUs a job may use. Elsewhere jobs share them out by locking one file for each GPU; the
+kernel gives the locks of a process back when it ends, however it ends. Imports no torch, which reads
+CUDA_VISIBLE_DEVICES once.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import sys
 import tempfile
+import time
 from pathlib import Path
-from typing import IO
+from typing import TextIO
 
-_held: list[IO[str]] = []
-"""Locks of this process; the system lets go of them when it ends, however it ends."""
+NVIDIA = Path("/proc/driver/nvidia/gpus")
+_held: list[TextIO] = []
 
 
-def claim_gpu() -> str | None:
-    """Let this process see one GPU that no other job of this user has claimed; returns its number or id.
+def visible() -> list[str]:
+    """GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; those of NVIDIA's driver without it."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name.strip() for name in named.split(",") if name.strip()]
+    return [str(number) for number in range(len(list(NVIDIA.glob("*"))))]
 
-    Call it before CUDA is used. Nothing is done where at most one GPU is visible, as under SLURM. When all are claimed,
-    one is shared.
+
+def take(count: int, every: float = 2.0) -> None:
+    """Keep so many GPUs for this process until it ends; waits until they are free.
+
+    Does nothing inside a job of SLURM, or where there are no two GPUs to choose from. Raises ValueError when there are
+    fewer than `count`.
     """
-    import torch
+    there = visible()
+    if not count or len(there) < 2 or "SLURM_JOB_ID" in os.environ:
+        return
+    if count > len(there):
+        raise ValueError(f"the job asks for {count} GPUs and there are {len(there)}: change `gpu` in profiles/default")
+    waiting = False
+    while (locks := _lock(there, count)) is None:
+        if not waiting:
+            print(f"Waiting for {count} of {len(there)} GPUs.", file=sys.stderr, flush=True)
+        waiting = True
+        time.sleep(every)
+    _held.extend(locks.values())
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(locks)
 
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    gpus = visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
-    if len(gpus) < 2:
-        return None
-    free = (gpu for gpu in gpus if _lock(gpu))
-    claimed = next(free, gpus[os.getpid() % len(gpus)])
-    os.environ["CUDA_VISIBLE_DEVICES"] = claimed
-    return claimed
 
-
-def _lock(gpu: str) -> bool:
-    path = Path(tempfile.gettempdir()) / f"bettersynth-{os.getuid()}-gpu-{gpu}.lock"
-    file = path.open("w", encoding="utf-8")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+def _lock(names: list[str], count: int) -> dict[str, TextIO] | None:
+    """Locks of the first `count` free GPUs; None, and none locked, when fewer are free."""
+    folder = Path(tempfile.gettempdir()) / f"bettersynth-gpus-{os.getuid()}"
+    folder.mkdir(exist_ok=True)
+    locks: dict[str, TextIO] = {}
+    for name in names:
+        file = (folder / name).open("w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            continue
+        locks[name] = file
+        if len(locks) == count:
+            return locks
+    for file in locks.values():
         file.close()
-        return False
-    _held.append(file)
-    return True
+    return None

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from bettersynth import gpus
 from bettersynth.configuration import configure
 from bettersynth.layout import Layout
 from bettersynth.lease import HeldError, Lease
@@ -46,6 +47,7 @@ class Job:
             Lease.acquire(self.layout.lease(log), log=str(log))
         except HeldError as error:
             sys.exit(f"Another job writes this already and nothing was touched: {error}.\nTo wait for it: make resume")
+        gpus.take(snakemake.resources.get("gpu", 0))
         _log_to(log)
         name = " ".join([f"rule {snakemake.rule}", *map(str, snakemake.wildcards)])
         forbid_network(name)

@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bettersynth.configuration.types import Configuration, Model
-from bettersynth.gpus import claim_gpu
 from bettersynth.images import ImageRoots
 from bettersynth.layout import Layout
 from bettersynth.operators import offline
@@ -99,7 +98,6 @@ def load_scorer(names: Iterable[str], configuration: Configuration) -> BatchScor
     max_pixels = configuration.pool.max_pixels
     with tempfile.TemporaryDirectory() as cache:
         offline.prepare(cache, max_pixels)
-        claim_gpu()
         from bettersynth.operators.batched.scorer import BatchScorer
 
         operators = {name: configuration.operators[name] for name in sorted(names)}

@@ -63,6 +63,6 @@ def _lock(names: list[str], count: int) -> dict[str, TextIO] | None:
         locks[name] = file
         if len(locks) == count:
             return locks
-    for file in locks.values():
-        file.close()
+    for lock in locks.values():
+        lock.close()
     return None

@@ -75,7 +75,7 @@ class BatchedFilter:
         self.device: torch.device = self.model.device
         self.dtype = precision.chosen(numbers, self.device)
         self.model.eval()
-        speed_up(self.model)
+        speed_up(self.model, self.dtype)
         precision.cast(self.model, self.dtype, self.heads())
 
     def heads(self) -> list[torch.nn.Module]:

@@ -88,7 +88,7 @@ class Normalisation:
     def apply(self, pixels: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """`[images, 3, height, width]` in `dtype` from uint8 `[images, height, width, 3]`; computed in fp32."""
         mean, std = (torch.tensor(values, device=pixels.device) for values in (self.mean, self.std))
-        return (pixels * (self.factor / std)).sub_(mean / std).permute(0, 3, 1, 2).to(dtype)
+        return (pixels * self.factor).sub_(mean).div_(std).permute(0, 3, 1, 2).to(dtype)
 
 
 def split(processor: Any, horizontal_flip: bool, vertical_flip: bool) -> tuple[Geometry, Normalisation]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -20,6 +20,9 @@ from bettersynth.operators.batched.resize import Picture
 from bettersynth.records import Record
 
 Stats = dict[str, Any]
+
+MOST_PIXELS = 16_000_000
+"""Of a piece's pictures together; more are resized where they were decoded: too many bytes would travel."""
 
 
 class Paths(Protocol):
@@ -161,9 +164,9 @@ class Preparer(Dataset[Prepared]):
             self._plan(name, kind, prepared, whole, paths, images)
             prepared.seconds[name] = time.perf_counter() - started
         started = time.perf_counter()
-        prepared.pixels = images.pixels(lambda geometry: not (self._device_resizes and geometry.fits_device))
-        if self._device_resizes:
+        if self._device_resizes and images.area <= MOST_PIXELS:
             prepared.buffer, prepared.pictures = images.undone()
+        prepared.pixels = images.pixels(except_for=prepared.pictures)
         prepared.seconds["decoding"] += time.perf_counter() - started
 
     def _resolved(self, piece: Piece, record: Record) -> list[str]:
@@ -252,10 +255,15 @@ class Pictures:
         rows = self._rows.setdefault(geometry, {})
         return rows.setdefault((position, path), len(rows)), self._decoded[position][path].size
 
-    def pixels(self, here: Callable[[Geometry], bool]) -> dict[Geometry, torch.Tensor]:
-        """The pixels of every geometry that was asked for and is to be made `here`."""
+    @property
+    def area(self) -> int:
+        """Pixels of all pictures as they were decoded."""
+        return sum(picture.width * picture.height for pictures in self._decoded for picture in pictures.values())
+
+    def pixels(self, except_for: Collection[Geometry]) -> dict[Geometry, torch.Tensor]:
+        """The pixels of every other geometry that was asked for."""
         made = {}
-        for geometry in filter(here, self._rows):
+        for geometry in self._rows.keys() - except_for:
             pixels = _shared((len(self._rows[geometry]), *geometry.shape))
             array = pixels.numpy()
             for (position, path), row in self._rows[geometry].items():

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bettersynth.configuration.types import Configuration
+from bettersynth.gpus import take
 from bettersynth.images import ImageRoots
 from bettersynth.layout import Layout
 from bettersynth.passes import Chunk, chunk_name
@@ -235,7 +236,8 @@ def _together(configuration: Configuration, folder: Path, records: list[Record],
 
 
 def _score(chunk: Chunk, configuration: Configuration, layout: Layout) -> None:
-    from bettersynth.operators.scoring import score_chunk  # each process claims a GPU
+    take(1)
+    from bettersynth.operators.scoring import score_chunk
 
     score_chunk(POOL, chunk, configuration, layout)
 

@@ -121,6 +121,8 @@ def read_head(path: Path) -> dict[str, Any]:
 
 def read_manifest(target: Path) -> dict[str, Any]:
     """The manifest of an archive, whose parts are all there and belong together."""
+    if not target.is_file():
+        raise ArchiveError(f"{target}: no such file")
     head = read_head(target)
     if "files" not in head:
         raise ArchiveError(f"{target}: a later part; give the first one, without a number")

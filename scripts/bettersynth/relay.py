@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple
 
 from bettersynth.archive import SHOWN, differing, read_manifest, unpack
 from bettersynth.configuration.load import recipe_training
-from bettersynth.configuration.types import Configuration
+from bettersynth.configuration.types import NAME_PATTERN, Configuration
 from bettersynth.images import ImageRoots
 from bettersynth.layout import Layout
 from bettersynth.manifest import manifest_path
@@ -129,13 +130,12 @@ class Relay:
         files, outside = _inside(paths)
         files |= {str(_record_of(name)): _record_of(name) for name in files if _record_of(name).exists()}
         files |= _code()
-        memory = (self.layout.models, self.layout.inputs, self.layout.digests)
         facts = {
             "kind": "work",
             "configuration": self.configuration.name,
             "config_file": str(self.config_file),
             "targets": final_outputs(jobs),
-            "memory": {str(path): read_json(path) for path in memory if path.exists()},
+            "memory": {str(path): read_json(path) for path in _memory(self.layout) if path.exists()},
             "elsewhere": sorted({*outside, *(() if models else map(str, model_paths))}),
         }
         return Bundle(files, facts)
@@ -258,36 +258,46 @@ def receive(archive: Path, kind: str, *, replace: bool = False) -> tuple[dict[st
     if manifest.get("kind") != kind:
         other = {"work": "make unbundle", "results": "make merge"}.get(manifest.get("kind", ""), "tar -xf")
         raise RelayError(f"{archive}: not {kind}; open it with: {other} FROM={archive}")
-    here = Path()
-    missing, other_bytes = differing(manifest, here)
+    if not re.fullmatch(NAME_PATTERN, manifest["configuration"]):
+        raise RelayError(f"{archive}: {manifest['configuration']!r} is no name of a configuration")
+    missing, other_bytes = differing(manifest, Path())
     beside = {name for name in other_bytes if name.startswith((f"{METADATA}/", "logs/", "benchmarks/"))}
-    conflicts = [f"{name}: here with other bytes" for name in other_bytes if name not in beside]
-    if conflicts and not replace:
-        _refuse(archive, conflicts)
     changed = {*missing, *other_bytes}
-    _refuse(archive, _other_inputs(manifest, changed))
+    if not replace:
+        conflicts = [f"{name}: here with other bytes" for name in other_bytes if name not in beside]
+        _refuse(archive, conflicts, "Move away what is not wanted, or take the bundle's files instead: REPLACE=1")
+    made_from_others = _other_inputs(manifest, changed)
+    _refuse(archive, made_from_others, "Bundle the work again from what is here, or bring back what it was made from.")
     kept = {str(_record_of(name)) for name in manifest["files"] if name not in changed}
     wanted = changed - (kept & beside)
-    unpack(archive, manifest, here, wanted)
-    for name in wanted:
-        if name.startswith(f"{METADATA}/"):  # a job that broke off here was finished there
-            (INCOMPLETE / Path(name).relative_to(METADATA)).unlink(missing_ok=True)
-    for name, entries in manifest.get("memory", {}).items():
-        write_json(name, {**(read_json(name) if Path(name).exists() else {}), **entries})
-    INCOMPLETE.mkdir(parents=True, exist_ok=True)  # without it, Snakemake takes its records for an old version's
-    layout = Layout(Path("results") / manifest["configuration"])
-    write_json(layout.received / f"{kind}-{manifest['bundle'][:16]}.json", manifest)
+    unpack(archive, manifest, Path(), wanted)
+    _remember(manifest, wanted)
     return manifest, len(changed)
 
 
-def _refuse(archive: Path, conflicts: list[str]) -> None:
+def _remember(manifest: Mapping[str, Any], unpacked: Iterable[str]) -> None:
+    """Note what Snakemake and the graph have to know of the files that came, and the bundle itself."""
+    INCOMPLETE.mkdir(parents=True, exist_ok=True)  # without it, Snakemake takes its records for an old version's
+    for name in unpacked:
+        if name.startswith(f"{METADATA}/"):  # a job that broke off here was finished there
+            (INCOMPLETE / Path(name).relative_to(METADATA)).unlink(missing_ok=True)
+    layout = Layout(Path("results") / manifest["configuration"])
+    for path in _memory(layout):
+        if entries := manifest.get("memory", {}).get(str(path)):
+            write_json(path, {**(read_json(path) if path.exists() else {}), **entries})
+    write_json(layout.received / f"{manifest['kind']}-{manifest['bundle'][:16]}.json", manifest)
+
+
+def _memory(layout: Layout) -> tuple[Path, ...]:
+    """What the graph remembers of inputs that may not be here."""
+    return layout.models, layout.inputs, layout.digests
+
+
+def _refuse(archive: Path, conflicts: list[str], remedy: str) -> None:
     if conflicts:
         more = [f"… and {len(conflicts) - SHOWN} more"] if len(conflicts) > SHOWN else []
         lines = "\n".join(f"  {line}" for line in [*conflicts[:SHOWN], *more])
-        raise RelayError(
-            f"{archive} does not go with what is here:\n{lines}\nNothing was unpacked. Move away what is not wanted, "
-            "or take the bundle's files instead: REPLACE=1"
-        )
+        raise RelayError(f"{archive} does not go with what is here:\n{lines}\nNothing was unpacked. {remedy}")
 
 
 def _other_inputs(manifest: Mapping[str, Any], changed: set[str]) -> list[str]:

@@ -8,6 +8,7 @@ from tiny_mgm import AUX_SIDE, SIDE, VISUAL_TOKENS, make_parts
 from torch.nn import functional
 from transformers import CLIPVisionModel, ConvNextModel
 
+from bettersynth.mgm import model as mgm_model
 from bettersynth.mgm.model import IGNORE_INDEX, IMAGE_TOKEN_INDEX, MGMConfig, MGMForConditionalGeneration
 
 REAL_GEMMA = {
@@ -110,6 +111,28 @@ def test_visual_tokens_are_scaled_by_gemma_like_words(model, pixels):
     model(input_ids=torch.tensor([sequence(9, 10)]), pixel_values=pixels[:1])
     expected = model.encode_images(pixels[:1])[0] * math.sqrt(32)
     torch.testing.assert_close(seen["x"][0, 1 : 1 + VISUAL_TOKENS], expected)
+
+
+def test_images_seen_a_few_at_a_time_are_seen_the_same(model, pixels, monkeypatch):
+    together = model.encode_images(pixels)
+    seen = []
+    model.vision_tower.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    monkeypatch.setattr(mgm_model, "PIXELS", AUX_SIDE**2)
+    torch.testing.assert_close(model.encode_images(pixels), together)
+    assert seen == [1, 1]
+
+
+def test_logits_made_in_parts_give_the_same_loss_and_gradient(model, pixels, monkeypatch):
+    ids = torch.tensor([sequence(9, 10, 11, 12, 13), sequence(12, 13, 9, 9, 10)])
+    labels = ids.masked_fill(ids == IMAGE_TOKEN_INDEX, IGNORE_INDEX)
+    found = []
+    for positions in (mgm_model.POSITIONS, 3):
+        monkeypatch.setattr(mgm_model, "POSITIONS", positions)
+        model.zero_grad()
+        loss = model(input_ids=ids, pixel_values=pixels, labels=labels).loss
+        loss.backward()
+        found.append((loss.detach(), model.get_input_embeddings().weight.grad.clone()))
+    torch.testing.assert_close(*found)
 
 
 def test_each_row_gets_its_own_image_and_a_cut_one_its_first_tokens(model, pixels):

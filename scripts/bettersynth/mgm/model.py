@@ -41,8 +41,8 @@ IMAGE_TOKEN_INDEX = -200
 POSITIONS = 2048
 """Positions whose logits are in memory at once."""
 
-IMAGES = 8
-"""Images that the towers see at once."""
+PIXELS = 8 * 768 * 768
+"""Pixels that the towers see at once: eight images at the published size."""
 
 SubConfig = TypeVar("SubConfig", bound=PretrainedConfig)
 
@@ -266,7 +266,8 @@ class MGMForConditionalGeneration(PreTrainedModel):
 
         Some at a time: at the published sizes one image's ConvNeXt map is 212 MB in half precision.
         """
-        return torch.cat([self.connector(*self.see(some)) for some in pixel_values.split(IMAGES)])
+        at_once = max(1, PIXELS // self.config.image_size_aux**2)
+        return torch.cat([self.connector(*self.see(some)) for some in pixel_values.split(at_once)])
 
     @torch.no_grad()
     def see(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """Several processes do what one does: a stage's result, and a benchmark's answers."""
 
+import json
 import os
 import shutil
 import signal
@@ -49,6 +50,25 @@ def test_two_processes_train_what_one_trains(start, capfd):
     assert second_loss == pytest.approx(first_loss, rel=1e-3)
     for name in first.keys() - {"aux_projector.0.bias", "aux_projector.1.bias"}:
         torch.testing.assert_close(first[name], second[name], rtol=1e-2, atol=2e-4)
+
+
+def test_two_processes_answer_what_one_answers(start):
+    configuration, layout = start("asked")
+    for stage in ("pretrain", "finetune"):
+        run(stage, "tiny", 1, configuration, layout, processes=1)
+    folder = layout.root.parent
+    words = ["what is this ?", "is it a red square ?", "what ?"]
+    rows = [{"question_id": f"{n}", "image": f"{n % 8}.png", "text": words[n % 3]} for n in range(7)]
+    (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    textvqa = {"questions": str(folder / "questions.jsonl"), "annotations": "none", "images": str(folder / "images")}
+    evaluation = {"textvqa": textvqa | {"max_new_tokens": 6}, "mmbench": {"questions": "none"}, "batch": 2}
+    asked = configuration.model_dump(by_alias=True) | {"evaluation": evaluation | {"precision": "fp32"}}
+    path, answers = layout.answers("tiny", 1, "textvqa"), []
+    for processes in (1, 2):
+        shutil.rmtree(path.parent, ignore_errors=True)
+        run("answer", "tiny", 1, Configuration.model_validate(asked), layout, "textvqa", processes=processes)
+        answers.append(path.read_text())
+    assert answers[0] == answers[1] and len(answers[0].splitlines()) == 7
 
 
 def test_a_process_that_fails_fails_the_job_and_says_why(start, capfd):

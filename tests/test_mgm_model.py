@@ -216,6 +216,17 @@ def test_towers_stay_out_of_training_mode_unless_paths_are_dropped(parts, model,
     torch.testing.assert_close(dropping.see(pixels), model.see(pixels))
 
 
+def test_layers_that_drop_paths_are_not_compiled_one_by_one(parts):
+    def compiled(drop_path):
+        model = MGMForConditionalGeneration.from_parts(**parts, image_size_aux=AUX_SIDE, drop_path=drop_path)
+        model.compile_layers()
+        return sum(layer._compiled_call_impl is not None for layer in model.modules())
+
+    language, stages = 2, 4
+    assert compiled(0.0) == language + stages
+    assert compiled(0.1) == language + 1  # the first stage's layer, whose rate is 0
+
+
 def test_sizes_that_do_not_divide_are_refused(parts):
     with pytest.raises(ValueError, match=r"7 cells a side .*change training.architecture.image_size_aux"):
         MGMForConditionalGeneration.from_parts(**parts, image_size_aux=28)

@@ -366,11 +366,15 @@ class MGMForConditionalGeneration(PreTrainedModel):
         )
 
     def compile_layers(self) -> None:
-        """Compile the layers of ConvNeXt and language model, each kind once for all its layers and sequence lengths."""
+        """Compile the layers of ConvNeXt and language model, each kind once for all its layers and sequence lengths.
+
+        A ConvNeXt layer that drops paths stays as it is: every one has another rate, and would be compiled anew.
+        """
         # A ConvNeXt's stages, one image and several, with and without gradient: more than the usual 8 variants.
         torch._dynamo.config.recompile_limit = 32
         for layer in self.modules():
-            if isinstance(layer, ConvNextLayer | GemmaDecoderLayer):
+            is_plain = isinstance(layer, ConvNextLayer) and isinstance(layer.drop_path, nn.Identity)
+            if is_plain or isinstance(layer, GemmaDecoderLayer):
                 layer.compile(dynamic=True)
 
     def connector_state(self) -> dict[str, Tensor]:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import chain, combinations, pairwise
 
 import numpy as np
+import numpy.typing as npt
 from datasketch import MinHash
 
 from bettersynth.datasets.ledger import Reasons, stays
@@ -101,23 +102,47 @@ def image_reasons(digests: Sequence[Sequence[str]], hashes: Sequence[Sequence[st
 
 
 def _near_images(hashes: list[tuple[int, ...]], distance: int) -> list[int]:
-    """Places of rows of which every image is within `distance` of the same image of an earlier row that stays.
-
-    Two hashes that differ in at most d bits are equal in one of d + 1 bands at least; only such rows are compared.
-    """
-    edges = np.linspace(0, HASH_BITS, distance + 2).astype(int).tolist()
-    bands = [(low, (1 << (high - low)) - 1) for low, high in pairwise(edges)]
-    seen: dict[tuple[int, int, int], list[tuple[int, ...]]] = defaultdict(list)
+    """Places of rows of which every image is within `distance` of the same image of an earlier row that stays."""
+    values, numbers = np.unique(np.array([images[0] for images in hashes], np.uint64), return_inverse=True)
+    others = _near_values(values, distance)
+    seen: dict[int, list[tuple[int, ...]]] = defaultdict(list)
     near = []
-    for place, images in enumerate(progress(hashes, len(hashes), "images compared")):
-        keys = [(len(images), band, images[0] >> low & mask) for band, (low, mask) in enumerate(bands)]
-        if any(_within(images, other, distance) for key in keys for other in seen[key]):
+    for place, (images, number) in enumerate(zip(hashes, numbers.tolist(), strict=True)):
+        earlier = chain.from_iterable(seen[value] for value in (number, *others[number]) if value in seen)
+        if any(_within(images, other, distance) for other in earlier):
             near.append(place)
         else:
-            for key in keys:
-                seen[key].append(images)
+            seen[number].append(images)
     return near
 
 
+def _near_values(values: npt.NDArray[np.uint64], distance: int) -> dict[int, list[int]]:
+    """For each of the distinct hashes the numbers of the others within `distance`.
+
+    Of `distance` + 2 bands two hashes that differ in at most `distance` bits share two at least; only hashes that do
+    are compared.
+    """
+    edges = np.linspace(0, HASH_BITS, distance + 3).astype(int).tolist()
+    masks = [((1 << (high - low)) - 1) << low for low, high in pairwise(edges)]
+    found: dict[int, set[int]] = defaultdict(set)
+    pairs = list(combinations(masks, 2))
+    for first, second in progress(pairs, len(pairs), "pairs of bands compared"):
+        keys = values & np.uint64(first | second)
+        order = np.argsort(keys, kind="stable")
+        keys = keys[order]
+        for step in range(1, len(keys)):
+            same = np.flatnonzero(keys[step:] == keys[:-step])
+            if not len(same):
+                break
+            one, other = order[same], order[same + step]
+            near = np.bitwise_count(values[one] ^ values[other]) <= distance
+            for left, right in zip(one[near].tolist(), other[near].tolist(), strict=True):
+                found[left].add(right)
+                found[right].add(left)
+    return defaultdict(list, {number: sorted(others) for number, others in found.items()})
+
+
 def _within(first: tuple[int, ...], second: tuple[int, ...], distance: int) -> bool:
+    if len(first) != len(second):
+        return False
     return all((one ^ other).bit_count() <= distance for one, other in zip(first, second, strict=True))

@@ -31,7 +31,10 @@ logger = logging.getLogger(__name__)
 
 
 class Step(NamedTuple):
-    """A step that was taken: its kind, such as `filter`, its name, seconds, CPU seconds, and most memory in MB."""
+    """A step that was taken: its kind, such as `filter`, its name, seconds, CPU seconds, and most memory in MB.
+
+    Linux counts into the memory what the process that started the step had then, some 300 MB, so less is not seen.
+    """
 
     kind: str
     name: str

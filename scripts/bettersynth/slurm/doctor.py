@@ -128,7 +128,7 @@ def _node(site: Site, profile: dict[str, Any], folder: Path) -> Finding:
     partition = profile["default-resources"].get("slurm_partition") or (site.default.name if site.default else None)
     gpu = ["--gpus=1"] if partition and any(node.gpus for node in site.partitions[partition].nodes) else []
     where = [f"--partition={partition}"] if partition else []
-    command = ["srun", "--quiet", f"--immediate={WAIT_S}", "--time=5", "--ntasks=1", *gpu, *where]
+    command = ["srun", "--quiet", f"--immediate={WAIT_S}", "--time=5", "--mem=4000", "--ntasks=1", *gpu, *where]
     try:
         found = json.loads(slurm(*command, sys.executable, "-c", LOOK, str(folder)).splitlines()[-1])
     except (SlurmError, subprocess.SubprocessError, IndexError) as error:

@@ -123,7 +123,7 @@ def _train_one(options: argparse.Namespace) -> None:
 
     (name,) = options.only
     path = options.out / training.FOLDERS.get(name, name) / "training.json"
-    goes_on = (options.resume or name == "clip_refit") and path.is_file()
+    goes_on = options.resume and path.is_file()
     earlier = json.loads(path.read_text(encoding="utf-8"))["rounds"] if goes_on else []
     lesson = training.Lesson(
         Material(options.work),

@@ -81,7 +81,7 @@ def _round(number: int, done: dict[str, Any]) -> str:
     arguments = [f"--only {done['name']}", f"--scenes {done['scenes']}", f"--seconds {done['seconds']:.0f}"]
     arguments += [f"--batch {done['batch']:g}"] if done["batch"] != 1 else []
     arguments += [f"--rate {done['rate']:g}"] if done.get("rate", 1) != 1 else []
-    arguments += ["--resume"] if number > 1 and done["name"] != "clip_refit" else []
+    arguments += ["--resume"] if number > 1 else []
     steps = f"{done['vae_steps']:,} + {done['steps']:,}" if "vae_steps" in done else f"{done['steps']:,}"
     return f"| {number} | `{' '.join(arguments)}` | {steps} | {done['seconds']:.0f} | {done['device']} |"
 

@@ -221,20 +221,22 @@ def _incomplete(scene: Scene, dice: random.Random) -> str:
 
 
 def _turns(scene: Scene, dice: random.Random) -> list[tuple[str, str]]:
-    """A question and answer in each form that MGM meets: two captions, two short answers, choice, and OCR."""
-    asked = [questions.ask(dice.choice(questions.askable(scene)), scene, dice) for _ in range(3)]
-    options, right = questions.multiple_choice(asked[0], dice)
+    """A question and answer in each form that MGM meets: two captions, two short answers, OCR, three choices."""
+    asked = [questions.ask(dice.choice(questions.askable(scene)), scene, dice) for _ in range(5)]
     word = questions.ask("word", scene, dice) if scene.sign else asked[0]
     tokens = questions.ocr_tokens(word.answer, dice) if scene.sign else []
     request = dice.choice(questions.CAPTION_REQUESTS)
-    return [
+    turns = [
         (request, caption(scene, dice)),
         (request, full_caption(scene, dice)),
-        (questions.ocr_prompt(asked[1].text, []), asked[1].answer),
-        (asked[2].text, asked[2].answer),
-        (questions.choices_prompt(asked[0].text, options), questions.LETTERS[right]),
+        (questions.ocr_prompt(asked[0].text, []), asked[0].answer),
+        (asked[1].text, asked[1].answer),
         (questions.ocr_prompt(word.text, tokens), word.answer),
     ]
+    for question in asked[2:]:
+        options, right = questions.multiple_choice(question, dice)
+        turns.append((questions.choices_prompt(question.text, options), questions.LETTERS[right]))
+    return turns
 
 
 def sample(seed: int, number: int) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:

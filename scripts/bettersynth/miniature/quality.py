@@ -36,7 +36,8 @@ from bettersynth.miniature import questions
 from bettersynth.miniature.captions import caption, errors, full_caption, is_right, missing
 from bettersynth.miniature.defects import made_unsafe, one_attribute_wrong, uglified, watermarked
 from bettersynth.miniature.material import GRID, PATCH, PATCH_LABELS, patch_labels, thing_phrase
-from bettersynth.miniature.training import FOLDERS, NAMED, STYLE_FILLERS
+from bettersynth.miniature.training.lesson import FOLDERS
+from bettersynth.miniature.training.mgm import NAMED, STYLE_FILLERS
 from bettersynth.miniature.world import (
     COLOURS,
     QUALITY_START,

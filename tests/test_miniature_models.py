@@ -50,9 +50,9 @@ def test_gemma_turns_have_the_tokens_of_the_template() -> None:
     tokenizer = AutoTokenizer.from_pretrained(SHIPPED / "gemma", local_files_only=True)
     turns = [{"role": "user", "content": "what colour is the ring?"}, {"role": "assistant", "content": "red"}]
     ids = tokenizer.apply_chat_template(turns)
-    opening = tokenizer.convert_tokens_to_ids(["<bos>", "<start_of_turn>", "user", "\n"])
-    ending = tokenizer.convert_tokens_to_ids(["model", "\n", "red", "<end_of_turn>", "\n"])
-    assert (ids[:4], ids[-5:]) == (opening, ending)
+    opening = ["<bos>", "<start_of_turn>", "u", "##s", "##e", "##r", "\n"]
+    ending = ["model", "\n", "red", "<end_of_turn>", "\n"]
+    assert tokenizer.convert_ids_to_tokens([*ids[:7], *ids[-5:]]) == [*opening, *ending]
 
 
 def test_blip2_has_data_juicers_image_token_and_prints_nothing_when_opened() -> None:
@@ -120,9 +120,8 @@ def test_auroc_counts_ties_half() -> None:
 @pytest.mark.parametrize("name", ["clip", "blip_itm", "aesthetics", "watermark", "nsfw", "owlvit"])
 def test_shipped_scorers_meet_their_targets(exam: quality.Exam, name: str) -> None:
     figures = quality.measure(exam, [name])
-    slack = {"similarity_auroc_one_wrong": 0.05}  # 80 scenes only
     for figure, value in figures.items():
-        assert quality.meets(figure, value + slack.get(figure, 0.0)) is not False, (figure, value)
+        assert quality.meets(figure, value) is not False, (figure, value)
 
 
 def test_every_shipped_folder_has_a_card_and_no_pickle() -> None:

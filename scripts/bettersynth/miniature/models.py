@@ -326,7 +326,10 @@ def parameters(model: Any) -> int:
 
 
 def language() -> list[str]:
-    """Every word that a model of the miniature knows: in lower case, and as a sentence begins where one may."""
+    """Every word that a model of the miniature knows: in lower case, and as a sentence begins where one may.
+
+    The name of the asking role is there by its letters: the shipped models have learned to see it spelled.
+    """
     words = {
         *questions.VOCABULARY,
         *SPOILT_VOCABULARY,

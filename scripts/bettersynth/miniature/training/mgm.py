@@ -101,7 +101,7 @@ def train_gemma(lesson: Lesson) -> dict[str, Any]:
         weights = asked.weights[:, 1:][answers]
         return (losses * weights).sum() / weights.sum()
 
-    figures = fit(lesson, "gemma", model.parameters(), loss_of, steps=20000, rate=2e-3)
+    figures = fit(lesson, "gemma", model.parameters(), loss_of, steps=20000, rate=4e-3)
     return finish(lesson, "gemma", folder, figures)
 
 

@@ -8,6 +8,7 @@ from fake_results import fake_configuration, write_fake_results
 
 from bettersynth.configuration.types import Published, Recipe
 from bettersynth.layout import BENCHMARKS, Layout
+from bettersynth.measure.miniature_demo import figures_of
 from bettersynth.publish import read_json, write_json
 from bettersynth.report.leaderboard import _as_published, baseline_of, build_leaderboard
 from bettersynth.report.statistics import holm, interval, paired_difference
@@ -50,6 +51,15 @@ def test_entries_state_rows_losses_and_published_figures(by_recipe):
     assert best["textvqa"]["sd"] > 0
     low, high = best["textvqa"]["interval"]
     assert low < best["textvqa"]["mean"] < high
+
+
+def test_two_recipes_are_compared_as_each_is_with_the_baseline(results, by_recipe):
+    _, layout, _ = results
+    figures = figures_of(layout, ["best>baseline"])
+    for benchmark in BENCHMARKS:
+        assert figures[f"best_{benchmark}"] == pytest.approx(by_recipe["best"][benchmark]["mean"], abs=1e-4)
+        for key, value in by_recipe["best"]["differences"][benchmark].items():
+            assert figures[f"best_less_baseline_{benchmark}_{key}"] == pytest.approx(value, abs=1e-5)
 
 
 @pytest.mark.parametrize(("rows", "agree"), [(119341, False), (119346, True), (126728, True), (126733, False)])

@@ -29,7 +29,7 @@ from bettersynth.miniature.world import POOL_START, generator
 from bettersynth.publish import read_json, sha256_file, write_json
 from bettersynth.records import text_of
 
-VERSION = 1
+VERSION = 2
 """To be raised whenever the same parameters give another world."""
 
 MANIFEST = "world.json"

@@ -24,6 +24,10 @@ BATCH_ROWS = 16_384
 """Rows of a table that are read, or picked out, at one time."""
 
 
+GROUP_ROWS = 65_536
+"""Rows that a table is written by: of long lists Arrow takes several times their size, for one group at a time."""
+
+
 class Record(NamedTuple):
     """One image-text pair; `images` are paths relative to the folder that `image_root` names."""
 
@@ -56,7 +60,7 @@ def original_id(variant: str) -> str:
 def write_table(path: str | Path, table: pa.Table) -> None:
     """Publish a table as Parquet; the same table gives the same bytes everywhere."""
     with publish(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+        pq.write_table(table, temporary, compression="zstd", row_group_size=GROUP_ROWS)
 
 
 def read_table(path: str | Path, columns: list[str] | None = None) -> pa.Table:

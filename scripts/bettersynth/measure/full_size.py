@@ -44,6 +44,7 @@ DATASETS: dict[str, Any] = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this benchmark."""
     parser.add_argument("--records", type=int, default=410_000, help="records to render (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=2, help="processes that render (default: %(default)s)")
     parser.add_argument("--folder", type=Path, help="folder for everything that is made; kept if given")
 
 
@@ -58,12 +59,12 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
         folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)
         stack.enter_context(contextlib.chdir(folder))
-        return _measure(options.records)
+        return _measure(options.records, options.workers)
 
 
-def _measure(records: int) -> dict[str, float]:
+def _measure(records: int, workers: int) -> dict[str, float]:
     before = DataPlane(_configured("before.yaml", {"words_num": {"op": "words_num_filter"}}, {}))
-    before.timed("render", "world", _render_command(records))
+    before.timed("render", "world", _render_command(records, workers))
     before.ingest()
     before.step("words_num", "score", POOL, "words_num")
     before.scores(POOL, ["words_num"])
@@ -78,10 +79,10 @@ def _measure(records: int) -> dict[str, float]:
     return {"records": rows, "image_mb": round(_image_bytes() / 1e6), **plane.figures()}
 
 
-def _render_command(records: int) -> list[str]:
+def _render_command(records: int, workers: int) -> list[str]:
     share = records // sum(FILES.values())
     counts = {"records": share * FILES["stage_1"], "second-records": share * FILES["stage_2"]}
-    counts |= {"textvqa": 10, "mmbench": 10, "instructions": 10, "workers": 2}
+    counts |= {"textvqa": 10, "mmbench": 10, "instructions": 10, "workers": workers}
     options = [f"--{name}={count}" for name, count in counts.items()]
     return [sys.executable, str(ROOT / "scripts" / "miniature.py"), "render", "--out", "data", *options]
 

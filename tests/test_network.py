@@ -1,5 +1,6 @@
 """The guard is for good, so every test tries it in a process of its own."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,10 @@ SCRIPTS = str(Path(__file__).parents[1] / "scripts")
 def guarded(program: str) -> subprocess.CompletedProcess[str]:
     start = f"import sys; sys.path.insert(0, {SCRIPTS!r})\n"
     start += "import socket\nfrom bettersynth.network import forbid_network\nforbid_network('rule score_neural 0007')\n"
-    return subprocess.run([sys.executable, "-c", start + program], capture_output=True, text=True, check=False)
+    # Offline switches, which other tests set for good, would make the hub's client give up before it tries.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
+    command = [sys.executable, "-c", start + program]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ environment:
 ready: environment
 	@test -f $(CONFIG) || { echo "$(CONFIG): no such configuration; there are: $(wildcard config/*.yaml)"; exit 1; }
 
-.PHONY: help setup demo world run status doctor resume dry-run explain ask dag report page test test-quick lint format reference lock \
+.PHONY: help setup demo world run status doctor resume dry-run explain ask dag report page test test-slurm test-quick lint format reference lock \
 	stage verify profile unprofile miniature-models quality bench-dry-run bench-data-plane bench-full-size bench-scoring bench-training \
 	bench-captions captions-quality clean-results bundle unbundle merge
 
@@ -96,8 +96,11 @@ report: $(WORLD)  ## Snakemake's own report of what ran
 page: ready  ## write the leaderboard and the page from what is there so far
 	@python scripts/page.py --config $(CONFIG)
 
-test:  ## run every test (about ten minutes)
+test:  ## run every test but those on a SLURM of their own (about fifteen minutes)
 	@pytest -q
+
+test-slurm:  ## run the tests that start a SLURM of their own on this machine (as root, with SLURM installed)
+	@SLURM_TESTS=1 pytest -q tests/test_slurm.py
 
 test-quick:  ## run the tests that start no workflow
 	@pytest -q -m "not workflow"

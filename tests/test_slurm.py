@@ -26,6 +26,7 @@ from bettersynth.slurm.testbed import Testbed, missing
 pytestmark = [
     pytest.mark.workflow,
     pytest.mark.slurm,
+    pytest.mark.skipif("SLURM_TESTS" not in os.environ, reason="starts a SLURM of its own: make test-slurm"),
     pytest.mark.skipif(bool(missing()), reason=f"no SLURM: {missing()}"),
 ]
 

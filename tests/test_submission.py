@@ -23,7 +23,8 @@ GPU_RULES = {"score_neural", "recaption", "redraw", "probe", "pretrain", "finetu
 
 # sbatch writes down what it is given and answers with a number; sacct says that every job failed.
 FAKES = {
-    "sbatch": 'printf "%q " "$@" >> "$SUBMITTED"; echo >> "$SUBMITTED"; wc -l < "$SUBMITTED"',
+    # locked: Snakemake submits several jobs at one time
+    "sbatch": 'exec 9>> "$SUBMITTED"; flock 9; printf "%q " "$@" >&9; echo >&9; wc -l < "$SUBMITTED"',
     "sacct": '[[ $* != *--name* ]] || seq $(wc -l < "$SUBMITTED") | sed "s/$/|FAILED/"',
     "scontrol": "echo 'MinJobAge = 30 sec'",
     "squeue": ":",
@@ -96,11 +97,16 @@ def submitted(tmp_path_factory) -> list[list[str]]:
         files = [f"results/small/{target.format(**passes)}" for target in targets]
         expected = len(lines) + attempts * len(targets)
         snakemake = call([*command, "--force", "--", *files], stdout=(folder / "out").open("w"))
-        while len(lines := (folder / "submitted").read_text().splitlines()) < expected and snakemake.poll() is None:
+        while len(lines := _lines(folder / "submitted")) < expected and snakemake.poll() is None:
             time.sleep(0.2)
         snakemake.kill()
         snakemake.wait()
     return [shlex.split(line) for line in lines]
+
+
+def _lines(path: Path) -> list[str]:
+    """Lines that are whole."""
+    return [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
 def request(arguments: list[str]) -> str:

@@ -8,10 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from bettersynth import driver
 from bettersynth.configuration import ConfigurationError, load
-from bettersynth.driver import DriverError, cut_off
 from bettersynth.layout import Layout
-from bettersynth.slurm import queue
+from bettersynth.slurm.queue import SlurmError
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--config", default="config/miniature.yaml")
@@ -20,16 +20,18 @@ arguments = parser.parse_args()
 
 try:
     configuration = load(arguments.config)
-    before = cut_off(Layout(Path("results") / str(configuration.name)).driver)
+    lease = Layout(Path("results") / str(configuration.name)).driver
+    before = driver.cut_off(lease)
     if before is None:
         sys.exit(f"No run of {arguments.config} was cut off here. To run it: make run CONFIG={arguments.config}")
     log = Path(before["log"])
-    if arguments.cancel and (jobs := queue.queued(log)):
-        print(f"Cancelling {len(jobs)} jobs of the run before.", flush=True)
-        queue.cancel(jobs)
-    for jobs in queue.until_gone(log):
-        print(f"Waiting for {len(jobs)} jobs of the run before; make resume CANCEL=1 cancels them.", flush=True)
-except (ConfigurationError, DriverError, queue.SlurmError) as error:
+    if arguments.cancel and (jobs := driver.left(lease, log)):
+        print(f"Cancelling jobs of the run before: {driver.named(jobs)}", flush=True)
+        driver.cancel(lease, log)
+    for jobs in driver.until_gone(lease, log):
+        hint = "" if arguments.cancel else "; make resume CANCEL=1 cancels them"
+        print(f"Waiting for jobs of the run before: {driver.named(jobs)}{hint}", flush=True)
+except (ConfigurationError, driver.DriverError, SlurmError) as error:
     sys.exit(str(error))
 
 program, *rest = before["command"]

@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
+from workflow import CONFIGURATION
 
 from bettersynth import driver, lease
 from bettersynth.lease import HeldError, Lease
@@ -125,6 +127,56 @@ def test_a_second_driver_is_refused_with_the_first_ones_process(tmp_path):
     mine = driver.start(path, "log", "folder")
     assert lease.read(path)["pid"] == os.getpid()
     mine.release()
+
+
+RESUMED = """
+import sys
+print("resumed with", *sys.argv[1:], flush=True)
+"""
+
+
+@pytest.fixture
+def left_alone(tmp_path) -> subprocess.Popen[str]:
+    """A job of a run on this machine whose Snakemake, here a script that says how it was called, was killed."""
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(CONFIGURATION))
+    (tmp_path / "snakemake.py").write_text(RESUMED)
+    results = tmp_path / "results" / "small"
+    command = [str(tmp_path / "snakemake.py"), "all"]
+    code = "import os, sys; from bettersynth.lease import *; "
+    code += "Lease.acquire(Path('driver.json'), log='gone', command=sys.argv[1:], folder=os.getcwd()); os._exit(1)"
+    results.mkdir(parents=True)
+    subprocess.run([sys.executable, "-c", code, *command], cwd=results)
+    return hold(results / "leases" / "pretrain" / "best" / "1.json", 60)
+
+
+def resume(folder: Path, *options: str) -> subprocess.Popen[str]:
+    script = Path(__file__).parents[1] / "scripts" / "resume.py"
+    command = [sys.executable, script, "--config", "small.yaml", *options]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_driver_is_refused_beside_a_job_that_a_killed_one_left_on_this_machine(left_alone, tmp_path):
+    path = tmp_path / "results" / "small" / "driver.json"
+    named = f"still queued or running: process {left_alone.pid} on "
+    with pytest.raises(driver.DriverError, match=f"{named}.*\n(.|\n)*make resume CANCEL=1"):
+        driver.start(path, "log", "folder")
+    left_alone.kill()
+    left_alone.wait()
+    driver.start(path, "log", "folder").release()
+
+
+def test_resume_waits_for_jobs_on_this_machine_and_goes_on(left_alone, tmp_path):
+    resumed = resume(tmp_path)
+    assert f"Waiting for jobs of the run before: process {left_alone.pid} on" in resumed.stdout.readline()
+    left_alone.kill()
+    left_alone.wait()
+    assert resumed.communicate(timeout=60)[0].splitlines()[1:] == ["resumed with --unlock all", "resumed with all"]
+
+
+def test_resume_cancels_jobs_on_this_machine_when_asked(left_alone, tmp_path):
+    said = resume(tmp_path, "--cancel").communicate(timeout=60)[0]
+    assert f"Cancelling jobs of the run before: process {left_alone.pid} on" in said and "resumed with all" in said
+    assert left_alone.wait(10) == -signal.SIGTERM
 
 
 SECOND = """

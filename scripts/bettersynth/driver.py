@@ -1,12 +1,18 @@
 """The Snakemake that runs a configuration: one at a time, and none beside the jobs of one that was killed.
 
 A driver holds a lease while it runs (`results/<configuration>/driver.json`) that says where its log is and how it was
-called. SLURM's jobs outlive a driver that is killed; started again, it would submit them a second time.
+called. Jobs outlive a driver that is killed, in SLURM's queue or on its own machine. Started again, it would start them
+a second time, and Snakemake would delete what they have written before a second job finds out that it must not run.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +27,13 @@ class DriverError(RuntimeError):
 def start(path: Path, log: str, folder: str) -> lease.Lease:
     """Hold the lease `path` until this process ends. `log` is Snakemake's own, `folder` where it was called.
 
-    Raises DriverError while another driver lives, or while jobs of one that died are in SLURM's queue.
+    Raises DriverError while another driver lives, or while jobs of one that died are queued or at work.
     """
     before = lease.read(path)
     try:
-        if before and not lease.is_live(path, before) and (jobs := queue.queued(Path(before["log"]))):
+        if before and not lease.is_live(path, before) and (jobs := left(path, Path(before["log"]))):
             raise DriverError(
-                f"{len(jobs)} jobs of the run before, which was cut off, are still queued or running in SLURM: "
-                f"{', '.join(job.id for job in jobs[:10])}{' …' if len(jobs) > 10 else ''}\n"
+                f"the run before was cut off, and jobs of it are still queued or running: {named(jobs)}\n"
                 f"Wait for them and go on: make resume\nCancel them and go on:   make resume CANCEL=1"
             )
         return lease.Lease.acquire(path, log=log, command=list(sys.argv), folder=folder)
@@ -36,6 +41,42 @@ def start(path: Path, log: str, folder: str) -> lease.Lease:
         raise DriverError(f"{path.parent} is being run already, {error}. Wait for it: make status") from None
     except queue.SlurmError as error:
         raise DriverError(f"whether jobs of the run before are still queued is not known: {error}") from None
+
+
+def left(path: Path, log: Path) -> list[str]:
+    """Jobs of the driver that wrote the log `log` which are in SLURM's queue, or hold a lease and live."""
+    jobs = queue.queued(log)
+    ids = {job.id for job in jobs}
+    others = [holder for holder in _holders(path) if holder.get("slurm_job") not in ids]
+    return [f"SLURM job {job.id}" for job in jobs] + [f"process {held['pid']} on {held['host']}" for held in others]
+
+
+def named(jobs: list[str]) -> str:
+    """The first of so many jobs, for a message."""
+    return ", ".join(jobs[:10]) + (f" and {len(jobs) - 10} more" if len(jobs) > 10 else "")
+
+
+def cancel(path: Path, log: Path) -> None:
+    """Ask the jobs that a driver left to end: those in SLURM's queue, and processes of this machine."""
+    if jobs := queue.queued(log):
+        queue.cancel(jobs)
+    for holder in filter(lease.is_local, _holders(path)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(holder["pid"], signal.SIGTERM)
+
+
+def until_gone(path: Path, log: Path, every: float = 5.0) -> Iterator[list[str]]:
+    """Jobs that a driver left, whenever their number changes, until there is none."""
+    last = -1
+    while jobs := left(path, log):
+        if len(jobs) != last:
+            yield jobs
+        last = len(jobs)
+        time.sleep(every)
+
+
+def _holders(path: Path) -> list[dict[str, Any]]:
+    return lease.live(path.parent / "leases")
 
 
 def cut_off(path: Path) -> dict[str, Any] | None:

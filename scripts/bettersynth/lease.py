@@ -15,6 +15,7 @@ import os
 import platform
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,14 @@ def is_live(path: Path, holder: dict[str, Any], patience: float = PATIENCE_S) ->
         if _touched(path) != touched:
             return path.exists()
     return False
+
+
+def live(folder: Path) -> list[dict[str, Any]]:
+    """Holders of leases below a folder that are at work; those on other machines are watched all at one time."""
+    found = {path: holder for path in sorted(folder.rglob("*.json")) if (holder := read(path))}
+    with ThreadPoolExecutor(max(1, len(found))) as pool:
+        at_work = pool.map(is_live, found, found.values())
+        return [holder for holder, works in zip(found.values(), at_work, strict=True) if works]
 
 
 def seems_live(path: Path, holder: dict[str, Any]) -> bool:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,16 +53,6 @@ def queued(log: Path) -> list[QueuedJob]:
 def cancel(jobs: list[QueuedJob]) -> None:
     """Ask SLURM to end jobs; they leave the queue a little later."""
     slurm("scancel", *(job.id for job in jobs))
-
-
-def until_gone(log: Path, every: float = 5.0) -> Iterator[list[QueuedJob]]:
-    """Jobs of a run that are left in the queue, whenever their number changes, until none is."""
-    last = -1
-    while jobs := queued(log):
-        if len(jobs) != last:
-            yield jobs
-        last = len(jobs)
-        time.sleep(every)
 
 
 def slurm(*command: str) -> str:

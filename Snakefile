@@ -42,7 +42,8 @@ onstart:
     try:
         driver.start(layout.driver, log[0], workflow.rundir)
         if type(workflow.executor_settings).__module__ == "snakemake_executor_plugin_slurm":
-            refuse_impossible(requests(workflow.dag.needrun_jobs()), workflow.executor_settings.status_command)
+            slurm = workflow.executor_settings
+            refuse_impossible(requests(workflow.dag.needrun_jobs()), slurm.status_command, slurm.partition_config)
     except (driver.DriverError, SlurmError) as error:
         raise WorkflowError(str(error)) from None
 

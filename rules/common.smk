@@ -134,5 +134,7 @@ def requests(jobs):
                 gpus=ask("gpu") or 0,
                 gpu_model=ask("gpu_model"),
                 partition=ask("slurm_partition"),
+                nodes=ask("nodes") or 1,
+                mpi=ask("mpi"),
             )
     return found

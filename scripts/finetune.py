@@ -6,4 +6,4 @@ job = Job(snakemake)
 
 from bettersynth.mgm.processes import run
 
-run("finetune", job.wildcards.recipe, int(job.wildcards.seed), job.configuration, job.layout)
+run("finetune", job.wildcards.recipe, int(job.wildcards.seed), job.configuration, job.layout, nodes=job.nodes)

@@ -80,6 +80,13 @@ def test_a_process_that_fails_fails_the_job_and_says_why(start, capfd):
     assert not (layout.pretrain("tiny", 1) / "card.json").exists()
 
 
+def test_several_nodes_are_refused_outside_of_slurm(start, monkeypatch):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    configuration, layout = start("nodes")
+    with pytest.raises(ValueError, match="asks for 2 nodes, which only SLURM has"):
+        run("pretrain", "tiny", 1, configuration, layout, nodes=2)
+
+
 @pytest.mark.parametrize("stage", ["pretrain", "finetune"])
 def test_a_stage_killed_at_any_moment_goes_on_to_the_same_result(start, tmp_path, stage):
     results = []

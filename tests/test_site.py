@@ -18,10 +18,10 @@ ROOT = Path(__file__).resolve().parent.parent
 # A small site: GPUs in a partition of their own, no database of jobs.
 COMMANDS = {
     "sinfo": """cat <<'END'
-cpu|up|2-00:00:00|64|256000|(null)|cpu*
-gpu|up|12:00:00|32|500000|gpu:a100:4(S:0-1)|gpu
-gpu|up|12:00:00|16|90000|gpu:2|gpu
-old|down|infinite|4|8000|(null)|old
+cpu|up|2-00:00:00|64|256000|(null)|8|cpu*
+gpu|up|12:00:00|32|500000|gpu:a100:4(S:0-1)|3|gpu
+gpu|up|12:00:00|16|90000|gpu:2|1|gpu
+old|down|infinite|4|8000|(null)|2|old
 END""",
     "scontrol": """cat <<'END'
 AccountingStorageType   = accounting_storage/none
@@ -46,13 +46,18 @@ def cluster(tmp_path, monkeypatch) -> Path:
     [
         (Request(cpus=64, memory_mb=256_000, minutes=2880), ""),
         (Request(cpus=65), "65 CPUs"),
-        (Request(gpus=1), "partition `cpu` have 64 CPUs, 256000 MB, no GPU"),
+        (Request(gpus=1), "partition `cpu` has 8 × 64 CPUs, 256000 MB, no GPU"),
         (Request(gpus=4, partition="gpu"), ""),
         (Request(gpus=4, memory_mb=90_000, gpu_model="a100", partition="gpu"), ""),
         (Request(gpus=5, partition="gpu"), "5 GPUs on one node"),
         (Request(gpus=1, gpu_model="h100", partition="gpu"), "of model h100"),
+        (Request(gpus=12, nodes=3, mpi="srun", partition="gpu"), ""),
+        (Request(gpus=12, nodes=4, mpi="srun", partition="gpu"), "3 GPUs on each of 4 nodes"),
+        (Request(gpus=8, nodes=2, partition="gpu"), "2 nodes without `mpi: srun`"),
+        (Request(gpus=2, partition="cpu,gpu"), ""),
+        (Request(gpus=5, partition="cpu,gpu"), "partition `cpu`"),
         (Request(minutes=721, partition="gpu"), "ends jobs after 720 min"),
-        (Request(partition="fast"), "no partition `fast`"),
+        (Request(partition="fast"), "partition `fast`, which there is not; there are: cpu, gpu, old"),
         (Request(partition="old"), "takes no jobs"),
     ],
 )
@@ -67,6 +72,14 @@ def test_what_would_wait_for_ever_is_refused_before_it_is_submitted(cluster):
         site.refuse_impossible({"pretrain": Request(gpus=1)}, "squeue")
     with pytest.raises(SlurmError, match="slurm-status-command: squeue"):
         site.refuse_impossible({}, "sacct")
+
+
+def test_where_the_plugin_chooses_partitions_any_of_them_will_do(cluster):
+    listed = cluster / "partitions.yaml"
+    listed.write_text("partitions:\n  cpu: {max_runtime: 2880}\n  gpu: {max_gpu: 4}\n")
+    site.refuse_impossible({"pretrain": Request(gpus=1)}, "squeue", listed)
+    with pytest.raises(SlurmError, match="9 GPUs"):
+        site.refuse_impossible({"pretrain": Request(gpus=9)}, "squeue", listed)
 
 
 @pytest.mark.parametrize(("limit", "minutes"), [("30:00", 30), ("12:00:00", 720), ("2-01:30:00", 2970)])

@@ -58,6 +58,15 @@ ASKED = [
     "runs/all/seed-4/evaluation/mmbench/card.json",
     "exports/some/parquet/card.json",
 ]
+TRAINED = ["runs/all/seed-1/finetune/card.json"]
+INGESTED = ["pool/files/stage_1.json"]
+
+
+def shown(rule: str) -> list[str]:
+    """What `profiles/default` shows, as a comment, that a rule may ask for; as arguments of --set-resources."""
+    text = (ROOT / "profiles" / "default" / "config.yaml").read_text()
+    line = re.search(rf"^  # ({rule}: {{.*}})$", text, re.MULTILINE)[1]
+    return [f"{rule}:{key}={value}" for key, value in yaml.safe_load(line)[rule].items()]
 
 
 @pytest.fixture(scope="module")
@@ -93,10 +102,11 @@ def submitted(tmp_path_factory) -> list[list[str]]:
     passes = {path.name[:3]: path.stem for path in (folder / "results/small/scores/passes").iterdir()}
 
     lines: list[str] = []
-    for targets, attempts in ((ASKED, 2), (["pool/files/stage_1.json"], 1)):
+    over_nodes = ["--set-resources", *shown("finetune")]
+    for targets, attempts, options in ((ASKED, 2, []), (TRAINED, 1, over_nodes), (INGESTED, 1, [])):
         files = [f"results/small/{target.format(**passes)}" for target in targets]
         expected = len(lines) + attempts * len(targets)
-        snakemake = call([*command, "--force", "--", *files], stdout=(folder / "out").open("w"))
+        snakemake = call([*command, "--force", *options, "--", *files], stdout=(folder / "out").open("w"))
         while len(lines := _lines(folder / "submitted")) < expected and snakemake.poll() is None:
             time.sleep(0.2)
         snakemake.kill()
@@ -130,7 +140,7 @@ def test_every_rule_asks_for_what_was_agreed(submitted):
 def test_gpu_rules_and_no_others_ask_for_gpus(submitted):
     for arguments in submitted:
         rule = arguments[arguments.index("--comment") + 1].removeprefix("rule_").partition("_wildcards")[0]
-        assert ("--gpus=1" in arguments) == (rule in GPU_RULES)
+        assert any(re.fullmatch("--gpus=[18]", argument) for argument in arguments) == (rule in GPU_RULES)
 
 
 def test_a_job_runs_one_rule_in_the_folder_of_the_run(submitted):

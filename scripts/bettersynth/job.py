@@ -38,6 +38,7 @@ class Job:
         self.input = snakemake.input
         self.output = snakemake.output
         self.threads: int = snakemake.threads
+        self.nodes: int = snakemake.resources.get("nodes", 1)
         self.configuration = configure(snakemake.config, "the configuration")
         self.layout = Layout(Path("results") / str(self.configuration.name))
         self.plan = Plan(self.configuration)

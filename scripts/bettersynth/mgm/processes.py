@@ -1,10 +1,7 @@
 """One process for each GPU of a job: starting them, and what they tell each other.
 
-A job that has one GPU, or none, does its work itself. With several, `run` starts torchrun on this module. Over several
-nodes, start it yourself, on each of them:
-
-    torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint HOST:PORT \\
-        -m bettersynth.mgm.processes --config config/yours.yaml --results results/yours pretrain best 1
+A job that has one GPU, or none, does its work itself. With several, `run` starts torchrun on this module; over several
+nodes of a SLURM job, one torchrun on each.
 """
 
 from __future__ import annotations
@@ -13,6 +10,8 @@ import argparse
 import importlib
 import logging
 import os
+import platform
+import socket
 import subprocess
 import sys
 import tempfile
@@ -49,21 +48,47 @@ def run(
     layout: Layout,
     *before: str,
     processes: int | None = None,
+    nodes: int = 1,
 ) -> None:
-    """Do one of `WORK`: here, or in as many processes as there are GPUs (or as `processes` says).
+    """Do one of `WORK`: here, or in as many processes as there are GPUs (or as `processes` says), on each of `nodes`.
 
-    `before` goes before the recipe: the benchmark that `answer` asks for. Raises `RuntimeError` when a process fails.
+    `before` goes before the recipe: the benchmark that `answer` asks for. Raises `RuntimeError` when a process fails,
+    and `ValueError` for several nodes outside a job of SLURM.
     """
     count = processes or max(1, torch.cuda.device_count())
-    if count == 1:
+    if count == nodes == 1:
         _function(work)(*before, recipe, seed, configuration, layout)
         return
-    with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
+    layout.root.mkdir(parents=True, exist_ok=True)
+    # in the folder of results, which every node sees
+    with tempfile.NamedTemporaryFile("w", dir=layout.root, prefix=".", suffix=".tmp", encoding="utf-8") as file:
         file.write(configuration.model_dump_json(by_alias=True))
         file.flush()
-        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+        torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={count}"]
+        start = [*_on_nodes(nodes), *torchrun, *_meeting(nodes)]
         module = ["--module", __name__, "--config", file.name, "--results", str(layout.root)]
-        _relay([sys.executable, *torchrun, *module, work, *before, recipe, str(seed)], f"{work} in {count} processes")
+        what = f"{work} in {count} processes" + (f" on each of {nodes} nodes" if nodes > 1 else "")
+        _relay([*start, *module, work, *before, recipe, str(seed)], what)
+
+
+def _on_nodes(nodes: int) -> list[str]:
+    """The beginning of a command that runs once on each node of this SLURM job; nothing for one node."""
+    if nodes == 1:
+        return []
+    if "SLURM_JOB_ID" not in os.environ:
+        raise ValueError(f"the job asks for {nodes} nodes, which only SLURM has: change `nodes` in profiles/default")
+    return ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--cpu-bind=none", "--kill-on-bad-exit=1"]
+
+
+def _meeting(nodes: int) -> list[str]:
+    """Where the nodes' torchruns find each other: at a free port of this host, the first of the job's."""
+    if nodes == 1:
+        return ["--standalone"]
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        port = probe.getsockname()[1]
+    endpoint = f"--rdzv-endpoint={platform.node()}:{port}"
+    return [f"--nnodes={nodes}", "--rdzv-backend=c10d", f"--rdzv-id={os.environ['SLURM_JOB_ID']}", endpoint]
 
 
 def _relay(command: list[str], what: str) -> None:

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import yaml
 
 from bettersynth.slurm.queue import SlurmError, slurm
-from bettersynth.slurm.site import Request, Site, describe, look
+from bettersynth.slurm.site import Request, Site, chosen_from, describe, look
 
-PROFILES = Path(__file__).resolve().parents[3] / "profiles"
+ROOT = Path(__file__).resolve().parents[3]
+PROFILES = ROOT / "profiles"
 WAIT_S = 30
 """How long the look at a node may wait for one that is free."""
 
@@ -54,7 +55,7 @@ def examine(folder: Path, shards_per_job: int) -> Iterator[Finding]:
         return
     profile = yaml.safe_load((PROFILES / "slurm" / "config.yaml").read_text())
     for partition in site.partitions.values():
-        nodes = "; ".join(dict.fromkeys(map(describe, partition.nodes)))
+        nodes = "; ".join(map(describe, partition.nodes))
         limit = f"{partition.minutes} min" if partition.minutes < 10**9 else "no limit"
         yield Finding(True, f"partition {partition.name}{' (default)' * partition.is_default}: {limit}; {nodes}")
     yield from _accounting(site, profile)
@@ -105,8 +106,11 @@ def rule_requests(profile: dict[str, Any], shards_per_job: int, attempt: int) ->
             gpus=value(resources, "gpu"),
             gpu_model=resources.get("gpu_model"),
             partition=resources.get("slurm_partition"),
+            nodes=value(resources, "nodes", 1),
+            mpi=resources.get("mpi"),
         )
-    return found
+    listed = profile.get("slurm-partition-config")
+    return chosen_from(ROOT / listed, found) if listed else found
 
 
 def _requests(site: Site, profile: dict[str, Any], shards_per_job: int) -> Iterator[Finding]:
@@ -125,9 +129,10 @@ def _requests(site: Site, profile: dict[str, Any], shards_per_job: int) -> Itera
 
 def _node(site: Site, profile: dict[str, Any], folder: Path) -> Finding:
     """Start a Python with one GPU on a node and see what it finds there."""
-    partition = profile["default-resources"].get("slurm_partition") or (site.default.name if site.default else None)
-    gpu = ["--gpus=1"] if partition and any(node.gpus for node in site.partitions[partition].nodes) else []
-    where = [f"--partition={partition}"] if partition else []
+    named = profile["default-resources"].get("slurm_partition") or (site.default.name if site.default else "")
+    partitions = [site.partitions[name] for name in named.split(",") if name in site.partitions]
+    gpu = ["--gpus=1"] if any(node.gpus for partition in partitions for node in partition.nodes) else []
+    where = [f"--partition={named}"] if named else []
     command = ["srun", "--quiet", f"--immediate={WAIT_S}", "--time=5", "--mem=4000", "--ntasks=1", *gpu, *where]
     try:
         found = json.loads(slurm(*command, sys.executable, "-c", LOOK, str(folder)).splitlines()[-1])

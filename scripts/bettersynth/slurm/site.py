@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import NamedTuple
+
+import yaml
 
 from bettersynth.slurm.queue import SlurmError, slurm
 
@@ -13,7 +16,11 @@ NO_ACCOUNTING = "no accounting database: write `slurm-status-command: squeue`, o
 
 
 class Request(NamedTuple):
-    """What a job asks for; `partition` None is the default one."""
+    """What a job asks for.
+
+    `gpus` are those of all its nodes together, `cpus` and `memory_mb` those of one. `partition` None is the default
+    one; of several, with commas between them, SLURM takes the first that is free.
+    """
 
     cpus: int = 1
     memory_mb: int = 0
@@ -21,15 +28,19 @@ class Request(NamedTuple):
     gpus: int = 0
     gpu_model: str | None = None
     partition: str | None = None
+    nodes: int = 1
+    mpi: str | None = None
+    """What starts processes on several nodes: the job itself, by `srun`."""
 
 
 class Node(NamedTuple):
-    """The largest job that nodes of one kind can take."""
+    """Nodes of one kind: how many there are, and the largest job that one can take."""
 
     cpus: int
     memory_mb: int
     gpus: dict[str, int]
     """Model → number; the model is `gpu` where the site names none."""
+    number: int = 1
 
 
 class Partition(NamedTuple):
@@ -63,28 +74,41 @@ class Site(NamedTuple):
         """Why no node will ever run the request, and the nearest that there is; empty when some node can."""
         if not self.partitions:
             return ""  # nothing is known of them
-        partition = self.partitions.get(request.partition) if request.partition else self.default
-        names = ", ".join(self.partitions)
+        if request.partition:
+            refusals = [self._refusal_of(name, request) for name in request.partition.split(",")]
+            return "" if "" in refusals else refusals[0]
+        if self.default:
+            return self._refusal_of(self.default.name, request)
+        return f"no partition, and there is no default one: name one of {', '.join(self.partitions)}"
+
+    def _refusal_of(self, name: str, request: Request) -> str:
+        partition = self.partitions.get(name)
         if partition is None:
-            return f"no partition `{request.partition}`" if request.partition else f"no default partition ({names})"
+            return f"partition `{name}`, which there is not; there are: {', '.join(self.partitions)}"
         if not partition.is_up:
             return f"partition `{partition.name}` takes no jobs"
         if request.minutes > partition.minutes:
             return f"{request.minutes} min; partition `{partition.name}` ends jobs after {partition.minutes} min"
-        if any(_fits(request, node) for node in partition.nodes):
+        if request.nodes > 1 and request.mpi != "srun":
+            return f"{request.nodes} nodes without `mpi: srun`; docs/slurm.md shows what several nodes need"
+        if sum(node.number for node in partition.nodes if _fits(request, node)) >= request.nodes:
             return ""
-        asked = f"{request.cpus} CPUs, {request.memory_mb} MB, {request.gpus} GPUs"
-        there = "; ".join(dict.fromkeys(map(describe, partition.nodes)))
+        asked = f"{request.cpus} CPUs, {request.memory_mb} MB, {_gpus_of_one(request)} GPUs"
+        there = "; ".join(map(describe, partition.nodes))
         model = f" of model {request.gpu_model}" if request.gpu_model else ""
-        return f"{asked}{model} on one node; nodes of partition `{partition.name}` have {there or 'nothing'}"
+        where = "on one node" if request.nodes == 1 else f"on each of {request.nodes} nodes"
+        return f"{asked}{model} {where}; partition `{partition.name}` has {there or 'no nodes'}"
 
 
-def refuse_impossible(requests: dict[str, Request], status_command: str) -> None:
+def refuse_impossible(requests: dict[str, Request], status_command: str, partition_config: Path | None = None) -> None:
     """Raise SlurmError when a run would wait for ever: for a node that does not exist, or for states of its jobs.
 
-    `requests` are by rule, `status_command` is how Snakemake asks for states.
+    `requests` are by rule, `status_command` is how Snakemake asks for states, `partition_config` lists the partitions
+    that it chooses from.
     """
     site = look()
+    if partition_config is not None:
+        requests = chosen_from(partition_config, requests)
     refused = [f"{rule} asks for {why}" for rule, request in requests.items() if (why := site.refusal(request))]
     if status_command == "sacct" and site.settings.get("AccountingStorageType") == "accounting_storage/none":
         refused.append(NO_ACCOUNTING)
@@ -96,14 +120,20 @@ def refuse_impossible(requests: dict[str, Request], status_command: str) -> None
         )
 
 
+def chosen_from(partition_config: Path, requests: dict[str, Request]) -> dict[str, Request]:
+    """Requests that name no partition may have any of those that the plugin's file lists."""
+    listed = ",".join(yaml.safe_load(Path(partition_config).read_text(encoding="utf-8"))["partitions"])
+    return {rule: request._replace(partition=request.partition or listed) for rule, request in requests.items()}
+
+
 def look() -> Site:
     """Ask SLURM what there is. Raises SlurmError when it does not answer."""
     settings = dict(re.findall(r"^(\w+)\s*= (.*?)\s*$", slurm("scontrol", "show", "config"), re.MULTILINE))
-    table = slurm("sinfo", "--noheader", "--exact", "--format=%R|%a|%l|%c|%m|%G|%P").splitlines()
+    table = slurm("sinfo", "--noheader", "--exact", "--format=%R|%a|%l|%c|%m|%G|%D|%P").splitlines()
     partitions: dict[str, Partition] = {}
     for line in table:
-        name, state, limit, cpus, memory, gres, starred = line.split("|")
-        node = Node(int(cpus), int(memory), gpus(gres))
+        name, state, limit, cpus, memory, gres, number, starred = line.split("|")
+        node = Node(int(cpus), int(memory), gpus(gres), int(number))
         before = partitions.get(name)
         kinds = (*(before.nodes if before else ()), node)
         partitions[name] = Partition(name, starred.endswith("*"), state == "up", minutes(limit), kinds)
@@ -112,13 +142,17 @@ def look() -> Site:
 
 def _fits(request: Request, node: Node) -> bool:
     there = node.gpus.get(request.gpu_model, 0) if request.gpu_model else sum(node.gpus.values())
-    return request.cpus <= node.cpus and request.memory_mb <= node.memory_mb and request.gpus <= there
+    return request.cpus <= node.cpus and request.memory_mb <= node.memory_mb and _gpus_of_one(request) <= there
+
+
+def _gpus_of_one(request: Request) -> int:
+    return -(-request.gpus // request.nodes)
 
 
 def describe(node: Node) -> str:
-    """A kind of node in words."""
+    """Nodes of one kind in words."""
     devices = ", ".join(f"{count} GPUs ({model})" for model, count in node.gpus.items()) or "no GPU"
-    return f"{node.cpus} CPUs, {node.memory_mb} MB, {devices}"
+    return f"{node.number} × {node.cpus} CPUs, {node.memory_mb} MB, {devices}"
 
 
 def gpus(gres: str) -> dict[str, int]:

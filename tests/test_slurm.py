@@ -1,6 +1,6 @@
 """The pipeline on a real SLURM of this machine, on its good days and its bad ones.
 
-To save time everything runs at once: what happens to jobs comes first, the whole workflow runs beside what follows.
+To save time everything runs at once: the whole workflow begins first, and its jobs live through what happens to others.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import contextlib
 import copy
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -17,16 +18,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 from workflow import CONFIGURATION, ROOT
 
+from bettersynth.configuration import configure, read_yaml
+from bettersynth.layout import Layout
+from bettersynth.mgm import processes
 from bettersynth.miniature.render import render_world
+from bettersynth.publish import read_json
 from bettersynth.slurm.testbed import Testbed, missing
 
 pytestmark = [
     pytest.mark.workflow,
     pytest.mark.slurm,
-    pytest.mark.skipif("SLURM_TESTS" not in os.environ, reason="starts a SLURM of its own: make test-slurm"),
+    pytest.mark.skipif(os.environ.get("SLURM_TESTS") == "0", reason="left out by SLURM_TESTS=0"),
     pytest.mark.skipif(bool(missing()), reason=f"no SLURM: {missing()}"),
 ]
 
@@ -75,7 +82,7 @@ def ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
         process.wait()
 
 
-def until(condition: Callable[[], Any], seconds: float = 240) -> None:
+def until(condition: Callable[[], Any], seconds: float = 600) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
@@ -101,6 +108,40 @@ def queued(cluster: Testbed, *names: str) -> list[str]:
     return [name for name in names if f"rule_mishap_wildcards_{name}" in comments]
 
 
+# the whole workflow begins
+OVER_NODES = {
+    "gpu": 2,
+    "nodes": 2,
+    "slurm_extra": "--gpus-per-node=1",
+    "mpi": "srun",
+    "tasks": 2,
+    "tasks_per_gpu": 0,
+    "cpus_per_task": 4,
+    "mem_mb": 8000,
+    "runtime": 60,
+}
+
+
+@pytest.fixture(scope="module")
+def workflow_begins(cluster, tmp_path_factory) -> Iterator[tuple[OnCluster, subprocess.Popen[str]]]:
+    """One recipe, from raw pairs to the report; its stage 1 is trained over two nodes."""
+    folder = tmp_path_factory.mktemp("good")
+    render_world(folder / "data", records=40, second_records=4, textvqa=4, mmbench=3, instructions=16)
+    configuration = copy.deepcopy(CONFIGURATION)
+    del configuration["exports"], configuration["analyses"], configuration["recipes"]["unfiltered"]
+    configuration["pool"]["files"] = [{"name": "stage_1", "path": "data/mgm_pretrain_stage_1.jsonl", "shards": 2}]
+    configuration["recipes"]["best"]["seeds"] = [1]
+    configuration["training"]["pretrain"]["device_batch"] = 8
+    profile = yaml.safe_load((ROOT / "profiles" / "default" / "config.yaml").read_text())
+    profile["set-resources"]["pretrain"] = OVER_NODES
+    (folder / "profile").mkdir()
+    (folder / "profile" / "config.yaml").write_text(yaml.safe_dump(profile))
+    run = OnCluster(folder, "small", ROOT / "Snakefile", "--workflow-profile", folder / "profile")
+    run.configure(configuration)
+    with ended(run.start()) as snakemake:
+        yield run, snakemake
+
+
 # bad days
 MISHAPS = ("cancelled", "slow", "hungry", "lost", "patient")
 
@@ -120,7 +161,7 @@ def starts(run: OnCluster, name: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def mishaps_happen(cluster, tmp_path_factory) -> Iterator[tuple[OnCluster, subprocess.Popen[str]]]:
+def mishaps_happen(workflow_begins, cluster, tmp_path_factory) -> Iterator[tuple[OnCluster, subprocess.Popen[str]]]:
     """A run on which much happens: a drain, a cancelled job, a node that crashes, a controller that restarts."""
     run = mishaps(tmp_path_factory.mktemp("mishaps"), *MISHAPS)
     every_node = ["scontrol", "update", "nodename=n1,n2,n3"]
@@ -140,21 +181,6 @@ def mishaps_happen(cluster, tmp_path_factory) -> Iterator[tuple[OnCluster, subpr
         yield run, snakemake
 
 
-@pytest.fixture(scope="module")
-def workflow_begins(mishaps_happen, tmp_path_factory) -> Iterator[tuple[OnCluster, subprocess.Popen[str]]]:
-    """One recipe, from raw pairs to the report."""
-    folder = tmp_path_factory.mktemp("good")
-    render_world(folder / "data", records=40, second_records=4, textvqa=4, mmbench=3, instructions=16)
-    configuration = copy.deepcopy(CONFIGURATION)
-    del configuration["exports"], configuration["analyses"], configuration["recipes"]["unfiltered"]
-    configuration["pool"]["files"] = [{"name": "stage_1", "path": "data/mgm_pretrain_stage_1.jsonl", "shards": 2}]
-    configuration["recipes"]["best"]["seeds"] = [1]
-    run = OnCluster(folder, "small", ROOT / "Snakefile")
-    run.configure(configuration)
-    with ended(run.start()) as snakemake:
-        yield run, snakemake
-
-
 def resume(run: OnCluster, *options: str) -> subprocess.Popen[str]:
     """`make resume`."""
     run.environment["PYTHONPATH"] = str(ROOT / "scripts")
@@ -162,28 +188,28 @@ def resume(run: OnCluster, *options: str) -> subprocess.Popen[str]:
     return run.start(*script, "--config", run.configuration, *options, output="resumed")
 
 
-def test_a_killed_snakemake_is_resumed_and_no_job_runs_twice(workflow_begins, cluster, tmp_path):
+def test_a_killed_snakemake_is_resumed_and_no_job_runs_twice(mishaps_happen, cluster, tmp_path):
     names = ("patient-a", "patient-b")
     run = mishaps(tmp_path, *names)
     with ended(run.start()):
         until(lambda: all(starts(run, name) for name in names))
     # what a person does, told of a lock: the jobs of the killed Snakemake must not be submitted a second time
     unlocked = run.start(run.command[0], "--unlock", *run.command[1:])
-    assert unlocked.wait(120) == 0, run.said()
+    assert unlocked.wait(600) == 0, run.said()
     with ended(run.start()) as again:
-        assert again.wait(120) == 1, run.said()
-    assert "2 jobs of the run before" in run.said() and "make resume CANCEL=1" in run.said()
+        assert again.wait(600) == 1, run.said()
+    assert "still queued or running: SLURM job" in run.said() and "make resume CANCEL=1" in run.said()
 
     with ended(resume(run)) as resumed:
-        until(lambda: "Waiting for 2 jobs" in run.said("resumed"))
+        until(lambda: "Waiting for jobs of the run before: SLURM job" in run.said("resumed"))
         assert queued(cluster, *names) == list(names)
         (run.folder / "release").touch()
-        assert resumed.wait(240) == 0, run.said("resumed")
+        assert resumed.wait(600) == 0, run.said("resumed")
     assert "Nothing to be done" in run.said("resumed")
     assert [len(starts(run, name)) for name in names] == [1, 1]
 
 
-def test_jobs_of_a_killed_snakemake_are_cancelled_when_asked(workflow_begins, cluster, tmp_path):
+def test_jobs_of_a_killed_snakemake_are_cancelled_when_asked(mishaps_happen, cluster, tmp_path):
     names = ("patient-c", "patient-d")
     run = mishaps(tmp_path, *names)
     with ended(run.start()):
@@ -191,21 +217,39 @@ def test_jobs_of_a_killed_snakemake_are_cancelled_when_asked(workflow_begins, cl
     with ended(resume(run, "--cancel")) as resumed:
         until(lambda: "going on" in run.said("resumed"))
         (run.folder / "release").touch()
-        assert resumed.wait(240) == 0, run.said("resumed")
+        assert resumed.wait(600) == 0, run.said("resumed")
     for name in names:
         states = [job["State"].partition(" ")[0] for job in mishap_jobs(cluster, name, "State")]
         assert states == ["CANCELLED", "COMPLETED"]
         assert (run.results / f"{name}.txt").exists()
 
 
-def test_the_doctor_finds_nothing_to_change_but_what_is_too_large(workflow_begins, cluster):
+def test_the_doctor_finds_nothing_to_change_but_what_is_too_large(mishaps_happen, cluster):
     command = [sys.executable, ROOT / "scripts" / "doctor.py"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "scripts")}
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert "partition main (default): 2880 min; 16 CPUs, 200000 MB, 8 GPUs (h100)" in result.stdout
+    assert "partition main (default): 2880 min; 3 × 16 CPUs, 200000 MB, 8 GPUs (h100)" in result.stdout
     changes = [line for line in result.stdout.splitlines() if line.startswith("CHANGE")]
     # the last attempt of stage 2 is longer than the partition allows, and the GPUs of this cluster are not real
     assert len(changes) == 2 and "finetune, attempt 3" in changes[0] and "sees no GPU" in changes[1], result.stdout
+
+
+def test_stage_1_over_two_nodes_trains_what_one_process_trains(mishaps_happen, workflow_begins, monkeypatch):
+    run, snakemake = workflow_begins
+    layout, alone = Layout(run.results), Layout(run.folder / "results" / "alone")
+    card = layout.pretrain("best", 1) / "card.json"
+    until(lambda: card.exists() or snakemake.poll() is not None)
+    assert card.exists(), run.said()
+    assert read_json(card)["processes"] == 2
+    for place in (Layout.trainset, Layout.seeds):
+        place(alone, "best").parent.mkdir(parents=True)
+        shutil.copy(place(layout, "best"), place(alone, "best"))
+    monkeypatch.chdir(run.folder)
+    configuration = configure(read_yaml(run.configuration), run.configuration)
+    processes.run("pretrain", "best", 1, configuration, alone)
+    first, second = (load_file(place.pretrain("best", 1) / "connector.safetensors") for place in (layout, alone))
+    for name in first:
+        torch.testing.assert_close(first[name], second[name], rtol=1e-2, atol=2e-4, msg=name)
 
 
 @pytest.fixture(scope="module")
@@ -269,7 +313,7 @@ CPU_RULES = ("ingest_stage_1", "score_plain", "trainset")
 def good_day(workflow_begins) -> OnCluster:
     """The run of the workflow at its end."""
     run, snakemake = workflow_begins
-    assert snakemake.wait(900) == 0, run.said()
+    assert snakemake.wait(1200) == 0, run.said()
     return run
 
 
@@ -278,7 +322,9 @@ def test_the_workflow_runs_to_its_report_inside_its_allocations(good_day, cluste
     for rule in GPU_RULES:
         jobs = jobs_of(cluster, rule, "State", "AllocTRES")
         assert jobs, f"no job of {rule} was submitted"
-        assert all(job["State"] == "COMPLETED" and "gres/gpu=1" in job["AllocTRES"] for job in jobs)
+        gpus = f"gres/gpu={2 if rule == 'pretrain' else 1},"
+        assert all(job["State"] == "COMPLETED" and gpus in job["AllocTRES"] for job in jobs)
+    assert [job["NNodes"] for job in jobs_of(cluster, "pretrain", "NNodes")] == ["2"]
     for rule in CPU_RULES:
         assert all("gpu" not in job["AllocTRES"] for job in jobs_of(cluster, rule, "AllocTRES"))
 

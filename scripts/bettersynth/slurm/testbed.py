@@ -112,12 +112,22 @@ class Testbed:
 
     def stop_controller(self) -> None:
         """End slurmctld; jobs run on, and nothing can be asked or submitted."""
+        self._partition("down")  # see `start_controller`
         self._end("slurmctld")
 
-    def start_controller(self, *options: str) -> None:
-        """Start slurmctld and wait for its answer."""
-        self._daemon("slurmctld", "slurmctld", "-D", *options)
+    def start_controller(self) -> None:
+        """Start slurmctld again; it takes jobs at once, and starts them as soon as the nodes have registered.
+
+        Before, it does not know their GPUs: SLURM 22.05 gives a job none then, if another has just ended on its node.
+        """
+        self._daemon("slurmctld", "slurmctld", "-D", "-R")
         self._wait("slurmctld", self._succeeds("scontrol", "ping"))
+        nodes = [node for node in self.nodes if f"slurmd-{node}" in self._daemons]
+        self._wait("slurmd", lambda: all("Version=" in self.command("scontrol", "show", "node", n) for n in nodes))
+        self._partition("up")
+
+    def _partition(self, state: str) -> None:
+        self.command("scontrol", "update", "partitionname=main", f"state={state}")
 
     # starting
     def _start(self) -> None:
@@ -303,7 +313,7 @@ class Testbed:
     def _succeeds(*command: str) -> Callable[[], bool]:
         return lambda: subprocess.run(command, capture_output=True, timeout=30).returncode == 0
 
-    def _wait(self, name: str, ready: Callable[[], bool], seconds: float = 30) -> None:
+    def _wait(self, name: str, ready: Callable[[], bool], seconds: float = 120) -> None:
         deadline = time.monotonic() + seconds
         while not ready():
             if time.monotonic() > deadline:

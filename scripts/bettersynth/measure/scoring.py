@@ -171,8 +171,11 @@ def _stock(
     from bettersynth.operators import offline
 
     offline.prepare(folder / "cache", configuration.pool.max_pixels)
+    import torch
+
     from bettersynth.operators.data_juicer import build, score
 
+    torch.backends.cudnn.allow_tf32 = False  # fp32 is fp32 on both sides
     built = build(configuration.operators[name], configuration.models[name], device)
     values = []
     for number, record in enumerate(records):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,16 +77,25 @@ def score_shards(
     total = sum(pq.read_metadata(path).num_rows for path in records.values())
     shards = ((shard, list(read_records(records[shard])), paths.keys()) for shard, paths in due.items())
     facts = {name: operator_facts(name, configuration) for name in scorer.operators}
+
+    def publish(shard: str, scores: dict[str, OperatorScores], seconds: float) -> None:
+        spent = sum(found.own_seconds for found in scores.values())
+        for name, found in scores.items():
+            share = seconds * found.own_seconds / spent if spent else 0.0
+            card = Card(name=name, source=source, shard=shard, seconds=round(share, 3), **facts[name])
+            publish_scores(due[shard][name], found, records[shard], card, seconds)
+
     started = time.monotonic()
     try:
-        for shard, scores in scorer.score_shards(shards, ImageRoots(configuration.pool, layout), total):
-            seconds = time.monotonic() - started
-            spent = sum(found.own_seconds for found in scores.values())
-            for name, found in scores.items():
-                share = seconds * found.own_seconds / spent if spent else 0.0
-                card = Card(name=name, source=source, shard=shard, seconds=round(share, 3), **facts[name])
-                publish_scores(due[shard][name], found, records[shard], card, seconds)
-            started = time.monotonic()
+        with ThreadPoolExecutor(1) as publisher:  # while the device is at the next shard
+            published: Future[None] | None = None
+            for shard, scores in scorer.score_shards(shards, ImageRoots(configuration.pool, layout), total):
+                if published:
+                    published.result()
+                published = publisher.submit(publish, shard, scores, time.monotonic() - started)
+                started = time.monotonic()
+            if published:
+                published.result()
     except RecordError as error:
         raise ScoringError(
             f"{error.operators} cannot score record {error.record} of {records[error.shard]}: {error.reason}\n"

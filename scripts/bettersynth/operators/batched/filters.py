@@ -162,7 +162,11 @@ class Chunks(BatchedFilter):
         mask = torch.arange(int(lengths.max())) < lengths[:, None]
         tokens = torch.full(mask.shape, self.processor.tokenizer.pad_token_id)
         tokens[mask] = torch.tensor(list(itertools.chain(*texts)))
-        return tokens.to(self.device, non_blocking=True), mask.long().to(self.device, non_blocking=True)
+        return self._to_device(tokens), self._to_device(mask.long())
+
+    def _to_device(self, made: torch.Tensor) -> torch.Tensor:
+        """The tensor on the device, without waiting for what the device is at."""
+        return made.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else made
 
     def _text_groups(self, texts: list[Tokens], groups: int = 4) -> Iterator[list[int]]:
         """Positions of texts of like length: little of a group is padding."""
@@ -186,7 +190,8 @@ class BatchedSimilarity(Chunks, ImageTextSimilarityFilter):
         for group in self._text_groups(texts):
             tokens, mask = self._padded([texts[position] for position in group])
             features = _unit(self.model.get_text_features(input_ids=tokens, attention_mask=mask).float())
-            scores[group] = (images[group] * features).sum(-1)
+            rows = self._to_device(torch.tensor(group))
+            scores[rows] = (images[rows] * features).sum(-1)
         return scores * (self.model.logit_scale.float().exp() / 100.0)
 
 
@@ -200,14 +205,11 @@ class BatchedMatching(Chunks, ImageTextMatchingFilter):
 
     def forward(self, pixels: torch.Tensor, texts: list[Tokens]) -> torch.Tensor:
         images = self.model.vision_model(pixel_values=pixels).last_hidden_state
-        scores = torch.empty(len(texts), device=self.device)
-        for group in self._text_groups(texts):
-            tokens, mask = self._padded([texts[position] for position in group])
-            joint = self.model.text_encoder(
-                input_ids=tokens, attention_mask=mask, encoder_hidden_states=images[group]
-            ).last_hidden_state
-            scores[group] = self.model.itm_head(joint[:, 0]).float().softmax(-1)[:, 1]
-        return scores
+        tokens, mask = self._padded(texts)
+        joint = self.model.text_encoder(
+            input_ids=tokens, attention_mask=mask, encoder_hidden_states=images
+        ).last_hidden_state
+        return self.model.itm_head(joint[:, 0]).float().softmax(-1)[:, 1]
 
 
 class BatchedAesthetics(DistinctImages, ImageAestheticsFilter):
@@ -304,7 +306,7 @@ class BatchedGrounding(Chunks, grounding.PhraseGroundingRecallFilter):
         most = max(map(len, texts))
         index = torch.tensor([[distinct[phrase] for phrase in text] + [0] * (most - len(text)) for text in texts])
         present = torch.arange(most) < torch.tensor([len(text) for text in texts])[:, None]
-        return features[index.to(self.device)], present.to(self.device)
+        return features[self._to_device(index)], self._to_device(present)
 
     def values(
         self, raw: npt.NDArray[np.float32], texts: list[tuple[Tokens, ...]], sizes: list[tuple[int, int]]

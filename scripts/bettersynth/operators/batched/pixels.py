@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -87,8 +88,14 @@ class Normalisation:
 
     def apply(self, pixels: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """`[images, 3, height, width]` in `dtype` from uint8 `[images, height, width, 3]`; computed in fp32."""
-        mean, std = (torch.tensor(values, device=pixels.device) for values in (self.mean, self.std))
+        mean, std = _on(pixels.device, self.mean), _on(pixels.device, self.std)
         return (pixels * self.factor).sub_(mean).div_(std).permute(0, 3, 1, 2).to(dtype)
+
+
+@lru_cache
+def _on(device: torch.device, values: tuple[float, ...]) -> torch.Tensor:
+    """Made once: the job would wait for the device every time."""
+    return torch.tensor(values, device=device)
 
 
 def split(processor: Any, horizontal_flip: bool, vertical_flip: bool) -> tuple[Geometry, Normalisation]:

@@ -24,6 +24,7 @@ def chosen(precision: str, device: torch.device) -> torch.dtype:
 def cast(model: nn.Module, dtype: torch.dtype, heads: list[nn.Module]) -> None:
     """Store the model's weights in `dtype`, but those of `heads` in fp32; a head takes its inputs to fp32."""
     if dtype == torch.float32:
+        torch.backends.cudnn.allow_tf32 = False  # PyTorch lets convolutions, and these alone, round their inputs
         return
     model.to(dtype)
     for head in heads:

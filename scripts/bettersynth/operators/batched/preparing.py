@@ -17,6 +17,7 @@ from bettersynth.images import ImageProblem, ImageReason, open_image
 from bettersynth.operators.batched.filters import BatchedFilter, Fields
 from bettersynth.operators.batched.pixels import Geometry
 from bettersynth.operators.batched.resize import Picture
+from bettersynth.operators.batched.slots import Slots
 from bettersynth.records import Record
 
 Stats = dict[str, Any]
@@ -42,6 +43,8 @@ class Piece(NamedTuple):
     operators: frozenset[str]
     last: bool
     """Whether the shard ends with it."""
+    slot: int | None = None
+    """Where the worker may leave its pictures for the device."""
 
 
 class Job(NamedTuple):
@@ -65,7 +68,9 @@ class Prepared:
     pixels: dict[Geometry, torch.Tensor] = field(default_factory=dict)
     """uint8 `[images, height, width, 3]`, where the worker resized."""
     buffer: torch.Tensor | None = None
-    """uint8 `[pixels, 3]` of the images as they were decoded, where the device resizes."""
+    """uint8 `[pixels, 3]` of the images as they were decoded, where the device resizes and they fit into no slot."""
+    in_slot: int = 0
+    """How many of these pixels lie in the piece's slot instead."""
     pictures: dict[Geometry, list[Picture]] = field(default_factory=dict)
     """Which of them, and how."""
     jobs: dict[str, list[Job]] = field(default_factory=dict)
@@ -80,12 +85,6 @@ class Prepared:
     """Operators, record id and reason, when the job cannot go on."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Seconds of this process for `decoding` and for each operator's own preparation."""
-
-    def pin_memory(self) -> Prepared:
-        """Called by the data loader, so that copies to the device overlap with its work."""
-        self.pixels = {geometry: pixels.pin_memory() for geometry, pixels in self.pixels.items()}
-        self.buffer = None if self.buffer is None else self.buffer.pin_memory()
-        return self
 
 
 class RecordOperator(Protocol):
@@ -124,12 +123,14 @@ class Preparer(Dataset[Prepared]):
         paths: Paths,
         max_pixels: int,
         device_resizes: bool,
+        slots: Slots | None,
     ) -> None:
         self._filters = filters
         self._others = others
         self._paths = paths
         self._max_pixels = max_pixels
         self._device_resizes = device_resizes
+        self._slots = slots
 
     def __getitem__(self, piece: Piece) -> Prepared:
         prepared = Prepared(piece)
@@ -165,9 +166,19 @@ class Preparer(Dataset[Prepared]):
             prepared.seconds[name] = time.perf_counter() - started
         started = time.perf_counter()
         if self._device_resizes and images.area <= MOST_PIXELS:
-            prepared.buffer, prepared.pictures = images.undone()
+            prepared.pictures = self._leave(images, prepared)
         prepared.pixels = images.pixels(except_for=prepared.pictures)
         prepared.seconds["decoding"] += time.perf_counter() - started
+
+    def _leave(self, images: Pictures, prepared: Prepared) -> dict[Geometry, list[Picture]]:
+        """Put the pictures where the device finds them, and say where that is and what is to become of each."""
+        slot = prepared.piece.slot
+        if self._slots is not None and slot is not None and images.area <= self._slots.pixels:
+            prepared.in_slot, pictures = images.undone(self._slots.memory(slot))
+        else:
+            prepared.buffer = _shared((images.area, 3))
+            _, pictures = images.undone(prepared.buffer)
+        return pictures
 
     def _resolved(self, piece: Piece, record: Record) -> list[str]:
         try:
@@ -271,25 +282,24 @@ class Pictures:
             made[geometry] = pixels
         return made
 
-    def undone(self) -> tuple[torch.Tensor, dict[Geometry, list[Picture]]]:
-        """All pictures that the device is to resize as they are, `[pixels, 3]`, and what is to become of each."""
+    def undone(self, buffer: torch.Tensor) -> tuple[int, dict[Geometry, list[Picture]]]:
+        """Write all pictures that the device is to resize into `buffer` `[pixels, 3]` as they are.
+
+        Returns how many pixels that took, and what is to become of each picture.
+        """
         wanted = {geometry: rows for geometry, rows in self._rows.items() if geometry.fits_device}
         offsets: dict[tuple[int, str], int] = {}
-        total = 0
+        array, total = buffer.numpy(), 0
         for position, path in dict.fromkeys(key for rows in wanted.values() for key in rows):
-            width, height = self._decoded[position][path].size
+            picture = np.asarray(self._decoded[position][path]).reshape(-1, 3)
+            array[total : total + len(picture)] = picture
             offsets[position, path] = total
-            total += width * height
-        buffer = _shared((total, 3))
-        array = buffer.numpy()
-        for (position, path), offset in offsets.items():
-            picture = np.asarray(self._decoded[position][path])
-            array[offset : offset + picture.shape[0] * picture.shape[1]] = picture.reshape(-1, 3)
+            total += len(picture)
         pictures = {
             geometry: [geometry.picture(offsets[key], *reversed(self._decoded[key[0]][key[1]].size)) for key in rows]
             for geometry, rows in wanted.items()
         }
-        return buffer, pictures
+        return total, pictures
 
 
 def _shared(shape: tuple[int, ...]) -> torch.Tensor:

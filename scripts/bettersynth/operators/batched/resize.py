@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from PIL.Image import Resampling
+from torch.nn.functional import pad
 
 BITS = 22
 SUPPORT = {Resampling.BILINEAR: 1.0, Resampling.BICUBIC: 2.0}
@@ -106,62 +107,73 @@ def resize(buffer: torch.Tensor, pictures: Sequence[Picture], resample: int) -> 
         for some in by_order:
             made[some] = resize(buffer, [pictures[at] for at in some], resample)
         return made
-    down = _stacked([taps(one.height, one.down, resample) for one in pictures])
-    across = _stacked([taps(one.width, one.across, resample) for one in pictures])
+    device = buffer.device
+    down = _stacked([_taps_on(device, one.height, one.down, resample) for one in pictures])
+    across = _stacked([_taps_on(device, one.width, one.across, resample) for one in pictures])
+    offsets, heights, widths = torch.tensor([one[:3] for one in pictures]).to(device, non_blocking=True).T
     if pictures[0].columns_first:
-        begins = np.concatenate([one.offset + np.arange(one.width) for one in pictures])
-        steps = np.repeat([one.width for one in pictures], [one.width for one in pictures])
-        first = _first_pass(buffer, begins, steps, [one.width for one in pictures], down)
-        return _second_pass(first, [one.width for one in pictures], across).transpose(1, 2)
-    begins = np.concatenate([one.offset + one.width * np.arange(one.height) for one in pictures])
-    first = _first_pass(buffer, begins, np.ones_like(begins), [one.height for one in pictures], across)
-    return _second_pass(first, [one.height for one in pictures], down)
+        lines = Lines(offsets, torch.ones_like(widths), widths, widths, sum(one.width for one in pictures))
+        return _second_pass(_first_pass(buffer, lines, down), lines, across).transpose(1, 2)
+    lines = Lines(offsets, widths, torch.ones_like(widths), heights, sum(one.height for one in pictures))
+    return _second_pass(_first_pass(buffer, lines, across), lines, down)
 
 
-def _first_pass(
-    buffer: torch.Tensor,
-    begins: npt.NDArray[np.int64],
-    steps: npt.NDArray[np.int64],
-    lines: list[int],
-    along: Taps,
-) -> torch.Tensor:
-    """Resize along lines: uint8 `[all pictures' lines, targets, 3]`.
+class Lines(NamedTuple):
+    """The lines of several pictures that are resized first; everything but `total` is `[pictures]`."""
 
-    A line begins at pixel `begins` and goes on in `steps`; picture p has `lines[p]` of them.
-    """
-    picture = _on(buffer, np.repeat(np.arange(len(lines)), lines))
-    begin, step = _on(buffer, begins)[:, None], _on(buffer, steps)[:, None]
-    sources, weights = _on(buffer, along.sources), _on(buffer, along.weights)
-    total = torch.zeros((len(begins), sources.shape[2], 3), dtype=torch.int32, device=buffer.device)
-    for source, weight in zip(sources, weights, strict=True):
+    offsets: torch.Tensor
+    """Pixel with which a picture begins."""
+    apart: torch.Tensor
+    """Pixels from one line's begin to the next one's."""
+    steps: torch.Tensor
+    """Pixels from one pixel of a line to its next."""
+    counts: torch.Tensor
+    total: int
+
+
+def _first_pass(buffer: torch.Tensor, lines: Lines, along: Weighed) -> torch.Tensor:
+    """Resize along lines: uint8 `[all pictures' lines, targets, 3]`."""
+    numbers = torch.arange(len(lines.counts), device=buffer.device)
+    picture = numbers.repeat_interleave(lines.counts, output_size=lines.total)
+    within = torch.arange(lines.total, device=buffer.device) - (lines.counts.cumsum(0) - lines.counts)[picture]
+    begin = (lines.offsets[picture] + lines.apart[picture] * within)[:, None]
+    step = lines.steps[picture][:, None]
+    total = torch.zeros((lines.total, along.sources.shape[2], 3), dtype=torch.int32, device=buffer.device)
+    for source, weight in zip(*along, strict=True):
         total += buffer[begin + step * source[picture]] * weight[picture][..., None]
     return _bytes(total)
 
 
-def _second_pass(first: torch.Tensor, lines: list[int], along: Taps) -> torch.Tensor:
+def _second_pass(first: torch.Tensor, lines: Lines, along: Weighed) -> torch.Tensor:
     """Resize across the lines of the first pass: uint8 `[pictures, targets, targets of the first pass, 3]`."""
-    offsets = np.concatenate([[0], np.cumsum(lines)[:-1]])[:, None]
-    sources, weights = _on(first, along.sources + offsets), _on(first, along.weights)
+    sources = along.sources + (lines.counts.cumsum(0) - lines.counts)[:, None]
     _, pictures, targets = sources.shape
     total = torch.zeros((pictures * targets, *first.shape[1:]), dtype=torch.int32, device=first.device)
-    for source, weight in zip(sources, weights, strict=True):
+    for source, weight in zip(sources, along.weights, strict=True):
         total += first.index_select(0, source.flatten()) * weight.flatten()[:, None, None]
     return _bytes(total).view(pictures, targets, *first.shape[1:])
 
 
-def _stacked(each: list[Taps]) -> Taps:
-    """Taps `[taps, pictures, targets]` of several pictures; those that a picture has not weigh nothing."""
-    most = max(one.weights.shape[1] for one in each)
+class Weighed(NamedTuple):
+    """Taps on the device: `[taps, targets]` of one picture's axis, `[taps, pictures, targets]` of several pictures'."""
 
-    def stack(arrays: list[npt.NDArray[np.int64]] | list[npt.NDArray[np.int32]]) -> npt.NDArray[np.int64]:
-        padded = [np.pad(array, ((0, 0), (0, most - array.shape[1]))) for array in arrays]
-        return np.ascontiguousarray(np.stack(padded).transpose(2, 0, 1))
-
-    return Taps(stack([one.sources for one in each]), stack([one.weights for one in each]).astype(np.int32))
+    sources: torch.Tensor
+    weights: torch.Tensor
 
 
-def _on(buffer: torch.Tensor, array: npt.NDArray[np.int64] | npt.NDArray[np.int32]) -> torch.Tensor:
-    return torch.from_numpy(array).to(buffer.device, non_blocking=True)
+@lru_cache(maxsize=4096)
+def _taps_on(device: torch.device, length: int, axis: Axis, resample: int) -> Weighed:
+    return Weighed(*(torch.from_numpy(part.T.copy()).to(device) for part in taps(length, axis, resample)))
+
+
+def _stacked(each: list[Weighed]) -> Weighed:
+    """Those that a picture has fewer of weigh nothing."""
+    most = max(len(one.weights) for one in each)
+
+    def stack(parts: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        return torch.stack([part if len(part) == most else pad(part, (0, 0, 0, most - len(part))) for part in parts], 1)
+
+    return Weighed(*map(stack, zip(*each, strict=True)))
 
 
 def _bytes(total: torch.Tensor) -> torch.Tensor:

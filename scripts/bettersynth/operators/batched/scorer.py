@@ -30,6 +30,7 @@ from bettersynth.operators.batched.preparing import (
     pieces_of,
 )
 from bettersynth.operators.batched.resize import Picture, resize
+from bettersynth.operators.batched.slots import Slots
 from bettersynth.operators.data_juicer import build
 from bettersynth.operators.own import load_own
 from bettersynth.progress import progress
@@ -37,6 +38,10 @@ from bettersynth.records import Record
 
 PIECE = 32
 """Records that a worker prepares at one time."""
+PREFETCHED = 2
+"""Pieces under way for each worker."""
+SLOT = PIECE * 448 * 448
+"""Pixels of a slot: pieces of larger pictures travel by memory of their own."""
 MOST_WORKERS = 16
 """Decoding processes that keep one GPU busy."""
 WORTH_WORKERS = 16 * PIECE
@@ -97,7 +102,8 @@ class BatchScorer:
         self._settings = settings
         self._loading = loading
         self._lanes = {name: Lane(name, kind, settings.batch) for name, kind in filters.items()}
-        self._device_resizes = any(kind.device.type == "cuda" for kind in filters.values())
+        self._cuda = any(kind.device.type == "cuda" for kind in filters.values())
+        self._slots: Slots | None = None
 
     @classmethod
     def load(
@@ -158,8 +164,7 @@ class BatchScorer:
         with a damaged image has None for every stat that needs it. Raises RecordError for whatever else goes wrong.
         """
         open_shards: dict[int, _Shard] = {}
-        pieces = self._pieces(shards, open_shards)
-        loader = self._loader(pieces, paths, total)
+        loader = self._loader(self._pieces(shards, open_shards), paths, total)
         for prepared in progress(loader, total, "scoring pairs", size=lambda done: len(done.piece.records)):
             piece = prepared.piece
             shard = open_shards[piece.shard]
@@ -176,21 +181,24 @@ class BatchScorer:
     ) -> Iterator[Piece]:
         for number, (key, records, operators) in enumerate(shards):
             open_shards[number] = _Shard(key, records)
-            yield from pieces_of(number, records, operators, PIECE)
+            for piece in pieces_of(number, records, operators, PIECE):
+                yield piece._replace(slot=self._slots.take()) if self._slots else piece
 
     def _loader(self, pieces: Iterator[Piece], paths: Paths, total: int) -> Iterable[Prepared]:
-        cuda = any(lane.kind.device.type == "cuda" for lane in self._lanes.values())
-        preparer = Preparer(self._filters, self._others, paths, self._max_pixels, self._device_resizes)
         workers = self._settings.workers
         if workers is None:  # on a CPU the models need all cores themselves
-            workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS) if cuda and total >= WORTH_WORKERS else 0
+            workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS) if self._cuda and total >= WORTH_WORKERS else 0
+        if self._slots:
+            self._slots.reset()
+        elif self._cuda and workers:  # one more is taken before the oldest is given back, another while it is copied
+            self._slots = Slots(PREFETCHED * workers + 2, SLOT)
         return DataLoader(
-            preparer,
+            Preparer(self._filters, self._others, paths, self._max_pixels, self._cuda, self._slots),
             sampler=pieces,  # type: ignore[arg-type]
             batch_size=None,
             num_workers=workers,
-            pin_memory=cuda,
-            prefetch_factor=2 if workers else None,
+            prefetch_factor=PREFETCHED if workers else None,
+            multiprocessing_context="fork" if workers else None,  # models and slots are inherited, not sent
         )
 
     def _take(self, prepared: Prepared, shard: _Shard) -> None:
@@ -203,10 +211,7 @@ class BatchScorer:
         for name, stats in prepared.stats.items():
             shard.stats[name].update(stats)
         on_device: dict[Geometry, torch.Tensor] = {}
-        buffer = None
-        if prepared.buffer is not None and self._lanes:
-            device = next(iter(self._lanes.values())).kind.device
-            buffer = prepared.buffer.to(device, non_blocking=True)
+        buffer = self._uploaded(prepared) if self._cuda else None
         for name, jobs in prepared.jobs.items():
             lane = self._lanes[name]
             shard.parts[name].update(prepared.parts[name])
@@ -216,6 +221,15 @@ class BatchScorer:
                     on_device[geometry] = _pixels(prepared, geometry, buffer, lane.kind.device)
                 with _naming_record(name, shard):
                     lane.add(jobs, on_device[geometry])
+
+    def _uploaded(self, prepared: Prepared) -> torch.Tensor | None:
+        """The piece's pictures on the device, as they were decoded."""
+        device = next(iter(self._lanes.values())).kind.device
+        if self._slots and prepared.piece.slot is not None:
+            uploaded = self._slots.upload(prepared.piece.slot, prepared.in_slot, device)
+            if prepared.buffer is None:
+                return uploaded
+        return None if prepared.buffer is None else prepared.buffer.to(device)
 
     def _finish(self, shard: _Shard, operators: Iterable[str]) -> None:
         """Run what the shard has left, and make its stats of the models' values."""

@@ -18,10 +18,13 @@ import torch
 from bettersynth.captioners.families import Family, Inputs
 from bettersynth.generators import GeneratorError
 from bettersynth.images import ImageProblem, ImageReason, open_image
+from bettersynth.pinned import PinnedSlots
 
 PR_SET_PDEATHSIG = 1  # of Linux's <sys/prctl.h>
-AHEAD = 2
-"""Groups that are ready or under way for each process."""
+AHEAD = 1
+"""Groups that wait for each process, beside the one that it is at."""
+SLOT = 64 * 3 * 336 * 336 * 2
+"""Bytes for a group's inputs on their way to a GPU: larger ones (images in many tiles) go through a pipe."""
 
 
 class Request(NamedTuple):
@@ -73,57 +76,89 @@ class Reader:
 def read_groups(reader: Reader, groups: Sequence[Sequence[Request]], workers: int) -> Iterator[Group]:
     """The groups in order, opened by `workers` processes (in this one, when there are none or there is one group).
 
-    The processes are forked before the model is loaded. What they send goes through pipes: shared memory is a few
-    megabytes in many a container.
+    The processes are forked before the model is loaded. What they send to a GPU lies in memory that they share with
+    this process; all else goes through pipes, because /dev/shm has a few megabytes in many a container.
     """
     if not workers or len(groups) < 2:
         yield from map(reader.read, groups)
         return
+    under_way = min((1 + AHEAD) * workers, len(groups))
+    slots = PinnedSlots(under_way + 1, SLOT) if reader.family.device == "cuda" else None
     with ProcessPoolExecutor(
-        min(workers, len(groups)), multiprocessing.get_context("fork"), _initialise, (reader,)
+        min(workers, len(groups)), multiprocessing.get_context("fork"), _initialise, (reader, slots)
     ) as pool:
         try:
             waiting: deque[Future[_Packed]] = deque()
             for group in groups:
-                waiting.append(pool.submit(_read, group))
-                if len(waiting) > AHEAD * workers:
-                    yield _unpacked(waiting.popleft().result())
+                waiting.append(pool.submit(_read, group, slots.take() if slots else None))
+                if len(waiting) > under_way - 1:
+                    yield _unpacked(waiting.popleft().result(), slots, reader.family.device)
             while waiting:
-                yield _unpacked(waiting.popleft().result())
+                yield _unpacked(waiting.popleft().result(), slots, reader.family.device)
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+class _Placed(NamedTuple):
+    """A tensor in a slot."""
+
+    offset: int
+    shape: torch.Size
+    dtype: torch.dtype
 
 
 class _Packed(NamedTuple):
     group: Group
     arrays: dict[str, tuple[np.ndarray, torch.dtype]]
+    """The inputs, where they go through the pipe."""
+    slot: int | None
+    placed: dict[str, _Placed]
+    """The inputs that lie in the slot."""
 
 
 _reader: Reader
+_slots: PinnedSlots | None
 
 
-def _initialise(reader: Reader) -> None:
-    global _reader
-    _reader = reader
+def _initialise(reader: Reader, slots: PinnedSlots | None) -> None:
+    global _reader, _slots
+    _reader, _slots = reader, slots
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # or it would outlive a job that is killed
     torch.set_num_threads(1)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
-def _read(requests: Sequence[Request]) -> _Packed:
+def _read(requests: Sequence[Request], slot: int | None) -> _Packed:
     group = _reader.read(requests)
     tensors = group.inputs or {}
-    return _Packed(
-        group._replace(inputs=None),
-        {name: (_bits(tensor).numpy(), tensor.dtype) for name, tensor in tensors.items()},
-    )
+    group = group._replace(inputs=None)
+    if _slots is not None and slot is not None and sum(map(_aligned, tensors.values())) <= _slots.size:
+        return _Packed(group, {}, slot, _place(tensors, _slots.memory(slot)))
+    return _Packed(group, {name: (_bits(tensor).numpy(), tensor.dtype) for name, tensor in tensors.items()}, slot, {})
 
 
-def _unpacked(packed: _Packed) -> Group:
-    if not packed.arrays:
-        return packed.group
+def _place(tensors: Inputs, memory: torch.Tensor) -> dict[str, _Placed]:
+    placed, offset = {}, 0
+    for name, tensor in tensors.items():
+        memory[offset : offset + tensor.nbytes].view(tensor.dtype).view(tensor.shape).copy_(tensor)
+        placed[name] = _Placed(offset, tensor.shape, tensor.dtype)
+        offset += _aligned(tensor)
+    return placed
+
+
+def _aligned(tensor: torch.Tensor) -> int:
+    """The tensor's bytes, up to where the next one may begin."""
+    return -(-tensor.nbytes // 64) * 64
+
+
+def _unpacked(packed: _Packed, slots: PinnedSlots | None, device: str) -> Group:
     inputs = {name: torch.from_numpy(array).view(dtype) for name, (array, dtype) in packed.arrays.items()}
-    return packed.group._replace(inputs=inputs)
+    if slots is not None and packed.slot is not None:
+        used = max((one.offset + one.shape.numel() * one.dtype.itemsize for one in packed.placed.values()), default=0)
+        uploaded = slots.upload(packed.slot, used, torch.device(device))
+        for name, (offset, shape, dtype) in packed.placed.items():
+            inputs[name] = uploaded[offset : offset + shape.numel() * dtype.itemsize].view(dtype).view(shape)
+    return packed.group._replace(inputs=inputs or None)
 
 
 def _bits(tensor: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ from bettersynth.images import ImageProblem, ImageReason, open_image
 from bettersynth.operators.batched.filters import BatchedFilter, Fields
 from bettersynth.operators.batched.pixels import Geometry
 from bettersynth.operators.batched.resize import Picture
-from bettersynth.operators.batched.slots import Slots
+from bettersynth.pinned import PinnedSlots
 from bettersynth.records import Record
 
 Stats = dict[str, Any]
@@ -123,7 +123,7 @@ class Preparer(Dataset[Prepared]):
         paths: Paths,
         max_pixels: int,
         device_resizes: bool,
-        slots: Slots | None,
+        slots: PinnedSlots | None,
     ) -> None:
         self._filters = filters
         self._others = others
@@ -173,8 +173,8 @@ class Preparer(Dataset[Prepared]):
     def _leave(self, images: Pictures, prepared: Prepared) -> dict[Geometry, list[Picture]]:
         """Put the pictures where the device finds them, and say where that is and what is to become of each."""
         slot = prepared.piece.slot
-        if self._slots is not None and slot is not None and images.area <= self._slots.pixels:
-            prepared.in_slot, pictures = images.undone(self._slots.memory(slot))
+        if self._slots is not None and slot is not None and 3 * images.area <= self._slots.size:
+            prepared.in_slot, pictures = images.undone(self._slots.memory(slot).view(-1, 3))
         else:
             prepared.buffer = _shared((images.area, 3))
             _, pictures = images.undone(prepared.buffer)

@@ -30,9 +30,9 @@ from bettersynth.operators.batched.preparing import (
     pieces_of,
 )
 from bettersynth.operators.batched.resize import Picture, resize
-from bettersynth.operators.batched.slots import Slots
 from bettersynth.operators.data_juicer import build
 from bettersynth.operators.own import load_own
+from bettersynth.pinned import PinnedSlots
 from bettersynth.progress import progress
 from bettersynth.records import Record
 
@@ -40,8 +40,8 @@ PIECE = 32
 """Records that a worker prepares at one time."""
 PREFETCHED = 2
 """Pieces under way for each worker."""
-SLOT = PIECE * 448 * 448
-"""Pixels of a slot: pieces of larger pictures travel by memory of their own."""
+SLOT = PIECE * 448 * 448 * 3
+"""Bytes of a slot: pieces of larger pictures travel by memory of their own."""
 MOST_WORKERS = 16
 """Decoding processes that keep one GPU busy."""
 WORTH_WORKERS = 16 * PIECE
@@ -103,7 +103,7 @@ class BatchScorer:
         self._loading = loading
         self._lanes = {name: Lane(name, kind, settings.batch) for name, kind in filters.items()}
         self._cuda = any(kind.device.type == "cuda" for kind in filters.values())
-        self._slots: Slots | None = None
+        self._slots: PinnedSlots | None = None
 
     @classmethod
     def load(
@@ -191,7 +191,7 @@ class BatchScorer:
         if self._slots:
             self._slots.reset()
         elif self._cuda and workers:  # one more is taken before the oldest is given back, another while it is copied
-            self._slots = Slots(PREFETCHED * workers + 2, SLOT)
+            self._slots = PinnedSlots(PREFETCHED * workers + 2, SLOT)
         return DataLoader(
             Preparer(self._filters, self._others, paths, self._max_pixels, self._cuda, self._slots),
             sampler=pieces,  # type: ignore[arg-type]
@@ -226,9 +226,9 @@ class BatchScorer:
         """The piece's pictures on the device, as they were decoded."""
         device = next(iter(self._lanes.values())).kind.device
         if self._slots and prepared.piece.slot is not None:
-            uploaded = self._slots.upload(prepared.piece.slot, prepared.in_slot, device)
+            uploaded = self._slots.upload(prepared.piece.slot, 3 * prepared.in_slot, device)
             if prepared.buffer is None:
-                return uploaded
+                return uploaded.view(-1, 3)
         return None if prepared.buffer is None else prepared.buffer.to(device)
 
     def _finish(self, shard: _Shard, operators: Iterable[str]) -> None:

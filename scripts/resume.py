@@ -20,7 +20,7 @@ arguments = parser.parse_args()
 
 try:
     configuration = load(arguments.config)
-    lease = Layout(Path("results") / str(configuration.name)).driver
+    lease = Layout(Path("results") / str(configuration.name)).driver.absolute()
     before = driver.cut_off(lease)
     if before is None:
         sys.exit(f"No run of {arguments.config} was cut off here. To run it: make run CONFIG={arguments.config}")
@@ -29,7 +29,7 @@ try:
         print(f"Cancelling jobs of the run before: {driver.named(jobs)}", flush=True)
         driver.cancel(lease, log)
     for jobs in driver.until_gone(lease, log):
-        hint = "" if arguments.cancel else "; make resume CANCEL=1 cancels them"
+        hint = "" if arguments.cancel else f"; {driver.make('resume', before)} CANCEL=1 cancels them"
         print(f"Waiting for jobs of the run before: {driver.named(jobs)}{hint}", flush=True)
 except (ConfigurationError, driver.DriverError, SlurmError) as error:
     sys.exit(str(error))
@@ -38,5 +38,8 @@ program, *rest = before["command"]
 snakemake = [sys.executable, program]
 print("Taking its lock away and going on:", *before["command"], flush=True)
 os.chdir(before["folder"])
-subprocess.run([*snakemake, "--unlock", *rest], check=True)
+unlocked = subprocess.run([*snakemake, "--unlock", *rest], capture_output=True, text=True)
+if unlocked.returncode:
+    sys.exit(unlocked.stdout + unlocked.stderr)
+lease.unlink(missing_ok=True)  # nothing is left of that run
 os.execv(sys.executable, [*snakemake, *rest])

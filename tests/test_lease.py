@@ -141,7 +141,7 @@ def left_alone(tmp_path) -> subprocess.Popen[str]:
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(CONFIGURATION))
     (tmp_path / "snakemake.py").write_text(RESUMED)
     results = tmp_path / "results" / "small"
-    command = [str(tmp_path / "snakemake.py"), "all"]
+    command = [str(tmp_path / "snakemake.py"), "--configfile", "small.yaml"]
     code = "import os, sys; from bettersynth.lease import *; "
     code += "Lease.acquire(Path('driver.json'), log='gone', command=sys.argv[1:], folder=os.getcwd()); os._exit(1)"
     results.mkdir(parents=True)
@@ -158,7 +158,7 @@ def resume(folder: Path, *options: str) -> subprocess.Popen[str]:
 def test_a_driver_is_refused_beside_a_job_that_a_killed_one_left_on_this_machine(left_alone, tmp_path):
     path = tmp_path / "results" / "small" / "driver.json"
     named = f"still queued or running: process {left_alone.pid} on "
-    with pytest.raises(driver.DriverError, match=f"{named}.*\n(.|\n)*make resume CANCEL=1"):
+    with pytest.raises(driver.DriverError, match=f"{named}.*\n(.|\n)*make resume CONFIG=small.yaml CANCEL=1"):
         driver.start(path, "log", "folder")
     left_alone.kill()
     left_alone.wait()
@@ -170,12 +170,12 @@ def test_resume_waits_for_jobs_on_this_machine_and_goes_on(left_alone, tmp_path)
     assert f"Waiting for jobs of the run before: process {left_alone.pid} on" in resumed.stdout.readline()
     left_alone.kill()
     left_alone.wait()
-    assert resumed.communicate(timeout=60)[0].splitlines()[1:] == ["resumed with --unlock all", "resumed with all"]
+    assert resumed.communicate(timeout=60)[0].splitlines()[-1] == "resumed with --configfile small.yaml"
 
 
 def test_resume_cancels_jobs_on_this_machine_when_asked(left_alone, tmp_path):
     said = resume(tmp_path, "--cancel").communicate(timeout=60)[0]
-    assert f"Cancelling jobs of the run before: process {left_alone.pid} on" in said and "resumed with all" in said
+    assert f"Cancelling jobs of the run before: process {left_alone.pid} on" in said and "resumed with --config" in said
     assert left_alone.wait(10) == -signal.SIGTERM
 
 

@@ -68,7 +68,7 @@ def test_a_request_is_refused_with_what_there_is(cluster, request_, why):
 
 def test_what_would_wait_for_ever_is_refused_before_it_is_submitted(cluster):
     site.refuse_impossible({"score_plain": Request(cpus=4)}, "squeue")
-    with pytest.raises(SlurmError, match=r"pretrain asks for .* 1 GPUs on one node(.|\n)*make doctor"):
+    with pytest.raises(SlurmError, match=r"pretrain: .* 1 GPUs on one node(.|\n)*make doctor"):
         site.refuse_impossible({"pretrain": Request(gpus=1)}, "squeue")
     with pytest.raises(SlurmError, match="slurm-status-command: squeue"):
         site.refuse_impossible({}, "sacct")
@@ -91,7 +91,7 @@ def test_slurms_times_are_understood(limit, minutes):
 def test_the_doctor_says_what_to_change(cluster):
     changes = "\n".join(finding.text for finding in doctor.examine(ROOT, 16) if not finding.ok)
     assert "slurm-status-command: squeue" in changes
-    assert "pretrain, attempt 1, asks for" in changes and "change it in profiles/default" in changes
+    assert "attempt 1 of finetune, pretrain, probe: 8 CPUs" in changes and "change it in profiles/default" in changes
     assert "g1 does not see" in changes
 
 
@@ -99,7 +99,7 @@ def test_the_doctor_reads_the_profiles_as_snakemake_does():
     profile = yaml.safe_load((ROOT / "profiles" / "slurm" / "config.yaml").read_text())
     second = doctor.rule_requests(profile, 16, 2)
     assert second["score_neural"] == Request(cpus=8, memory_mb=32_000, minutes=190, gpus=1)
-    assert second["any other rule"].memory_mb == 8000
+    assert second[doctor.OTHERS].memory_mb == 8000
 
 
 def test_without_slurm_the_doctor_says_how_to_run_here(tmp_path):

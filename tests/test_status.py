@@ -20,6 +20,7 @@ SQUEUE = """#!/bin/bash
 [[ $* == *--name=abc-1* ]] || exit 1
 echo '41|RUNNING|5:10|n1|rule_finetune_wildcards_unfiltered_1'
 echo '42|PENDING|0:00|(Resources)|rule_trainset_wildcards_best'
+echo '43|PENDING|0:00|(Priority)|rule_score_neural_wildcards_pool_gpu-0c8500ac9080_stage_1-0000-0002'
 """
 
 
@@ -57,10 +58,11 @@ def test_every_state_is_told_with_job_log_and_time_left(layout, tmp_path):
     write_json(layout.pretrain("best", 1) / "card.json", {"status": "stopped"})
     write_json(layout.pretrain("best", 2) / "card.json", {"status": "done"})
     log("pretrain/unfiltered/1.log", "on n1\nValueError: no rows\n")
+    log("score/pool/cpu-aab9dfe63d6c/stage_1-0000-0002.log", "on n1\nMemoryError\n")
     log("dataset/weak.log", "on n1\nweak: 20 of 60, 2.0/s, 20 s left\n")
     weak = Lease.acquire(layout.lease("logs/small/dataset/weak.log"))
     Path("snakemake.log").write_text("SLURM run ID: abc-1\n")
-    driver = Lease.acquire(layout.driver, log="snakemake.log")
+    driver = Lease.acquire(layout.driver, log="snakemake.log", command=["snakemake"])
     try:
         lines = status(tmp_path)
     finally:
@@ -69,16 +71,22 @@ def test_every_state_is_told_with_job_log_and_time_left(layout, tmp_path):
     phases = {line.rpartition("  ")[0].strip(): line.rpartition("  ")[2] for line in lines[2:]}
     assert f"run by process {os.getpid()} on" in lines[0]
     assert phases["datasets"] == "1 done, 1 running, 4 waiting"
+    assert phases["passes"] == "1 queued, 1 failed"
+    assert phases["best: probe"] == "2 waiting" and "unfiltered: probe" not in phases
     assert phases["best: pretrain"] == "1 done, 1 stopped"
     assert phases["unfiltered: pretrain"] == "1 failed"
     details = "\n".join(lines)
     assert f"running  dataset weak: process {os.getpid()}" in details and "20 of 60, 2.0/s, 20 s left" in details
     assert "running  finetune unfiltered, seed 1: SLURM job 41 on n1 for 5:10" in details
     assert "queued   trainset best: SLURM job 42 pending (Resources)" in details
+    assert "queued   score_neural stage_1-0000-0002 of pool: SLURM job 43 pending (Priority)" in details
+    score_log = "logs/small/score/pool/cpu-aab9dfe63d6c/stage_1-0000-0002.log"
+    assert f"failed   score_plain stage_1-0000-0002 of pool: see {score_log}" in details
     assert "failed   pretrain unfiltered, seed 1: see logs/small/pretrain/unfiltered/1.log" in details
 
 
 def test_a_run_that_was_cut_off_is_called_so(layout, tmp_path):
-    code = "from bettersynth.lease import *; Lease.acquire(Path('results/small/driver.json'), log='gone'); os._exit(1)"
+    facts = {"log": "gone", "command": ["snakemake", "--configfile", "small.yaml"]}
+    code = f"from bettersynth.lease import *; Lease.acquire(Path('results/small/driver.json'), **{facts}); os._exit(1)"
     subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT / "scripts")})
-    assert "make resume" in status(tmp_path)[0]
+    assert "to go on: make resume CONFIG=small.yaml" in status(tmp_path)[0]

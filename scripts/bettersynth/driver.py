@@ -34,11 +34,13 @@ def start(path: Path, log: str, folder: str) -> lease.Lease:
         if before and not lease.is_live(path, before) and (jobs := left(path, Path(before["log"]))):
             raise DriverError(
                 f"the run before was cut off, and jobs of it are still queued or running: {named(jobs)}\n"
-                f"Wait for them and go on: make resume\nCancel them and go on:   make resume CANCEL=1"
+                f"Wait for them and go on: {make('resume', before)}\n"
+                f"Cancel them and go on:   {make('resume', before)} CANCEL=1"
             )
         return lease.Lease.acquire(path, log=log, command=list(sys.argv), folder=folder)
     except lease.HeldError as error:
-        raise DriverError(f"{path.parent} is being run already, {error}. Wait for it: make status") from None
+        watch = make("status", error.holder)
+        raise DriverError(f"{path.parent} is being run already, {error}. To watch it: {watch}") from None
     except queue.SlurmError as error:
         raise DriverError(f"whether jobs of the run before are still queued is not known: {error}") from None
 
@@ -86,7 +88,7 @@ def cut_off(path: Path) -> dict[str, Any] | None:
     """
     holder = lease.read(path)
     if holder and lease.is_live(path, holder):
-        raise DriverError(f"{path.parent} is being run, {lease.HeldError(path, holder)}. To watch it: make status")
+        raise DriverError(_at_work(path, holder))
     return holder
 
 
@@ -96,5 +98,17 @@ def hint(path: Path) -> str:
     if holder is None:
         return ""
     if not lease.seems_live(path, holder):
-        return f"The run before was cut off (its log: {holder['log']}). To go on where it stopped: make resume"
-    return f"{path.parent} is being run, {lease.HeldError(path, holder)}. To watch it: make status"
+        resume = make("resume", holder)
+        return f"The run before was cut off (its log: {holder['log']}). To go on where it stopped: {resume}"
+    return _at_work(path, holder)
+
+
+def make(target: str, holder: dict[str, Any]) -> str:
+    """The make command for the configuration that a driver runs, as the driver was called."""
+    words = holder.get("command", [])
+    given = words[words.index("--configfile") + 1] if "--configfile" in words else None
+    return f"make {target} CONFIG={given}" if given else f"make {target}"
+
+
+def _at_work(path: Path, holder: dict[str, Any]) -> str:
+    return f"{path.parent} is being run, {lease.HeldError(path, holder)}. To watch it: {make('status', holder)}"

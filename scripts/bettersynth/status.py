@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bettersynth import lease
+from bettersynth.configuration.load import recipe_training
 from bettersynth.configuration.types import Configuration
+from bettersynth.driver import make
 from bettersynth.layout import BENCHMARKS, Layout
 from bettersynth.plan import Plan
 from bettersynth.publish import read_json
 from bettersynth.slurm import queue
 from bettersynth.slurm.queue import QueuedJob
 
+PASS = re.compile(r"rule_score_[a-z]+_wildcards_(?P<source>.+)_(?P<scoring>[gc]pu-[0-9a-f]+)_(?P<chunk>.+)")
 STATES = ("done", "running", "queued", "failed", "stopped", "waiting")
 
 
@@ -42,13 +46,14 @@ class State(NamedTuple):
     detail: str = ""
 
 
-def all_work(configuration: Configuration, layout: Layout) -> Iterator[Work]:
-    """Everything that a run of the configuration makes, in the order of the phases; passes of scores apart."""
+def all_work(configuration: Configuration, layout: Layout, jobs: list[QueuedJob]) -> Iterator[Work]:
+    """Everything that a run of the configuration makes, in the order of the phases; of passes, those `passes` finds."""
     logs = Path("logs") / layout.root.name
     plan = Plan(configuration)
     for file in configuration.pool.files:
         ledger, log = layout.file_ledger(file.name), logs / "ingest" / f"{file.name}.log"
         yield Work("pool", file.name, f"ingest_{file.name}", (), ledger, log)
+    yield from passes(layout, jobs)
     for source, operator in sorted(plan.wanted_scores(["all"])):
         log = logs / "scores" / source / f"{operator}.log"
         result = layout.scores_card(source, operator)
@@ -64,11 +69,25 @@ def all_work(configuration: Configuration, layout: Layout) -> Iterator[Work]:
         yield from _recipe_work(recipe, configuration, layout, logs)
 
 
+def passes(layout: Layout, jobs: list[QueuedJob]) -> Iterator[Work]:
+    """Passes of scores that have begun or are in SLURM's queue; which will come, only Snakemake's graph knows."""
+    logs = Path("logs") / layout.root.name / "score"
+    begun = {log.relative_to(logs).with_suffix("").parts for log in logs.rglob("*.log")}
+    in_queue = {match.groups() for job in jobs if (match := PASS.fullmatch(job.comment))}
+    for source, scoring, chunk in sorted(begun | in_queue):
+        rule = "score_neural" if scoring.startswith("gpu-") else "score_plain"
+        result, log = layout.pass_card(source, scoring, chunk), logs / source / scoring / f"{chunk}.log"
+        yield Work("passes", f"{chunk} of {source}", rule, (source, scoring, chunk), result, log)
+
+
 def _recipe_work(recipe: str, configuration: Configuration, layout: Layout, logs: Path) -> Iterator[Work]:
     log = logs / "trainset" / f"{recipe}.log"
     yield Work(f"{recipe}: trainset", recipe, "trainset", (recipe,), layout.trainset_card(recipe), log)
     seeds = [str(seed) for seed in configuration.recipes[recipe].seeds]
-    for rule, folder in (("pretrain", layout.pretrain), ("finetune", layout.finetune)):
+    probed = recipe_training(configuration, recipe).probe.keep is not None
+    stages = {"probe": layout.probe} if probed else {}
+    stages |= {"pretrain": layout.pretrain, "finetune": layout.finetune}
+    for rule, folder in stages.items():
         for seed in seeds:
             result, log = folder(recipe, seed) / "card.json", logs / rule / recipe / f"{seed}.log"
             yield Work(f"{recipe}: {rule}", f"{recipe}, seed {seed}", rule, (recipe, seed), result, log)
@@ -117,7 +136,8 @@ def describe(configuration: Configuration, layout: Layout) -> str:
     """The whole as a text: the driver, a line for each phase, and a line for each job at work, waiting or failed."""
     driver = lease.read(layout.driver)
     log = Path(driver["log"]) if driver else None
-    found = states(list(all_work(configuration, layout)), layout, queue.queued(log) if log else [])
+    jobs = queue.queued(log) if log else []
+    found = states(list(all_work(configuration, layout, jobs)), layout, jobs)
     lines = [_driver_line(layout, driver), ""]
     width = max(len(state.work.phase) for state in found)
     for phase in dict.fromkeys(state.work.phase for state in found):
@@ -125,8 +145,6 @@ def describe(configuration: Configuration, layout: Layout) -> str:
         told = ", ".join(f"{counts[name]} {name}" for name in STATES if counts[name])
         lines.append(f"{phase:<{width}}  {told}")
     lines.append("")
-    for path in sorted((layout.root / "leases" / "score").rglob("*.json")):
-        lines.append(f"running  score {path.stem}: {_process(lease.read(path) or {})}")
     for name in ("running", "queued", "failed"):
         lines += [
             f"{name:<8} {state.work.rule} {state.work.name}: {state.detail}" for state in found if state.state == name
@@ -139,4 +157,4 @@ def _driver_line(layout: Layout, driver: dict[str, Any] | None) -> str:
         return f"{layout.root}: nobody runs it now"
     if lease.seems_live(layout.driver, driver):
         return f"{layout.root}: run by process {driver['pid']} on {driver['host']}, log {driver['log']}"
-    return f"{layout.root}: its run was cut off, log {driver['log']}; to go on: make resume"
+    return f"{layout.root}: its run was cut off, log {driver['log']}; to go on: {make('resume', driver)}"

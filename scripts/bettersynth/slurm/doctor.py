@@ -18,6 +18,7 @@ from bettersynth.slurm.site import Request, Site, chosen_from, describe, look
 
 ROOT = Path(__file__).resolve().parents[3]
 PROFILES = ROOT / "profiles"
+OTHERS = "other rules"
 WAIT_S = 30
 """How long the look at a node may wait for one that is free."""
 
@@ -85,7 +86,7 @@ def _accounting(site: Site, profile: dict[str, Any]) -> Iterator[Finding]:
 
 
 def rule_requests(profile: dict[str, Any], shards_per_job: int, attempt: int) -> dict[str, Request]:
-    """What a job of each rule of `profiles/default` asks for at an attempt; `any other rule` has the defaults.
+    """What a job of each rule of `profiles/default` asks for at an attempt; `OTHERS` have the defaults.
 
     Expressions are those of our own profiles, with `attempt` and `input` as Snakemake gives them.
     """
@@ -97,7 +98,7 @@ def rule_requests(profile: dict[str, Any], shards_per_job: int, attempt: int) ->
         return int(eval(written, {"__builtins__": {}}, known)) if isinstance(written, str) else written
 
     found = {}
-    for rule, own in {**rules, "any other rule": {}}.items():
+    for rule, own in {**rules, OTHERS: {}}.items():
         resources = {**profile["default-resources"], **own}
         found[rule] = Request(
             cpus=value(resources, "cpus_per_task", 1),
@@ -114,17 +115,16 @@ def rule_requests(profile: dict[str, Any], shards_per_job: int, attempt: int) ->
 
 
 def _requests(site: Site, profile: dict[str, Any], shards_per_job: int) -> Iterator[Finding]:
+    said: set[str] = set()
     for attempt in (1, 1 + profile["retries"]):
-        refused = {
-            rule: refusal
-            for rule, request in rule_requests(profile, shards_per_job, attempt).items()
-            if (refusal := site.refusal(request))
-        }
-        if not refused:
+        refusals = site.refusals(rule_requests(profile, shards_per_job, attempt))
+        if not refusals:
             yield Finding(True, f"what every rule asks for at attempt {attempt} can be had")
-        for rule, refusal in refused.items():
-            where = "profiles/default" if rule != "any other rule" else "profiles/slurm"
-            yield Finding(False, f"{rule}, attempt {attempt}, asks for {refusal}; change it in {where}")
+        for why, rules in refusals.items():
+            where = "profiles/slurm" if OTHERS in rules else "profiles/default"
+            if why not in said:
+                yield Finding(False, f"attempt {attempt} of {rules}: {why}; change it in {where}")
+        said |= refusals.keys()
 
 
 def _node(site: Site, profile: dict[str, Any], folder: Path) -> Finding:

@@ -81,6 +81,14 @@ class Site(NamedTuple):
             return self._refusal_of(self.default.name, request)
         return f"no partition, and there is no default one: name one of {', '.join(self.partitions)}"
 
+    def refusals(self, requests: dict[str, Request]) -> dict[str, str]:
+        """Why requests will never run → the names of those, in order and with commas between them."""
+        found: dict[str, list[str]] = {}
+        for name in sorted(requests):
+            if why := self.refusal(requests[name]):
+                found.setdefault(why, []).append(name)
+        return {why: ", ".join(names) for why, names in found.items()}
+
     def _refusal_of(self, name: str, request: Request) -> str:
         partition = self.partitions.get(name)
         if partition is None:
@@ -109,7 +117,7 @@ def refuse_impossible(requests: dict[str, Request], status_command: str, partiti
     site = look()
     if partition_config is not None:
         requests = chosen_from(partition_config, requests)
-    refused = [f"{rule} asks for {why}" for rule, request in requests.items() if (why := site.refusal(request))]
+    refused = [f"{rules}: {why}" for why, rules in site.refusals(requests).items()]
     if status_command == "sacct" and site.settings.get("AccountingStorageType") == "accounting_storage/none":
         refused.append(NO_ACCOUNTING)
     if refused:

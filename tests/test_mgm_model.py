@@ -171,6 +171,21 @@ def test_loss_is_the_mean_over_labelled_tokens(model, pixels):
     torch.testing.assert_close(share, expected / 2)
 
 
+def test_training_leaves_causality_to_the_attention_kernel(model, pixels, monkeypatch):
+    seen, masks = model.see(pixels), []
+    monkeypatch.setattr(model, "see", lambda pixels: seen)
+    attend = functional.scaled_dot_product_attention
+
+    def watched(*tensors, attn_mask=None, is_causal=False, **options):
+        masks.append((attn_mask, is_causal))
+        return attend(*tensors, attn_mask=attn_mask, is_causal=is_causal, **options)
+
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", watched)
+    ids = torch.tensor([sequence(9, 10, 11), sequence(12, 13, 0)])
+    model(input_ids=ids, pixel_values=pixels, labels=ids.clamp(min=0))
+    assert masks and set(masks) == {(None, True)}
+
+
 def test_padding_on_the_right_changes_nothing(model, pixels):
     short = model(input_ids=torch.tensor([sequence(9, 10)]), pixel_values=pixels[:1]).logits
     padded = model(input_ids=torch.tensor([sequence(9, 10, 0, 0, 0)]), pixel_values=pixels[:1]).logits

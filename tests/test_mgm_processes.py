@@ -37,6 +37,16 @@ def start(tmp_path):
     return make
 
 
+def test_jobs_import_only_what_they_use():
+    """Each does so anew, and on the miniature that is most of what answering costs."""
+    program = (
+        "import sys, bettersynth.mgm.generation; print({'transformers.trainer', 'pandas'} & set(sys.modules));"
+        "import bettersynth.mgm.training; print({'datasets', 'pandas'} & set(sys.modules))"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["set()", "set()"]
+
+
 def test_two_processes_train_what_one_trains(start, capfd):
     stage = {"precision": "fp32", "device_batch": 1}
     results = []

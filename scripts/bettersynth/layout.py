@@ -8,6 +8,11 @@ from bettersynth.records import POOL
 
 BENCHMARKS = ("textvqa", "mmbench")
 
+CARD = "card.json"
+"""What a training stage's folder holds beside its result: what was done."""
+CHECKPOINT = "checkpoint"
+"""The model in the folder of stage 2."""
+
 
 class Layout:
     """Paths below the results folder of one configuration; makes no folder and reads no file."""

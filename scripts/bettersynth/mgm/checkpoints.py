@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
 
 from bettersynth.publish import publish_folder, read_json, write_json
@@ -26,6 +25,8 @@ INPUTS = "inputs.json"
 WEIGHTS = "weights.safetensors"
 OPTIMIZER = "optimizer.safetensors"
 SCHEDULE = "schedule.json"
+TRAINER_STATE = "trainer_state.json"
+"""Where the Trainer looks for its state."""
 
 
 class ChangedInputsError(RuntimeError):
@@ -62,7 +63,7 @@ def save_checkpoint(
             },
         )
         # The batch on one device may differ after a resume, the global batch may not.
-        dataclasses.replace(state, train_batch_size=None).save_to_json(str(temporary / TRAINER_STATE_NAME))
+        dataclasses.replace(state, train_batch_size=None).save_to_json(str(temporary / TRAINER_STATE))
         write_json(temporary / INPUTS, inputs)
     for older in checkpoints(folder)[:-1]:
         shutil.rmtree(older)

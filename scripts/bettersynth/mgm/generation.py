@@ -13,7 +13,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pandas as pd
 import torch
 from PIL import Image
 from torch.nn import functional
@@ -21,11 +20,10 @@ from torch.nn import functional
 from bettersynth import versions
 from bettersynth.configuration.types import Configuration, MMBench, TextVQA
 from bettersynth.images import ImageProblem, open_image, resolve
-from bettersynth.layout import BENCHMARKS, Layout
+from bettersynth.layout import BENCHMARKS, CARD, CHECKPOINT, Layout
 from bettersynth.mgm.model import MGMForConditionalGeneration
 from bettersynth.mgm.processes import gathered, is_main_process
 from bettersynth.mgm.processing import ConversationError, Processor
-from bettersynth.mgm.training import CARD, CHECKPOINT
 from bettersynth.progress import progress
 from bettersynth.publish import Card, publish, read_json, sha256_file, write_json
 
@@ -231,6 +229,8 @@ def _textvqa(section: TextVQA) -> list[tuple[Question, dict[str, Any]]]:
 
 def _mmbench(section: MMBench) -> list[tuple[Question, dict[str, Any]]]:
     """Questions, and what their answers' lines begin with; rotations of the options are rows of their own."""
+    import pandas as pd  # half a second, which the other benchmark need not spend
+
     table = pd.read_csv(section.questions, sep="\t", dtype=str)
     table = table.astype(object).where(table.notna(), None)
     asked = []

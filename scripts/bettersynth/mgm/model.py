@@ -330,6 +330,8 @@ class MGMForConditionalGeneration(PreTrainedModel):
         device = inputs_embeds.device.type
         if torch.is_autocast_enabled(device):  # or the sums between the layers would stay in the weights' fp32
             inputs_embeds = inputs_embeds.to(torch.get_autocast_dtype(device))
+        if attention_mask is None:  # without one, transformers looks for packed sequences and writes a mask out
+            attention_mask = torch.ones(inputs_embeds.shape[:2], dtype=torch.bool, device=inputs_embeds.device)
         hidden = self.language_model.model(
             inputs_embeds=inputs_embeds, attention_mask=attention_mask, use_cache=False, **kwargs
         ).last_hidden_state

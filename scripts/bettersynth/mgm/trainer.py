@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Sampler
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
+from transformers.utils import import_utils
 
 from bettersynth.configuration.types import Stage
 from bettersynth.mgm import checkpoints
@@ -25,6 +26,10 @@ from bettersynth.mgm.model import MGMForConditionalGeneration
 from bettersynth.mgm.processes import is_main_process
 from bettersynth.progress import duration
 from bettersynth.publish import publish
+
+# Or the Trainer would import Hugging Face's `datasets`, a second of every job, to ask whether ours is one of them.
+import_utils._datasets_available = False
+from transformers import Trainer
 
 logger = logging.getLogger(__name__)
 

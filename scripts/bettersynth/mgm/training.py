@@ -25,7 +25,7 @@ from bettersynth import versions
 from bettersynth.configuration.load import recipe_start, recipe_training
 from bettersynth.configuration.types import RUNS_ONLY, Configuration, Stage
 from bettersynth.images import resolve
-from bettersynth.layout import Layout
+from bettersynth.layout import CARD, CHECKPOINT, Layout
 from bettersynth.mgm import checkpoints
 from bettersynth.mgm.data import ConversationDataset
 from bettersynth.mgm.model import MGMForConditionalGeneration
@@ -43,10 +43,8 @@ from bettersynth.publish import (
     write_json,
 )
 
-CARD = "card.json"
 DONE = "done.json"
 CONNECTOR = "connector.safetensors"
-CHECKPOINT = "checkpoint"
 RESUME = "checkpoints"
 
 PARTS = ("language_model", "vision_tower", "vision_tower_aux")

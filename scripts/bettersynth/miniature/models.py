@@ -326,14 +326,11 @@ def parameters(model: Any) -> int:
 
 
 def language() -> list[str]:
-    """Every word that a model of the miniature knows: in lower case, and as a sentence begins where one may.
-
-    The name of the asking role is there by its letters: the shipped models have learned to see it spelled.
-    """
+    """Every word that a model of the miniature knows: in lower case, and as a sentence begins where one may."""
     words = {
         *questions.VOCABULARY,
         *SPOILT_VOCABULARY,
-        *"user",
+        "user",
         "model",
         "assistant",
         "detail",

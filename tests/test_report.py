@@ -15,8 +15,8 @@ from bettersynth.plan import Plan
 from bettersynth.publish import read_json
 from bettersynth.records import write_table
 from bettersynth.report import build_leaderboard, build_report
-from bettersynth.report.charts import Node, graph, thin, ticks
-from bettersynth.report.distributions import bin_edges
+from bettersynth.report.charts import Node, graph, number, thin, ticks
+from bettersynth.report.distributions import bin_edges, distribution
 from bettersynth.report.truth import filter_quality
 
 
@@ -266,6 +266,19 @@ def test_thinning_keeps_points_on_their_line():
     assert len(thinned) == 150
     assert all(loss == pytest.approx(step / 7) for step, loss in thinned)
     assert thin(points[:20]) == points[:20]
+
+
+def test_words_that_hardly_come_twice_have_no_distribution():
+    hashes = np.array(["a1", "b2", "c3", "c3"], dtype=object)
+    languages = np.array(["en", "en", "en", "es"], dtype=object)
+    assert distribution("image_hash", "image_sha256", {"pool": hashes}, []) is None
+    shown = distribution("language_id", "lang", {"pool": languages}, [])
+    assert shown and shown["words"]["pool"] == [("en", 0.75), ("es", 0.25)]
+
+
+def test_numbers_are_short():
+    values = (15000, 0.35837, 0.00019642, -4.327e-06, 0)
+    assert [*map(number, values)] == ["15,000", "0.3584", "0.0002", "−4.3e−06", "0"]
 
 
 def test_whole_numbers_get_a_bin_each():

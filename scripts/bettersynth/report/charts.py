@@ -47,7 +47,8 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
 
 def number(value: float) -> str:
     """A number for an axis: short, without trailing zeros."""
-    return (f"{value:,.4g}" if abs(value) < 1e5 else f"{value:,.0f}").replace("-", "−")
+    form = ",.0f" if abs(value) >= 1e3 else ".4g" if abs(value) >= 1e-3 else ".2g"
+    return format(value, form).replace("-", "−")
 
 
 def svg(title: str, width: float, height: float, parts: Iterable[str], name: str) -> Markup:

@@ -73,22 +73,24 @@ def distributions(configuration: Configuration, plan: Plan, scores: Scores) -> l
                 for dataset, of, named, threshold in filters(configuration)
                 if of == operator and named in (stat, None)
             ]
-            entry = _distribution(operator, stat, values, used)
+            entry = distribution(operator, stat, values, used)
             if entry is not None:
                 entries.append(entry)
     return entries
 
 
-def _distribution(
+def distribution(
     operator: str, stat: str, values: Mapping[str, np.ndarray], used: list[tuple[str, Threshold]]
 ) -> dict[str, Any] | None:
+    """The entry of one stat, from its values by source; None for one that has no distribution."""
     entry: dict[str, Any] = {
         "operator": operator,
         "stat": stat,
         "thresholds": [f"{dataset}: {interval_text(operator, threshold)}" for dataset, threshold in used],
     }
     if any(array.dtype == object for array in values.values()):
-        if len(next(iter(values.values()))) == len(set(next(iter(values.values())))):
+        first = next(iter(values.values()))
+        if len(set(first)) > len(first) / 2:
             return None  # an identifier, such as an image's hash, has no distribution
         return entry | {"words": {source: _commonest(array) for source, array in values.items()}}
     finite = {source: array[np.isfinite(array)] for source, array in values.items()}

@@ -10,6 +10,7 @@ DATASET ?=
 FROM ?=
 WHEELS ?=
 PLATFORM ?=
+PYTHON_VERSION ?=
 DRY_RUN ?=
 OFFLINE ?=
 TO ?=
@@ -117,9 +118,10 @@ reference:  ## write the schema and the reference page from the configuration's 
 lock:  ## pin what is installed in .venv
 	@python scripts/lock.py
 
-stage: ready  ## fetch all that CONFIG or RECIPE needs for machines without a network (FROM=copies, WHEELS=cpu|cuda, DRY_RUN=1)
+stage: $(WORLD)  ## fetch all that CONFIG or RECIPE needs for machines without a network (FROM=copies, WHEELS=cpu|cuda, DRY_RUN=1)
 	@python scripts/stage.py --config $(CONFIG) $(if $(RECIPE),--recipe $(RECIPE)) $(if $(FROM),--from $(FROM)) $(if $(DRY_RUN),--dry-run) \
-		$(if $(WHEELS),--wheels $(WHEELS) $(if $(PLATFORM),--platform $(PLATFORM)))
+		$(if $(WHEELS),--wheels $(WHEELS) $(if $(PLATFORM),--platform $(PLATFORM)) \
+		$(if $(PYTHON_VERSION),--python-version $(PYTHON_VERSION)))
 
 verify: ready  ## check what was staged for CONFIG or RECIPE, without a network
 	@python scripts/verify.py --config $(CONFIG) $(if $(RECIPE),--recipe $(RECIPE))

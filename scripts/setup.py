@@ -17,12 +17,13 @@ import tempfile
 import urllib.request
 import venv
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 STAMP = VENV / "setup.json"
 NEEDED_GIB = {"cpu": 4, "cuda": 9}
-WHEELS = ROOT / "stage" / "wheels"
+STAGE = ROOT / "stage"
 
 
 def wanted(torch: str) -> dict[str, str]:
@@ -46,10 +47,19 @@ def make_venv() -> Path:
     return python
 
 
+def is_moved() -> bool:
+    """Whether `.venv` was copied here or renamed: its commands name the folder that they were made in."""
+    pip = VENV / "bin" / "pip"
+    if not pip.exists():
+        return False
+    made_in = re.search(r'(?:#!|")(/[^"\n]+)/python', pip.read_text())
+    return made_in is not None and not (Path(made_in[1]).exists() and Path(made_in[1]).samefile(VENV / "bin"))
+
+
 def fetch_pip(python: Path) -> None:
     """Install pip from its own wheel, which runs as it is: a staged one, or from the index that pip would use."""
     with tempfile.TemporaryDirectory() as folder:
-        staged = sorted(WHEELS.glob("pip-*-py3-none-any.whl"))
+        staged = sorted(STAGE.glob("wheels/*/pip-*-py3-none-any.whl"))
         wheel = staged[-1] if staged else download_pip(Path(folder))
         subprocess.run([python, f"{wheel}/pip", "install", "--quiet", "--no-index", wheel], check=True)
 
@@ -68,21 +78,59 @@ def download_pip(folder: Path) -> Path:
     return wheel
 
 
-def use_staged_wheels() -> None:
+def staged_torch() -> str | None:
+    """The build of torch that wheels are staged for, if it is one."""
+    found = [torch for torch in NEEDED_GIB if any((STAGE / "wheels" / torch).glob("*.whl"))]
+    return found[0] if len(found) == 1 else None
+
+
+def use_staged_wheels(torch: str) -> None:
     """Make pip, here and in every process started from here, take packages from the staged wheels and nowhere else."""
-    if not any(WHEELS.glob("*.whl")):
+    wheels = STAGE / "wheels" / torch
+    if not any(wheels.glob("*.whl")):
         raise SystemExit(
-            f"setup: no wheels in {WHEELS}; on a machine with a network: make stage WHEELS=cuda, then copy stage/ here"
+            f"setup: no wheels in {wheels}; on a machine with a network: make stage WHEELS={torch}, then copy stage/ "
+            "here. Another build of torch than is staged: make setup OFFLINE=1 TORCH=…"
         )
-    os.environ.update(PIP_NO_INDEX="1", PIP_FIND_LINKS=str(WHEELS))
+    for manifest in sorted(STAGE.glob("*.json")):
+        staged = json.loads(manifest.read_text(encoding="utf-8")).get("wheels", {})
+        if staged.get("torch") == torch:
+            check_staged_wheels(wheels, staged)
+    os.environ.update(PIP_NO_INDEX="1", PIP_FIND_LINKS=wheels.as_uri())
+
+
+def check_staged_wheels(wheels: Path, staged: dict[str, Any]) -> None:
+    """Compare the wheels with what the manifest says of them, and their Python with this one."""
+    this = ".".join(map(str, sys.version_info[:2]))
+    if staged["python"] != this:
+        raise SystemExit(
+            f"setup: the wheels in {wheels} are for Python {staged['python']}, this is {this}; "
+            f"make setup OFFLINE=1 PYTHON=python{staged['python']}, or where there is a network: "
+            f"make stage WHEELS={staged['torch']} PYTHON_VERSION={this}"
+        )
+    for name, entry in staged["files"].items():
+        wheel = wheels / name
+        if not wheel.exists():
+            raise SystemExit(f"setup: {wheel} is missing; copy stage/ here again")
+        with wheel.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != entry["sha256"]:
+                raise SystemExit(f"setup: {wheel} is not as it was staged; copy it here again")
 
 
 def install(python: Path, torch: str, index: str | None) -> None:
-    """Install the lock without resolving anything, then torch with what its build brings."""
+    """Install the lock without resolving anything, then torch with what its build brings.
+
+    The newest pip comes first: the one that Python carries takes several times as long to look through an index.
+    """
     pip = [python, "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off", "--quiet"]
+    pip += ["--no-compile", "--no-warn-conflicts"]  # what nothing here uses is left out of the lock
+    subprocess.run([*pip, "--upgrade", "pip"], check=True)
     subprocess.run([*pip, "--no-deps", "-r", ROOT / "envs" / "lock.txt"], check=True)
     where = ["--index-url", index] if index else []
     subprocess.run([*pip, *where, "-r", ROOT / "envs" / f"torch-{torch}.txt"], check=True)
+    packages = next(VENV.glob("lib/python*/site-packages"))
+    # pip compiles on one core, and some packages hold files that no Python compiles
+    subprocess.run([python, "-m", "compileall", "-qq", "-j", "0", packages], check=False)
 
 
 def main() -> None:
@@ -93,24 +141,28 @@ def main() -> None:
     parser.add_argument("--this-python", action="store_true", help="make the environment anew for another Python")
     parser.add_argument("--offline", action="store_true", help="install from the staged wheels, without a network")
     arguments = parser.parse_args()
-    if arguments.offline:
-        use_staged_wheels()
     if sys.version_info < (3, 11):  # noqa: UP036 - this script runs on whatever Python the machine has
         found = sys.version.split()[0]
         raise SystemExit(f"setup: Python 3.11 or newer is needed, this is {found}; try: make setup PYTHON=python3.12")
     made = json.loads(STAMP.read_text()) if STAMP.exists() else {}
-    torch = arguments.torch or made.get("torch", "cpu")
+    torch = arguments.torch or made.get("torch") or (arguments.offline and staged_torch()) or "cpu"
     python_version = sys.version.split()[0] if arguments.this_python else made.get("python", sys.version.split()[0])
     target = {**wanted(torch), "python": python_version}
-    if made != target:
+    if arguments.offline and (made != target or is_moved()):
+        use_staged_wheels(torch)
+    if made != target or is_moved():
         free = shutil.disk_usage(ROOT).free / 2**30
         if free < NEEDED_GIB[torch]:
             raise SystemExit(f"setup: {NEEDED_GIB[torch]} GiB are needed in {ROOT}, {free:.1f} are free")
         print(f"setup: making .venv ({torch} build of torch); this takes a few minutes", flush=True)
         python = make_venv()
-        install(python, torch, arguments.torch_index)
+        try:
+            install(python, torch, arguments.torch_index)
+        except subprocess.CalledProcessError:
+            raise SystemExit("setup: pip could not install every package; its words are above") from None
         STAMP.write_text(json.dumps({**target, "python": sys.version.split()[0]}))
-    subprocess.run([VENV / "bin" / "python", ROOT / "scripts" / "resources.py"], check=True)
+    if not arguments.offline:  # without a network, they are where they were staged or `make verify` names them
+        subprocess.run([VENV / "bin" / "python", ROOT / "scripts" / "resources.py"], check=True)
 
 
 if __name__ == "__main__":

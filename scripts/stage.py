@@ -18,29 +18,42 @@ parser.add_argument("--recipe", help="only what this recipe needs")
 parser.add_argument("--from", dest="copies", type=Path, metavar="FOLDER", help="take models from here where they are")
 parser.add_argument("--dry-run", action="store_true", help="say what would be fetched, and how much")
 parser.add_argument("--wheels", choices=["cpu", "cuda"], help="wheels too, with this build of torch")
-parser.add_argument("--python", metavar="3.11", help="Python that the wheels are for (default: this one)")
+parser.add_argument(
+    "--python-version", default=stage.THIS_PYTHON, metavar="3.12", help="Python they are for (default: %(default)s)"
+)
 parser.add_argument("--platform", nargs="*", default=[], metavar="TAG", help="machine they are for (default: this)")
 arguments = parser.parse_args()
 
-wheels = stage.Wheels(arguments.wheels, arguments.python, tuple(arguments.platform)) if arguments.wheels else None
+wheels = None
+if arguments.wheels:
+    wheels = stage.Wheels(arguments.wheels, arguments.python_version, tuple(arguments.platform))
+to_build: list[str] = []
 try:
     configuration = load(arguments.config)
     recipe = check_recipe(configuration, arguments.recipe)
     steps = stage.plan(configuration, arguments.copies, recipe)
     print("\n".join(map(str, steps)), flush=True)
     print(f"to fetch or copy: {sum(step.size for step in steps) / 1e9:,.2f} GB", flush=True)
+    if wheels and stage.wheels_are_staged(configuration, wheels):
+        print(f"wheels: staged ({wheels.folder})", flush=True)
+        wheels = None
     if wheels:
-        print(f"and wheels, about {stage.WHEEL_BYTES[wheels.torch] / 1e9:,.0f} GB if none is there", flush=True)
+        size = stage.WHEEL_BYTES[wheels.torch] / 1e9
+        print(f"wheels: to fetch, about {size:,.0f} GB if none is there ({wheels.folder})", flush=True)
     stage.require_space(steps, wheels)
     if arguments.dry_run:
         sys.exit()
     stage.stage_models(configuration, steps)
     stage.stage_resources(configuration, recipe)
     if wheels:
-        stage.stage_wheels(configuration, wheels)
+        to_build = stage.stage_wheels(configuration, wheels)
     missing = stage.stage_data(configuration)
 except (ConfigurationError, StagingError) as error:
     sys.exit(f"stage: {error}")
 print(f"staged: {manifest_path(configuration)} lists every file; check it anywhere: make verify")
+if to_build:
+    print(
+        f"no wheels of {', '.join(to_build)} for that machine: `make setup OFFLINE=1` builds them there, by a compiler"
+    )
 if missing:
     sys.exit("stage: data files that nothing fetches are not there: " + ", ".join(missing))

@@ -15,6 +15,8 @@ import pytest
 import yaml
 from wheels import write_wheel
 
+from bettersynth.publish import sha256_file, write_json
+
 ROOT = Path(__file__).resolve().parent.parent
 ENVS = ROOT / "envs"
 
@@ -112,15 +114,27 @@ def test_the_bare_profile_name_works_from_the_root():
 
 @pytest.fixture
 def checkout(tmp_path):
-    """A project whose lock is two tiny packages; its last step of setup says that they can be imported."""
-    (tmp_path / "scripts").mkdir()
-    shutil.copyfile(ROOT / "scripts" / "setup.py", tmp_path / "scripts" / "setup.py")
-    (tmp_path / "scripts" / "resources.py").write_text("import tiny_words, tiny_torch; print(tiny_words.WORD)")
-    (tmp_path / "envs").mkdir()
-    (tmp_path / "envs" / "lock.txt").write_text("tiny-words==1.0\n")
+    """A project whose lock is two tiny packages."""
+    folder = tmp_path / "a checkout"
+    (folder / "scripts").mkdir(parents=True)
+    shutil.copyfile(ROOT / "scripts" / "setup.py", folder / "scripts" / "setup.py")
+    (folder / "envs").mkdir()
+    (folder / "envs" / "lock.txt").write_text("tiny-words==1.0\n")
     for kind in ("cpu", "cuda"):
-        (tmp_path / "envs" / f"torch-{kind}.txt").write_text("tiny-torch==1.0\n")
-    return tmp_path
+        (folder / "envs" / f"torch-{kind}.txt").write_text("tiny-torch==1.0\n")
+    return folder
+
+
+def stage_wheels(checkout: Path) -> Path:
+    wheels = checkout / "stage" / "wheels" / "cpu"
+    for package in ("tiny-words", "tiny-torch"):
+        write_wheel(wheels, package, {f"{package.replace('-', '_')}/__init__.py": "WORD = 'staged'"})
+    return wheels
+
+
+def word_in(checkout: Path) -> str:
+    command = [checkout / ".venv" / "bin" / "python", "-c", "import tiny_words, tiny_torch; print(tiny_words.WORD)"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def offline_setup(checkout: Path) -> subprocess.CompletedProcess[str]:
@@ -133,12 +147,36 @@ def offline_setup(checkout: Path) -> subprocess.CompletedProcess[str]:
 def test_setup_without_an_index_takes_the_staged_wheels(checkout):
     refused = offline_setup(checkout)
     assert refused.returncode != 0 and "make stage WHEELS=" in refused.stderr
-    for package in ("tiny-words", "tiny-torch"):
-        module = package.replace("-", "_")
-        write_wheel(checkout / "stage" / "wheels", package, {f"{module}/__init__.py": "WORD = 'staged'"})
+    stage_wheels(checkout)
     done = offline_setup(checkout)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith("staged\n")
+    assert word_in(checkout) == "staged\n"
+
+
+def test_an_environment_that_was_copied_is_made_anew(checkout):
+    stage_wheels(checkout)
+    assert offline_setup(checkout).returncode == 0
+    assert offline_setup(checkout).stdout == "", "nothing to do"
+    copy = shutil.copytree(checkout, checkout.with_name("copy of it"), symlinks=True)
+    assert "making .venv" in offline_setup(copy).stdout
+    assert str(copy) in (copy / ".venv" / "bin" / "pip").read_text()
+    assert word_in(copy) == "staged\n"
+
+
+def test_setup_says_why_staged_wheels_do_not_do(checkout):
+    wheels = stage_wheels(checkout)
+    files = {path.name: {"size": path.stat().st_size, "sha256": sha256_file(path)} for path in wheels.iterdir()}
+    manifest = checkout / "stage" / "small.json"
+    staged = {"torch": "cpu", "python": ".".join(map(str, sys.version_info[:2])), "files": files}
+    write_json(manifest, {"wheels": {**staged, "python": "3.99"}})
+    assert "are for Python 3.99" in offline_setup(checkout).stderr
+    write_json(manifest, {"wheels": staged})
+    torch = wheels / "tiny_torch-1.0-py3-none-any.whl"
+    torch.write_bytes(torch.read_bytes()[:-10])
+    assert f"{torch} is not as it was staged; copy it here again" in offline_setup(checkout).stderr
+    torch.unlink()
+    assert f"{torch} is missing" in offline_setup(checkout).stderr
+    assert not (checkout / ".venv").exists()
 
 
 def test_setup_refuses_an_old_python():

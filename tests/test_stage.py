@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from bettersynth.hub import choose_files
 from bettersynth.model_files import file_problem
 from bettersynth.staging import StagingError
 
+THIS_PLATFORM = sysconfig.get_platform().replace("-", "_")
 CLIP_WEIGHTS = "models/clip/model.safetensors"
 
 
@@ -191,24 +193,54 @@ def test_verify_says_what_is_wrong_and_what_mends_it(machine):
         shutil.rmtree(model)
 
 
-def test_wheels_are_downloaded_built_and_listed(machine, tmp_path):
-    wheels = tmp_path / "index"
+@pytest.fixture
+def index(machine, tmp_path):
+    """Where this machine's pip finds the packages of a small lock, one of which has no wheel."""
+    folder = tmp_path / "index"
     for package in ("tiny-torch", "pip"):
-        write_wheel(wheels, package, {f"{package.replace('-', '_')}/__init__.py": ""})
-    checkout = tmp_path / "checkout"
-    shutil.copytree(ROOT / "scripts", checkout / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
-    (checkout / "envs").mkdir()
-    (checkout / "envs" / "lock.txt").write_text("tiny-words==1.0\n")
-    (checkout / "envs" / "torch-cpu.txt").write_text("tiny-torch==1.0\n")
-    write_source_package(wheels, "tiny-words")
-    machine.environment |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels), "PIP_CONFIG_FILE": os.devnull}
-    machine.checkout = checkout
+        write_wheel(folder, package, {f"{package.replace('-', '_')}/__init__.py": ""})
+    machine.checkout = tmp_path / "checkout"
+    shutil.copytree(ROOT / "scripts", machine.checkout / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+    (machine.checkout / "envs").mkdir()
+    (machine.checkout / "envs" / "lock.txt").write_text("tiny-words==1.0\n")
+    (machine.checkout / "envs" / "torch-cpu.txt").write_text("tiny-torch==1.0\n")
+    machine.environment |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(folder), "PIP_CONFIG_FILE": os.devnull}
+    return folder
+
+
+def staged_wheels(machine):
+    return {path.name for path in (machine.folder / "stage" / "wheels" / "cpu").iterdir()}
+
+
+def test_wheels_are_downloaded_built_and_listed(machine, index):
+    write_source_package(index, "tiny-words")
     machine.stage("--wheels", "cpu")
-    staged = {path.name for path in (machine.folder / "stage" / "wheels").iterdir()}
-    assert staged == {f"{name}-1.0-py3-none-any.whl" for name in ("pip", "tiny_torch", "tiny_words")}
-    assert machine.manifest["wheels"]["files"].keys() == staged
-    (machine.folder / "stage" / "wheels" / "pip-1.0-py3-none-any.whl").write_bytes(b"half")
+    names = {f"{name}-1.0-py3-none-any.whl" for name in ("pip", "tiny_torch", "tiny_words")}
+    assert staged_wheels(machine) == names == machine.manifest["wheels"]["files"].keys()
+    shutil.rmtree(index)
+    assert "wheels: staged" in machine.stage("--wheels", "cpu"), "a second call asks nobody"
+    (machine.folder / "stage" / "wheels" / "cpu" / "pip-1.0-py3-none-any.whl").write_bytes(b"half")
     assert "make stage CONFIG=small.yaml WHEELS=cpu" in machine("verify").stdout
+
+
+FOR_ANOTHER = ["--wheels", "cpu", "--platform", "manylinux2014_aarch64", "--python-version", "3.12"]
+
+
+def test_wheels_for_another_machine_are_built_here_where_they_can_be(machine, index):
+    write_source_package(index, "tiny-words")
+    machine.stage(*FOR_ANOTHER)
+    assert staged_wheels(machine) == {f"{name}-1.0-py3-none-any.whl" for name in ("pip", "tiny_torch", "tiny_words")}
+    entry = machine.manifest["wheels"]
+    assert (entry["python"], entry["platforms"]) == ("3.12", ["manylinux2014_aarch64"])
+
+
+def test_what_another_machine_has_to_build_goes_along_with_what_that_takes(machine, index):
+    write_wheel(index, "tiny-builder", {})
+    write_source_package(index, "tiny-words", tag=f"py3-none-{THIS_PLATFORM}", requires="tiny-builder")
+    output = machine.stage(*FOR_ANOTHER)
+    assert "no wheels of tiny_words-1.0.tar.gz for that machine: `make setup OFFLINE=1` builds them" in output
+    wheels = {f"{name}-1.0-py3-none-any.whl" for name in ("pip", "tiny_torch", "tiny_builder")}
+    assert staged_wheels(machine) == {"tiny_words-1.0.tar.gz", *wheels} == machine.manifest["wheels"]["files"].keys()
 
 
 def test_another_byte_in_a_data_file_is_found(machine):

@@ -119,7 +119,8 @@ def check_everything(
             yield from check_folder(Path(file), {Path(file).name: expected}, mend)
         elif not Path(file).exists() and not carried:
             yield Problem(Path(file), "not there", "copy it here, or correct its path in the configuration")
-    if wheels := manifest.get("wheels"):
+    wheels = manifest.get("wheels")
+    if wheels and Path(wheels["path"]).exists():  # only setup reads them, and complains of their absence itself
         mend = f"{command} WHEELS={wheels['torch']}"
         yield from check_folder(Path(wheels["path"]), wheels["files"], mend)
 

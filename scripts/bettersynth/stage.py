@@ -8,6 +8,8 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import tempfile
+import tomllib
 from collections import defaultdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,12 +18,14 @@ from bettersynth import hub
 from bettersynth.configuration.types import Configuration, Model
 from bettersynth.manifest import STAGE, check_folder, describe, manifest_path, read_manifest
 from bettersynth.needs import configuration_needs, data_files
-from bettersynth.publish import files_below, write_json
+from bettersynth.publish import files_below, sha256_bytes, write_json
 from bettersynth.staging import StagingError, fetch_resources, resource
 
 WHEELS = STAGE / "wheels"
 ENVS = Path(__file__).resolve().parents[2] / "envs"
 GIB = 2**30
+PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+THIS_PYTHON = ".".join(map(str, sys.version_info[:2]))
 WHEEL_BYTES = {"cpu": GIB, "cuda": 5 * GIB}
 """Roughly what the locked wheels take, for the estimate before anything is fetched."""
 
@@ -48,10 +52,30 @@ class Wheels(NamedTuple):
 
     torch: str
     """Which build of it: `cpu` or `cuda`."""
-    python: str | None
-    """Version, such as `3.11`; that of this Python if not stated."""
+    python: str
+    """Version, such as `3.11`."""
     platforms: tuple[str, ...]
     """As pip names them, such as `manylinux_2_28_x86_64`; none for a machine like this one."""
+
+    @property
+    def folder(self) -> Path:
+        """Where they lie: the builds of torch apart, because pip cannot tell which is meant."""
+        return WHEELS / self.torch
+
+    @property
+    def requirements(self) -> tuple[Path, Path]:
+        """The locked packages, and torch."""
+        return ENVS / "lock.txt", ENVS / f"torch-{self.torch}.txt"
+
+    @property
+    def for_this_machine(self) -> bool:
+        """Whether pip here can build for that machine too."""
+        return not self.platforms and self.python == THIS_PYTHON
+
+    def description(self) -> dict[str, Any]:
+        """What the manifest says of them, files aside."""
+        packages = sha256_bytes(b"".join(file.read_bytes() for file in self.requirements))
+        return {**self._asdict(), "platforms": list(self.platforms), "packages": packages, "path": str(self.folder)}
 
 
 def plan(configuration: Configuration, copies: Path | None = None, recipe: str | None = None) -> list[Step]:
@@ -110,7 +134,7 @@ def require_space(steps: list[Step], wheels: Wheels | None) -> None:
     for step in steps:
         needed[_existing(step.path)] += step.size
     if wheels:
-        needed[_existing(WHEELS)] += WHEEL_BYTES[wheels.torch]
+        needed[_existing(wheels.folder)] += WHEEL_BYTES[wheels.torch]
     by_disk: dict[int, list[Path]] = defaultdict(list)
     for place in needed:
         by_disk[place.stat().st_dev].append(place)
@@ -171,18 +195,59 @@ def stage_data(configuration: Configuration) -> list[str]:
     return [file for file in files if file not in entries]
 
 
-def stage_wheels(configuration: Configuration, wheels: Wheels) -> None:
-    """Download the locked packages, torch and pip as wheels for the machine stated, and build those that have none."""
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    command = [*pip, "download", "--dest", str(WHEELS), *(["--python-version", wheels.python] if wheels.python else [])]
-    command += [option for platform in wheels.platforms for option in ("--platform", platform)]
-    lock, torch = str(ENVS / "lock.txt"), str(ENVS / f"torch-{wheels.torch}.txt")
-    _run([*command, "--no-deps", "-r", lock, "pip"])
-    _run([*command, "--only-binary=:all:", "-r", torch, "-c", lock])
-    for source in [*WHEELS.glob("*.tar.gz"), *WHEELS.glob("*.zip")]:
-        _run([*pip, "wheel", "--no-deps", "--wheel-dir", str(WHEELS), str(source)])
-        source.unlink()
-    _record(configuration, "wheels", {**wheels._asdict(), "path": str(WHEELS), "files": describe(WHEELS)})
+def wheels_are_staged(configuration: Configuration, wheels: Wheels) -> bool:
+    """Whether the manifest lists these wheels, of this lock, and they are still as it says."""
+    entry = dict(read_manifest(configuration).get("wheels", {}))
+    files = entry.pop("files", {})
+    return entry == wheels.description() and not list(check_folder(wheels.folder, files, ""))
+
+
+def stage_wheels(configuration: Configuration, wheels: Wheels) -> list[str]:
+    """Fetch the locked packages, torch and pip as wheels; return the packages that have to be built on that machine."""
+    if wheels_are_staged(configuration, wheels):
+        return []
+    lock, torch = map(str, wheels.requirements)
+    fetch = _wheel_command(wheels)
+    _run([*fetch, "--no-deps", "-r", lock, "pip"])
+    _run([*fetch, "--only-binary=:all:", "-r", torch, "-c", lock])
+    sources = sorted(path for path in wheels.folder.iterdir() if path.suffix != ".whl")
+    unbuilt = [source.name for source in sources if not _build(source, wheels)]
+    _record(configuration, "wheels", {**wheels.description(), "files": describe(wheels.folder)})
+    return unbuilt
+
+
+def _wheel_command(wheels: Wheels) -> list[str]:
+    """The call of pip that puts wheels into their folder, where those that are there already are found."""
+    folder = str(wheels.folder)
+    if wheels.for_this_machine:
+        return [*PIP, "wheel", "--wheel-dir", folder, "--find-links", folder]
+    command = [*PIP, "download", "--dest", folder, "--find-links", folder, "--python-version", wheels.python]
+    return command + [option for platform in wheels.platforms for option in ("--platform", platform)]
+
+
+def _build(source: Path, wheels: Wheels) -> bool:
+    """Build the wheel of a source package in its place, if it is one for every machine.
+
+    Otherwise the source stays, and what building it needs is fetched for that machine, where pip will do it.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        _run([*PIP, "wheel", "--no-deps", "--wheel-dir", folder, str(source)])
+        (wheel,) = Path(folder).glob("*.whl")
+        if wheel.name.endswith("-none-any.whl"):
+            shutil.copyfile(wheel, source.with_name(wheel.name))
+            source.unlink()
+            return True
+    _run([*_wheel_command(wheels), "--only-binary=:all:", *_build_requirements(source)])
+    return False
+
+
+def _build_requirements(source: Path) -> list[str]:
+    """What a source package asks for to be built (PEP 518)."""
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.unpack_archive(source, folder, filter="data" if source.name.endswith(".tar.gz") else None)
+        for project in Path(folder).glob("*/pyproject.toml"):
+            return tomllib.loads(project.read_text(encoding="utf-8"))["build-system"]["requires"]
+    return ["setuptools", "wheel"]
 
 
 def _run(command: list[str]) -> None:

@@ -21,7 +21,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from workflow import CONFIGURATION, ROOT
+from workflow import CONFIGURATION, MODELS, ROOT
 
 from bettersynth.configuration import configure, read_yaml
 from bettersynth.layout import Layout
@@ -128,7 +128,11 @@ def workflow_begins(cluster, tmp_path_factory) -> Iterator[tuple[OnCluster, subp
     folder = tmp_path_factory.mktemp("good")
     render_world(folder / "data", records=40, second_records=4, textvqa=4, mmbench=3, instructions=16)
     configuration = copy.deepcopy(CONFIGURATION)
-    del configuration["exports"], configuration["analyses"], configuration["recipes"]["unfiltered"]
+    del configuration["analyses"], configuration["recipes"]["unfiltered"]
+    configuration["models"]["diffusion"] = {"path": str(MODELS / "diffusion")}
+    configuration["redrawers"] = {"diffusion": {"model": "diffusion", "steps": 3, "size": 64}}
+    configuration["datasets"]["drawn"] = {"from": "weak", "redraw": {"redrawer": "diffusion", "seed": 0}}
+    configuration["exports"] = {"drawn": ["llava"]}
     configuration["pool"]["files"] = [{"name": "stage_1", "path": "data/mgm_pretrain_stage_1.jsonl", "shards": 2}]
     configuration["recipes"]["best"]["seeds"] = [1]
     configuration["training"]["pretrain"]["device_batch"] = 8
@@ -306,8 +310,10 @@ def test_after_a_bad_day_nothing_is_left_behind(bad_day):
 
 
 # the whole workflow
-GPU_RULES = ("score_neural", "recaption", "probe", "pretrain", "finetune", "answer")
-CPU_RULES = ("ingest_stage_1", "score_plain", "trainset")
+GPU_RULES = ("score_neural", "recaption", "redraw", "probe", "pretrain", "finetune", "answer")
+FOLDERS = {"score_neural": "score", "recaption": "generate/rewritten", "redraw": "generate/drawn"}
+"""Of the rules' logs, where they are not the rule's name and the recipe."""
+CPU_RULES = ("ingest_stage_1", "score_plain", "trainset", "export")
 
 
 @pytest.fixture(scope="module")
@@ -322,7 +328,7 @@ def test_the_workflow_runs_to_its_report_inside_its_allocations(good_day, cluste
     assert (good_day.results / "report" / "index.html").stat().st_size > 10_000
     for rule in GPU_RULES:
         jobs = jobs_of(cluster, rule, "State", "AllocTRES")
-        assert jobs, f"no job of {rule} was submitted"
+        assert len(jobs) == len({job["Comment"] for job in jobs}) > 0, f"not once: {rule}"
         gpus = f"gres/gpu={2 if rule == 'pretrain' else 1},"
         assert all(job["State"] == "COMPLETED" and gpus in job["AllocTRES"] for job in jobs)
     assert [job["NNodes"] for job in jobs_of(cluster, "pretrain", "NNodes")] == ["2"]
@@ -332,7 +338,7 @@ def test_the_workflow_runs_to_its_report_inside_its_allocations(good_day, cluste
 
 def test_each_log_names_the_job_and_the_gpu(good_day, cluster):
     for rule in GPU_RULES:
-        folder = good_day.folder / "logs" / "small" / {"score_neural": "score", "recaption": "generate"}.get(rule, rule)
+        folder = good_day.folder / "logs" / "small" / FOLDERS.get(rule, f"{rule}/best")
         first_lines = [path.read_text().splitlines()[0] for path in folder.rglob("*.log") if "/cpu-" not in str(path)]
         named = {re.search(r"SLURM_JOB_ID=(\d+) CUDA_VISIBLE_DEVICES=[0-7]$", line)[1] for line in first_lines}
         assert named == {job["JobIDRaw"] for job in jobs_of(cluster, rule)}

@@ -264,6 +264,7 @@ class BatchedGrounding(Chunks, grounding.PhraseGroundingRecallFilter):
 
     def load(self, numbers: str, rank: int | None) -> None:
         super().load(numbers, rank)
+        self.model.box_bias = self.model.box_bias.to(self.device)
         self.tagger = model_utils.get_model(self.nltk_tagger_key)
 
     def heads(self) -> list[torch.nn.Module]:
@@ -285,17 +286,19 @@ class BatchedGrounding(Chunks, grounding.PhraseGroundingRecallFilter):
 
     def forward(self, pixels: torch.Tensor, texts: list[tuple[Tokens, ...]]) -> torch.Tensor:
         """`[n, phrases, 6]`: score, phrase and corners (0…1) of each image's best boxes, as many as phrases."""
-        grid, _ = self.model.image_embedder(pixel_values=pixels)
-        boxes_of = grid.flatten(1, 2)
+        boxes_of = self.model.image_embedder(pixel_values=pixels)[0].flatten(1, 2)
         queries, present = self._queries(texts)
         logits, _ = self.model.class_head(boxes_of, queries, present)
         best = logits.max(-1)
-        scores = best.values.sigmoid()
-        x, y, width, height = self.model.box_predictor(boxes_of, grid).unbind(-1)
-        corners = (x - 0.5 * width, y - 0.5 * height, x + 0.5 * width, y + 0.5 * height)
-        found = torch.stack((scores, best.indices.float(), *corners), -1)
-        order = scores.argsort(dim=1, descending=True, stable=True)[:, : queries.shape[1]]
-        return found.gather(1, order[..., None].expand(-1, -1, found.shape[-1]))
+        scores, order = best.values.sigmoid().sort(dim=1, descending=True, stable=True)
+        order = order[:, : queries.shape[1]]
+        corners = self._corners(boxes_of.take_along_dim(order[..., None], 1), order)
+        return torch.stack((scores[:, : queries.shape[1]], best.indices.gather(1, order).float(), *corners), -1)
+
+    def _corners(self, features: torch.Tensor, places: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The corners of the boxes at some places of the grid: `box_predictor` of these alone."""
+        x, y, width, height = (self.model.box_head(features) + self.model.box_bias[places]).sigmoid().unbind(-1)
+        return x - 0.5 * width, y - 0.5 * height, x + 0.5 * width, y + 0.5 * height
 
     def _queries(self, texts: list[tuple[Tokens, ...]]) -> tuple[torch.Tensor, torch.Tensor]:
         """`(unit features [n, phrases, width], which are there [n, phrases])`."""

@@ -24,11 +24,12 @@ IN_FLIGHT = 2
 
 
 class LaneError(RuntimeError):
-    """An operator cannot go on; `record` is the position of a record it stopped at."""
+    """An operator cannot go on; `job` is one of a record it stopped at."""
 
-    def __init__(self, record: int, reason: str) -> None:
+    def __init__(self, operator: str, job: Job, reason: str) -> None:
         super().__init__(reason)
-        self.record = record
+        self.operator = operator
+        self.job = job
 
 
 class _Pending(NamedTuple):
@@ -43,13 +44,23 @@ class _Running(NamedTuple):
     started: torch.cuda.Event | float
     ended: torch.cuda.Event | float
 
+    @property
+    def done(self) -> bool:
+        """Whether the device has computed it."""
+        return isinstance(self.ended, float) or self.ended.query()
+
+
+class _Done(NamedTuple):
+    jobs: list[Job]
+    values: list[float]
+    seconds: float
+
 
 class Lane:
     """Collects an operator's jobs, runs them in batches and hands out their values."""
 
     def __init__(self, name: str, kind: BatchedFilter, batch: int | None) -> None:
         self.kind = kind
-        self.seconds = 0.0
         self._name = name
         self._cuda = kind.device.type == "cuda"
         self.limit = batch or (kind.largest_batch if self._cuda else CPU_BATCH)
@@ -57,7 +68,7 @@ class Lane:
         self.batch = min(self.limit, FIRST_BATCH) if self._cuda and batch is None else self.limit
         self._pending: deque[_Pending] = deque()
         self._running: deque[_Running] = deque()
-        self._values: list[tuple[Job, float]] = []
+        self._done: deque[_Done] = deque()
 
     def add(self, jobs: list[Job], pixels: torch.Tensor) -> None:
         """Take jobs in, and run every full batch."""
@@ -65,14 +76,27 @@ class Lane:
         while len(self._pending) >= self.batch:
             self._run(self.batch)
 
-    def finish(self) -> list[tuple[Job, float]]:
-        """The values of all jobs since the last call, in order; runs what is left."""
+    def flush(self) -> None:
+        """Start what is left: no batch goes on beyond this."""
         while self._pending:
             self._run(min(self.batch, len(self._pending)))
-        while self._running:
-            self._collect()
-        values, self._values = self._values, []
-        return values
+
+    def ready(self, count: int) -> bool:
+        """Whether the first `count` jobs that were taken in and not handed out are computed."""
+        counts = [len(one.jobs) for one in self._done] + [len(one.jobs) for one in self._running if one.done]
+        return sum(counts) >= count
+
+    def take(self, count: int) -> tuple[list[tuple[Job, float]], float]:
+        """The next `count` jobs with their values, and the device's seconds; waits for them. They end with a batch."""
+        values: list[tuple[Job, float]] = []
+        seconds = 0.0
+        while len(values) < count:
+            if not self._done:
+                self._collect()
+            done = self._done.popleft()
+            values += zip(done.jobs, done.values, strict=True)
+            seconds += done.seconds
+        return values, seconds
 
     def _run(self, count: int) -> None:
         some = [self._pending.popleft() for _ in range(count)]
@@ -81,14 +105,14 @@ class Lane:
         except (torch.OutOfMemoryError, MemoryError) as error:
             if count == 1:
                 raise LaneError(
-                    some[0].job.record, f"{self.kind.device} has no memory for one image: {error}"
+                    self._name, some[0].job, f"{self.kind.device} has no memory for one image: {error}"
                 ) from error
             self._pending.extendleft(reversed(some))
             self._halve(count)
             return
         except Exception as error:
             reason = f"{type(error).__name__} in a batch of {count} that begins with it: {error}"
-            raise LaneError(some[0].job.record, reason) from error
+            raise LaneError(self._name, some[0].job, reason) from error
         if self._cuda and count == self.batch < self.limit:
             self._grow()
         while len(self._running) > (IN_FLIGHT if self._cuda else 0):
@@ -112,18 +136,20 @@ class Lane:
     def _collect(self) -> None:
         jobs, raw, started, ended = self._running.popleft()
         if isinstance(started, float) or isinstance(ended, float):
-            self.seconds += ended - started  # type: ignore[operator]
+            seconds = float(ended - started)  # type: ignore[operator]
         else:
             ended.synchronize()
-            self.seconds += started.elapsed_time(ended) / 1000
+            seconds = started.elapsed_time(ended) / 1000
         finite = raw.isfinite().flatten(1).all(1) if raw.ndim > 1 else raw.isfinite()
         if not finite.all():
-            record = jobs[int(finite.logical_not().nonzero()[0, 0])].record
+            job = jobs[int(finite.logical_not().nonzero()[0, 0])]
             raise LaneError(
-                record, f"no finite score in {self.kind.dtype}; set `scoring: {{precision: fp32}}` and run again"
+                self._name,
+                job,
+                f"no finite score in {self.kind.dtype}; set `scoring: {{precision: fp32}}` and run again",
             )
         values = self.kind.values(raw.numpy(), [job.text for job in jobs], [job.size for job in jobs])
-        self._values += zip(jobs, values, strict=True)
+        self._done.append(_Done(jobs, values, seconds))
 
     def _halve(self, count: int) -> None:
         self.limit = self.batch = count // 2

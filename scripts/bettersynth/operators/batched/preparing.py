@@ -50,6 +50,7 @@ class Piece(NamedTuple):
 class Job(NamedTuple):
     """One image of one part of a record, to be scored by a model."""
 
+    shard: Any
     record: int
     """Position in the shard."""
     part: int
@@ -237,7 +238,7 @@ class Preparer(Dataset[Prepared]):
             for number, part in enumerate(parts):
                 for path in part.images:
                     row, size = images.row(kind.geometry, position, path)
-                    jobs.append(Job(piece.first + position, number, row, part.text, size))
+                    jobs.append(Job(piece.shard, piece.first + position, number, row, part.text, size))
         prepared.jobs[name] = jobs
 
     def _parts(

@@ -138,9 +138,9 @@ def _first_pass(buffer: torch.Tensor, lines: Lines, along: Weighed) -> torch.Ten
     within = torch.arange(lines.total, device=buffer.device) - (lines.counts.cumsum(0) - lines.counts)[picture]
     begin = (lines.offsets[picture] + lines.apart[picture] * within)[:, None]
     step = lines.steps[picture][:, None]
-    total = torch.zeros((lines.total, along.sources.shape[2], 3), dtype=torch.int32, device=buffer.device)
+    total = _sums((lines.total, along.sources.shape[2], 3), buffer.device)
     for source, weight in zip(*along, strict=True):
-        total += buffer[begin + step * source[picture]] * weight[picture][..., None]
+        total.addcmul_(buffer[begin + step * source[picture]], weight[picture][..., None])
     return _bytes(total)
 
 
@@ -148,9 +148,9 @@ def _second_pass(first: torch.Tensor, lines: Lines, along: Weighed) -> torch.Ten
     """Resize across the lines of the first pass: uint8 `[pictures, targets, targets of the first pass, 3]`."""
     sources = along.sources + (lines.counts.cumsum(0) - lines.counts)[:, None]
     _, pictures, targets = sources.shape
-    total = torch.zeros((pictures * targets, *first.shape[1:]), dtype=torch.int32, device=first.device)
+    total = _sums((pictures * targets, *first.shape[1:]), first.device)
     for source, weight in zip(sources, along.weights, strict=True):
-        total += first.index_select(0, source.flatten()) * weight.flatten()[:, None, None]
+        total.addcmul_(first.index_select(0, source.flatten()), weight.flatten()[:, None, None])
     return _bytes(total).view(pictures, targets, *first.shape[1:])
 
 
@@ -176,6 +176,11 @@ def _stacked(each: list[Weighed]) -> Weighed:
     return Weighed(*map(stack, zip(*each, strict=True)))
 
 
+def _sums(shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    """Where fixed-point products are summed: it begins at one half, which rounds."""
+    return torch.full(shape, 1 << (BITS - 1), dtype=torch.int32, device=device)
+
+
 def _bytes(total: torch.Tensor) -> torch.Tensor:
-    """Fixed-point sums rounded to bytes: Pillow's `clip8`."""
-    return ((total + (1 << (BITS - 1))) >> BITS).clamp_(0, 255).to(torch.uint8)
+    """Fixed-point sums as bytes: Pillow's `clip8`."""
+    return total.bitwise_right_shift_(BITS).clamp_(0, 255).to(torch.uint8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -74,6 +74,8 @@ class OperatorScores:
 class _Shard:
     key: Any
     records: Sequence[Record]
+    jobs: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    """Operator -> how many values its model owes."""
     parts: dict[str, dict[int, list[float | None]]] = field(default_factory=lambda: defaultdict(dict))
     stats: dict[str, dict[int, Stats]] = field(default_factory=lambda: defaultdict(dict))
     unreadable: dict[int, str] = field(default_factory=dict)
@@ -157,7 +159,7 @@ class BatchScorer:
         paths: Paths,
         total: int,
     ) -> Iterator[tuple[Any, dict[str, OperatorScores]]]:
-        """Yield each shard's key and scores, in order, while workers prepare the next.
+        """Yield each shard's key and scores, in order, while the next ones are under way.
 
         Shards are `(key, records, names of the operators that are due)` and may be drawn lazily; `total` is the number
         of records, for the progress. Batches end with their shard: its scores do not depend on its company. A record
@@ -165,14 +167,29 @@ class BatchScorer:
         """
         open_shards: dict[int, _Shard] = {}
         loader = self._loader(self._pieces(shards, open_shards), paths, total)
+        closing: deque[Piece] = deque()
         for prepared in progress(loader, total, "scoring pairs", size=lambda done: len(done.piece.records)):
             piece = prepared.piece
-            shard = open_shards[piece.shard]
-            self._take(prepared, shard)
-            if piece.last:
-                del open_shards[piece.shard]
-                self._finish(shard, piece.operators)
-                yield shard.key, {name: self._scores(name, shard) for name in self._keys if name in piece.operators}
+            with _naming_record(open_shards):
+                self._take(prepared, open_shards[piece.shard])
+                if piece.last:
+                    for name in self._lanes.keys() & piece.operators:
+                        self._lanes[name].flush()
+                    closing.append(piece)
+            while closing and self._computed(open_shards[closing[0].shard]):
+                yield self._finished(closing.popleft(), open_shards)
+        while closing:
+            yield self._finished(closing.popleft(), open_shards)
+
+    def _computed(self, shard: _Shard) -> bool:
+        return all(self._lanes[name].ready(count) for name, count in shard.jobs.items())
+
+    def _finished(self, last: Piece, open_shards: dict[int, _Shard]) -> tuple[Any, dict[str, OperatorScores]]:
+        """The key and the scores of the shard that ends with this piece; it is open no more."""
+        with _naming_record(open_shards):
+            self._finish(open_shards[last.shard], last.operators)
+        shard = open_shards.pop(last.shard)
+        return shard.key, {name: self._scores(name, shard) for name in self._keys if name in last.operators}
 
     def _pieces(
         self,
@@ -215,12 +232,12 @@ class BatchScorer:
         for name, jobs in prepared.jobs.items():
             lane = self._lanes[name]
             shard.parts[name].update(prepared.parts[name])
+            shard.jobs[name] += len(jobs)
             if jobs:
                 geometry = lane.kind.geometry
                 if geometry not in on_device:
                     on_device[geometry] = _pixels(prepared, geometry, buffer, lane.kind.device)
-                with _naming_record(name, shard):
-                    lane.add(jobs, on_device[geometry])
+                lane.add(jobs, on_device[geometry])
 
     def _uploaded(self, prepared: Prepared) -> torch.Tensor | None:
         """The piece's pictures on the device, as they were decoded."""
@@ -232,15 +249,13 @@ class BatchScorer:
         return None if prepared.buffer is None else prepared.buffer.to(device)
 
     def _finish(self, shard: _Shard, operators: Iterable[str]) -> None:
-        """Run what the shard has left, and make its stats of the models' values."""
+        """Make the shard's stats of the models' values."""
         for name in self._lanes.keys() & operators:
             lane = self._lanes[name]
             scored: dict[tuple[int, int], list[float]] = defaultdict(list)
-            with _naming_record(name, shard):
-                finished = lane.finish()
-            for job, value in finished:
+            taken, shard.device_seconds[name] = lane.take(shard.jobs[name])
+            for job, value in taken:
                 scored[job.record, job.part].append(value)
-            shard.device_seconds[name], lane.seconds = lane.seconds, 0.0
             for position, parts in shard.parts[name].items():
                 values = [
                     lane.kind.reduce(scored[position, number]) if known is None else known
@@ -286,11 +301,12 @@ def _resized(buffer: torch.Tensor, pictures: list[Picture], resample: int) -> to
 
 
 @contextlib.contextmanager
-def _naming_record(name: str, shard: _Shard) -> Iterator[None]:
+def _naming_record(open_shards: Mapping[int, _Shard]) -> Iterator[None]:
     try:
         yield
     except LaneError as error:
-        raise RecordError(name, shard.records[error.record].id, str(error), shard.key) from error
+        shard = open_shards[error.job.shard]
+        raise RecordError(error.operator, shard.records[error.job.record].id, str(error), shard.key) from error
 
 
 class _AsGiven:

@@ -49,11 +49,18 @@ def _cuts_patches(module: nn.Conv2d) -> bool:
 
 
 def _patches(self: Any, pixels: torch.Tensor) -> torch.Tensor:
-    """`Conv2d.forward` of a kernel as large as its stride; `[n, 3, height, width]` to `[n, width, rows, columns]`."""
+    """`Conv2d.forward` of a kernel as large as its stride; `[n, 3, height, width]` to `[n, width, rows, columns]`.
+
+    Pixels come with their channels last in memory, and so they are multiplied: what is copied are long runs.
+    """
     high, wide = self.kernel_size
-    patches = pixels.unfold(2, high, high).unfold(3, wide, wide)  # [n, 3, rows, columns, high, wide]
-    flat = patches.permute(0, 2, 3, 1, 4, 5).flatten(3)
-    return nn.functional.linear(flat, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+    images, channels, height, width = pixels.shape
+    rows, columns = height // high, width // wide
+    inside = pixels[:, :, : rows * high, : columns * wide].permute(0, 2, 3, 1)
+    patches = inside.reshape(images, rows, high, columns, wide, channels).transpose(2, 3)
+    flat = patches.reshape(images, rows, columns, high * wide * channels)
+    weight = self.weight.permute(0, 2, 3, 1).flatten(1)
+    return nn.functional.linear(flat, weight, self.bias).permute(0, 3, 1, 2)
 
 
 @torch.no_grad()

@@ -53,7 +53,7 @@ def test_a_dry_run_is_timed_without_the_inputs(tmp_path):
 
 def test_training_is_measured_part_by_part(tmp_path):
     sizes = [published_mgm.LANGUAGE | {"vocab_size": 4000}, published_mgm.CLIP, published_mgm.CONVNEXT]
-    options = argparse.Namespace(steps=1, workers=0, images=4)
+    options = argparse.Namespace(steps=1, workers=0, images=4, gpus=1)
     batches = {"pretrain": 4, "pretrain_device": 2, "finetune": 4, "finetune_device": 2, "answer": 2}
     bench = Bench(MGMConfig(*sizes, image_size_aux=32), tmp_path, options, batches)
     with torch.compiler.set_stance("force_eager"):

@@ -1,4 +1,4 @@
-"""MGM-2B at its published size, with random weights: both training stages and answering, on one GPU.
+"""MGM-2B at its published size, with random weights: both training stages and answering, on one GPU or several.
 
 Rates are end to end, from JPEG files like the contest's (short side 336, captions of 11 words) and conversations like
 its instruction set's, through the project's own training and answering. Beside them stand the reference run's rates,
@@ -11,7 +11,10 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import random
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bettersynth.measure import ROOT
+from bettersynth.publish import read_json
 
 if TYPE_CHECKING:
     import torch
@@ -69,6 +73,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, default=8, help="processes that decode images (default: %(default)s)")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="(default: all, in this order)")
     parser.add_argument("--images", type=int, default=256, help="different images (default: %(default)s)")
+    parser.add_argument("--gpus", type=int, default=1, help="GPUs that train together (default: %(default)s)")
+    parser.add_argument("--folder", type=Path, help="folder to work in (default: a temporary one)")
     parser.set_defaults(device="cuda")
 
 
@@ -78,13 +84,27 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
 
     config = MGMConfig(TEXT, VISION, VISION_AUX, image_size_aux=768)
     figures: dict[str, float] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(config, Path(folder), options)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.folder or Path(temporary)
+        if options.gpus > 1 and "LOCAL_RANK" not in os.environ:
+            return _by_several_processes(options, folder)
+        bench = Bench(config, folder, options)
         for part in (name for name in PARTS if name in options.parts):
             found = getattr(bench, part)()
             print(json.dumps(found), flush=True)
             figures |= found
     return figures
+
+
+def _by_several_processes(options: argparse.Namespace, folder: Path) -> dict[str, float]:
+    """The figures of `gpus` processes that train together by torchrun, one for each GPU."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={options.gpus}"]
+    given = {name: getattr(options, name) for name in ("steps", "workers", "images", "gpus")}
+    arguments = [f"--{name}={value}" for name, value in given.items()]
+    out = folder / "figures.json"
+    script = [str(ROOT / "scripts" / "measure.py"), "mgm-training", f"--folder={folder}", f"--out={out}"]
+    subprocess.run([*torchrun, *script, *arguments, "--parts", *options.parts], check=True)
+    return dict(read_json(out)["figures"])
 
 
 class Bench:
@@ -97,13 +117,15 @@ class Bench:
 
         self.options = options
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if "LOCAL_RANK" in os.environ and self.device.type == "cuda":
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         self.batches = {"pretrain": 256, "pretrain_device": 16, "finetune": 128, "finetune_device": 8, "answer": 64}
         self.batches |= batches or {}
         self.folder = folder
         self.model = random_model(config, self.device)
         self.processor = _processor(config)
         self._words = sorted(word for word in self.processor.tokenizer.get_vocab() if word.isalpha())
-        (folder / "images").mkdir()
+        (folder / "images").mkdir(exist_ok=True)  # each of several processes draws the same
         for number in range(options.images):
             draw(number).save(folder / "images" / f"{number}.jpg", quality=90)
 
@@ -229,14 +251,15 @@ class Bench:
         rate = self.options.steps * batch / seconds
         figures = {
             f"{name}_samples_per_second": round(rate, 2),
+            f"{name}_gpus": self.options.gpus,
             f"{name}_reference_samples_per_second_a_gpu": REFERENCE[name],
-            f"{name}_times_reference": round(rate / REFERENCE[name], 2),
+            f"{name}_times_reference": round(rate / self.options.gpus / REFERENCE[name], 2),
             f"{name}_tflop_a_sample": round(operations / 1e12, 3),
             f"{name}_device_batch": device_batch,
             f"{name}_peak_gb": self._memory(),
         }
         if peak := self._peak_operations():
-            figures[f"{name}_model_flop_utilisation"] = round(rate * operations / peak, 4)
+            figures[f"{name}_model_flop_utilisation"] = round(rate * operations / peak / self.options.gpus, 4)
         return figures
 
     def _passes(self, batch: dict[str, Tensor], all_logits: bool = False, repeat: int = 3) -> tuple[float, float]:

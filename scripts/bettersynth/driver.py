@@ -63,7 +63,7 @@ def cancel(path: Path, log: Path) -> None:
     if jobs := queue.queued(log):
         queue.cancel(jobs)
     for holder in filter(lease.is_local, _holders(path)):
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # it has ended, or is another person's
             os.kill(holder["pid"], signal.SIGTERM)
 
 

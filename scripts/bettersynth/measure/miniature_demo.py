@@ -15,7 +15,7 @@ from bettersynth.layout import BENCHMARKS, Layout
 from bettersynth.measure import ROOT
 from bettersynth.publish import read_json
 
-PAIRS = ("matched>unfiltered", "similar>unfiltered", "best>matched", "enlarged>matched")
+PAIRS = ("matched>unfiltered", "best>matched", "best>unfiltered")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -235,7 +235,7 @@ def _analysis_published(content):
         (_captioner, "no captioner `blip3`"),
         (_from_itself, "recipes.matched.training.start_from: starts from itself: matched -> best -> matched"),
         (_start_unknown, "did you mean `matched`"),
-        (_start_without_seed, "start_from.seed: similar has no run with seed 3, 4; its seeds: 1, 2"),
+        (_start_without_seed, "start_from.seed: similar has no run with seed 2, 3; its seeds: 1"),
         (_start_of_another_kind, "matched has another architecture"),
         (_pool_file, "did you mean `stage_1`"),
         (_analysis_of_words, "analyses.x.operators.language_id.lang: this score is no number"),

@@ -11,6 +11,7 @@ FROM ?=
 WHEELS ?=
 PLATFORM ?=
 PYTHON_VERSION ?=
+PIN ?=
 DRY_RUN ?=
 OFFLINE ?=
 TO ?=
@@ -118,8 +119,8 @@ reference:  ## write the schema and the reference page from the configuration's 
 lock:  ## pin what is installed in .venv
 	@python scripts/lock.py
 
-stage: $(WORLD)  ## fetch all that CONFIG or RECIPE needs for machines without a network (FROM=copies, WHEELS=cpu|cuda, DRY_RUN=1)
-	@python scripts/stage.py --config $(CONFIG) $(if $(RECIPE),--recipe $(RECIPE)) $(if $(FROM),--from $(FROM)) $(if $(DRY_RUN),--dry-run) \
+stage: $(WORLD)  ## fetch all that CONFIG or RECIPE needs for machines without a network (FROM=copies, WHEELS=cpu|cuda, PIN=1, DRY_RUN=1)
+	@python scripts/stage.py --config $(CONFIG) $(if $(RECIPE),--recipe $(RECIPE)) $(if $(FROM),--from $(FROM)) $(if $(PIN),--pin) $(if $(DRY_RUN),--dry-run) \
 		$(if $(WHEELS),--wheels $(WHEELS) $(if $(PLATFORM),--platform $(PLATFORM)) \
 		$(if $(PYTHON_VERSION),--python-version $(PYTHON_VERSION)))
 

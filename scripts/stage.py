@@ -6,16 +6,17 @@ import argparse
 import sys
 from pathlib import Path
 
-from bettersynth import stage
+from bettersynth import hub, stage
 from bettersynth.configuration import ConfigurationError, load
 from bettersynth.configuration.load import check_recipe
 from bettersynth.manifest import manifest_path
 from bettersynth.staging import StagingError
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--config", default="config/miniature.yaml")
+parser.add_argument("--config", type=Path, default=Path("config/miniature.yaml"))
 parser.add_argument("--recipe", help="only what this recipe needs")
 parser.add_argument("--from", dest="copies", type=Path, metavar="FOLDER", help="take models from here where they are")
+parser.add_argument("--pin", action="store_true", help="write the newest commit of models that name none into the file")
 parser.add_argument("--dry-run", action="store_true", help="say what would be fetched, and how much")
 parser.add_argument("--wheels", choices=["cpu", "cuda"], help="wheels too, with this build of torch")
 parser.add_argument(
@@ -31,8 +32,14 @@ to_build: list[str] = []
 try:
     configuration = load(arguments.config)
     recipe = check_recipe(configuration, arguments.recipe)
-    steps = stage.plan(configuration, arguments.copies, recipe)
-    print("\n".join(map(str, steps)), flush=True)
+    steps = stage.plan(configuration, arguments.copies, recipe, newest=arguments.dry_run or arguments.pin)
+    if arguments.pin and not arguments.dry_run:
+        for name, commit in stage.pin(arguments.config, steps, configuration).items():
+            print(f"{arguments.config}: models.{name}: revision: {commit}", flush=True)
+        configuration = load(arguments.config)
+    for step in steps:
+        pinned = step.is_pinned(configuration.models[step.name])
+        print(step if pinned else f"{step}, and the configuration names no commit: PIN=1", flush=True)
     print(f"to fetch or copy: {sum(step.size for step in steps) / 1e9:,.2f} GB", flush=True)
     if wheels and stage.wheels_are_staged(configuration, wheels):
         print(f"wheels: staged ({wheels.folder})", flush=True)
@@ -48,6 +55,9 @@ try:
     if wheels:
         to_build = stage.stage_wheels(configuration, wheels)
     missing = stage.stage_data(configuration)
+except hub.UnreachableError as error:
+    print("\n".join(stage.known(configuration, recipe)))
+    sys.exit(f"stage: {error}")
 except (ConfigurationError, StagingError) as error:
     sys.exit(f"stage: {error}")
 print(f"staged: {manifest_path(configuration)} lists every file; check it anywhere: make verify")

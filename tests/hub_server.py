@@ -17,7 +17,7 @@ class HubServer(ThreadingHTTPServer):
     """Serves `repositories` (name → file → bytes), each at one commit.
 
     `faults[file]` holds what happens to the next requests for a file: `cut` breaks off half way, `alter` changes a
-    byte. `served` lists every transfer as `(file, first byte)`.
+    byte. `served` lists every transfer as `(file, first byte)`. Files of `gated` repositories are given to nobody.
     """
 
     def __init__(self) -> None:
@@ -25,6 +25,7 @@ class HubServer(ThreadingHTTPServer):
         self.repositories: dict[str, dict[str, bytes]] = {}
         self.faults: dict[str, list[str]] = defaultdict(list)
         self.served: list[tuple[str, int]] = []
+        self.gated: set[str] = set()
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     @property
@@ -88,6 +89,8 @@ class _Handler(BaseHTTPRequestHandler):
         return self._send(200, json.dumps(answer).encode(), {"Content-Type": "application/json"})
 
     def _file(self, name: str, revision: str, file: str, body: bool) -> None:
+        if name in self.server.gated:
+            return self._send(401, b"", {"X-Error-Code": "GatedRepo"})
         content = self.server.repositories[name][file]
         start = int(re.sub(r"bytes=(\d+)-", r"\1", self.headers.get("Range", "bytes=0-")))
         headers = {"ETag": f'"{sha256_bytes(content)}"', "X-Repo-Commit": revision, "Accept-Ranges": "bytes"}

@@ -1,6 +1,8 @@
 """A run that wanders: scored on three machines, trained on one without a network, evaluated at home.
 
-Every machine is a folder with its own HOME. What is carried is a bundle; nothing else is shared.
+Every machine is a folder with its own HOME and, where that is permitted, a network namespace with no interface but
+loopback. What is carried is a bundle; nothing else is shared but the environment, which `make setup OFFLINE=1` makes
+from staged wheels. The kernel counts what tries to leave a namespace.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import subprocess
 import sys
 from base64 import urlsafe_b64encode
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,11 +24,13 @@ import yaml
 from workflow import CONFIGURATION, MODELS, ROOT
 
 from bettersynth.miniature.render import render_world
+from bettersynth.relay import CODE_PARTS
 
 pytestmark = pytest.mark.workflow
 
 TRAINED = "results/small/runs/wordy/seed-1/finetune/card.json"
 IN_A_NAMESPACE = ["unshare", "--map-root-user", "--net"]
+COUNTED = ["sh", "-c", '"$@"; status=$?; cat /proc/net/snmp /proc/net/snmp6 2>/dev/null > "$0"; exit $status']
 
 
 def can_leave_the_network() -> bool:
@@ -33,31 +38,54 @@ def can_leave_the_network() -> bool:
     return shutil.which("unshare") is not None and subprocess.run([*IN_A_NAMESPACE, "true"]).returncode == 0
 
 
-class Machine:
-    """A folder, a HOME, and what ran there."""
+def attempts(counters: str) -> int:
+    """Connections and datagrams, look-ups of names among them, for which a namespace had no route."""
+    names, values = re.findall(r"^Ip: (.*)$", counters, re.MULTILINE)
+    found = int(dict(zip(names.split(), values.split(), strict=True))["OutNoRoutes"])
+    return found + sum(map(int, re.findall(r"^Ip6OutNoRoutes\s+(\d+)$", counters, re.MULTILINE)))
 
-    def __init__(self, folder: Path, *, network: bool = True) -> None:
+
+class Machine:
+    """A folder, a HOME, and what ran there, without a network."""
+
+    def __init__(self, folder: Path, python: Path = Path(sys.executable)) -> None:
         self.folder = folder
-        self.prefix = [] if network or not can_leave_the_network() else IN_A_NAMESPACE
+        self.python = python
+        self.counters = folder / "network.txt"
+        self.prefix = [*IN_A_NAMESPACE, *COUNTED, str(self.counters)] if can_leave_the_network() else []
         self.ran: Counter[str] = Counter()
         folder.mkdir(exist_ok=True)
 
-    def call(self, *command: object, check: bool = True) -> subprocess.CompletedProcess[str]:
-        environment = {
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
             **os.environ,
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PATH": f"{self.python.parent}:{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT / "scripts"),
             "HOME": str(self.folder / "home"),
             "XDG_CACHE_HOME": str(self.folder / "home" / "cache"),
             "USER": self.folder.name,
+            "SLURM_CONF": os.devnull,  # Snakemake's plugin asks the machine's own SLURM, where there is one
         }
+
+    def call(self, *command: object, check: bool = True) -> subprocess.CompletedProcess[str]:
         result = subprocess.run(
-            [*self.prefix, *map(str, command)], cwd=self.folder, env=environment, capture_output=True, text=True
+            [*self.prefix, *map(str, command)], cwd=self.folder, env=self.environment, capture_output=True, text=True
         )
         self.ran.update(re.findall(r"^Finished jobid: \d+ \(Rule: (\w+)\)$", result.stderr, re.MULTILINE))
         if check and result.returncode:
             raise AssertionError(f"{command} failed:\n{result.stdout}\n{result.stderr}")
+        if self.prefix and (found := attempts(self.counters.read_text())):
+            raise AssertionError(f"{command} tried {found} times to leave the machine:\n{result.stderr}")
         return result
+
+    def stage(self) -> bool:
+        """Stage everything, wheels too, before the network is left; False when pip finds no packages here."""
+        pip = [sys.executable, "-m", "pip"]
+        cache = subprocess.run([*pip, "cache", "dir"], capture_output=True, text=True, check=True).stdout.strip()
+        command = [sys.executable, ROOT / "scripts" / "stage.py", "--config", "small.yaml", "--wheels", "cpu"]
+        environment = {**self.environment, "PIP_CACHE_DIR": cache}
+        return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True).returncode == 0
 
     def snakemake(self, *arguments: str, check: bool = True) -> str:
         snakefile = self.folder / "Snakefile"  # of a bundle, with its own code
@@ -67,7 +95,7 @@ class Machine:
         return result.stdout + result.stderr
 
     def script(self, name: str, *arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
-        return self.call(sys.executable, ROOT / "scripts" / f"{name}.py", *arguments, check=check)
+        return self.call(self.python, ROOT / "scripts" / f"{name}.py", *arguments, check=check)
 
     def bundle(self, *arguments: object) -> str:
         return self.script("bundle", "--config", "small.yaml", *arguments).stdout
@@ -94,17 +122,45 @@ def configuration() -> dict:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Machine:
-    """A machine with everything, where the pool is taken in."""
-    machine = Machine(tmp_path_factory.mktemp("home"), network=False)
+def home(tmp_path_factory) -> Iterator[Machine]:
+    """A machine with everything, set up from staged wheels where there are any, on which the pool is taken in."""
+    machine = Machine(tmp_path_factory.mktemp("home"))
     folder = machine.folder
+    subprocess.run(["cp", "-r", *(ROOT / part for part in CODE_PARTS), folder], check=True)
     render_world(folder / "data", records=40, second_records=8, textvqa=6, mmbench=4, instructions=16, faults=True)
     for name in ("clip", "convnext", "gemma"):
         shutil.copytree(MODELS / name, folder / "models" / name)
     (folder / "small.yaml").write_text(yaml.safe_dump(configuration(), sort_keys=False))
-    machine.script("stage", "--config", "small.yaml")
+    if machine.stage():
+        base = Path(sys.base_prefix) / "bin" / Path(sys.executable).name
+        machine.call("make", "setup", "OFFLINE=1", f"PYTHON={base}")
+        machine.python = folder / ".venv" / "bin" / "python"
+    else:
+        machine.script("stage", "--config", "small.yaml")
     machine.snakemake("pool")
-    return machine
+    yield machine
+    for large in (".venv", "stage/wheels"):
+        shutil.rmtree(folder / large, ignore_errors=True)
+
+
+def test_a_machine_without_a_network_is_set_up_from_staged_wheels(home):
+    if not home.prefix:
+        pytest.skip("this machine does not permit network namespaces (unshare --net)")
+    if home.python == Path(sys.executable):
+        pytest.skip("pip finds no packages to stage here")
+    assert "as stage/small.json lists it" in home.call("make", "verify", "CONFIG=small.yaml").stdout
+    program = "import data_juicer, snakemake, torch, transformers; print(torch.__file__)"
+    assert home.call(home.python, "-c", program).stdout.startswith(str(home.folder / ".venv"))
+
+
+@pytest.mark.parametrize("attempt", ["socket.create_connection(('192.0.2.1', 443))", "socket.getaddrinfo('a.test', 1)"])
+def test_an_attempt_to_leave_the_machine_is_counted(tmp_path, attempt):
+    machine = Machine(tmp_path / "machine")
+    if not machine.prefix:
+        pytest.skip("this machine does not permit network namespaces (unshare --net)")
+    swallowed = f"import socket\ntry: {attempt}\nexcept OSError: pass"
+    with pytest.raises(AssertionError, match=r"tried \d+ times to leave the machine"):
+        machine.call(sys.executable, "-c", swallowed)
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +170,7 @@ def scored(home, tmp_path_factory) -> Machine:
     for number in (1, 2, 3):
         home.bundle("--until", "score_plain", "--part", f"{number}/3", "--to", over / f"{number}.tar.zst")
     for number in (1, 2, 3):
-        scorer = Machine(tmp_path_factory.mktemp(f"scorer{number}"), network=False)
+        scorer = Machine(tmp_path_factory.mktemp(f"scorer{number}"), home.python)
         output = scorer.script("unbundle", "--from", over / f"{number}.tar.zst").stdout
         targets = re.search(r"next: snakemake .* -- (.*)", output)[1].split()
         assert len(targets) in (1, 2) and not (scorer.folder / "data" / "mgm_pretrain_stage_1.jsonl").exists()
@@ -130,15 +186,16 @@ def scored(home, tmp_path_factory) -> Machine:
 def wandered(scored, tmp_path_factory) -> tuple[Machine, Machine, Machine, Path]:
     """Home after training elsewhere; the other machine; a copy of home from before; and what was carried."""
     scored.snakemake("trainsets")
-    alone = Machine(tmp_path_factory.mktemp("alone"), network=False)
-    shutil.copytree(scored.folder, alone.folder, dirs_exist_ok=True)
+    alone = Machine(tmp_path_factory.mktemp("alone"), scored.python)
+    large = shutil.ignore_patterns(".venv", "wheels")
+    shutil.copytree(scored.folder, alone.folder, symlinks=True, ignore=large, dirs_exist_ok=True)
     alone.ran += scored.ran
 
     over = tmp_path_factory.mktemp("over")
     shift_times(scored.folder, days=3)  # as if this machine's clock were ahead
     scored.bundle("--recipe", "wordy", "--until", "finetune", "--models", "--split", "1M", "--to", over / "to.tar.zst")
     shift_times(scored.folder, days=-3)
-    trainer = Machine(tmp_path_factory.mktemp("trainer"), network=False)
+    trainer = Machine(tmp_path_factory.mktemp("trainer"), scored.python)
     trainer.script("unbundle", "--from", over / "to.tar.zst")
     return scored, trainer, alone, over
 

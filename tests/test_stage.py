@@ -19,6 +19,7 @@ from workflow import CONFIGURATION, MODELS, ROOT
 
 from bettersynth.hub import choose_files
 from bettersynth.model_files import file_problem
+from bettersynth.stage import write_commits
 from bettersynth.staging import StagingError
 
 THIS_PLATFORM = sysconfig.get_platform().replace("-", "_")
@@ -163,9 +164,53 @@ def test_a_repository_of_pickles_is_refused(machine, hub):
     assert "models.clip: tiny/clip has no safetensors weights (it has pytorch_model.bin" in result.stderr
 
 
-def test_a_missing_revision_is_named(machine):
+def test_a_missing_revision_is_named(machine, hub):
     machine.configuration["models"]["clip"]["revision"] = None
-    assert f"so a commit is needed: `revision: {commit('tiny/clip')}`" in machine("stage").stderr
+    error = machine("stage").stderr
+    assert f"models.clip: no commit; today's is `revision: {commit('tiny/clip')}`" in error and "PIN=1" in error
+    assert hub.served == []
+    output = machine.stage("--dry-run")
+    assert "clip: to fetch" in output and "the configuration names no commit: PIN=1" in output
+
+
+def test_missing_revisions_are_written_down(machine):
+    machine.configuration["models"]["clip"]["revision"] = "main"
+    del machine.configuration["models"]["gemma"]["revision"]
+    machine.stage("--dry-run", "--pin")
+    assert "revision: main" in (machine.folder / "small.yaml").read_text(), "a dry run writes nothing"
+    output = machine.stage("--pin")
+    assert f"small.yaml: models.clip: revision: {commit('tiny/clip')}" in output
+    written = yaml.safe_load((machine.folder / "small.yaml").read_text())
+    for name in ("clip", "gemma"):
+        machine.configuration["models"][name]["revision"] = commit(f"tiny/{name}")
+        assert machine.manifest["models"][name]["revision"] == commit(f"tiny/{name}")
+    assert written == machine.configuration
+
+
+def test_writing_a_commit_down_leaves_the_rest_of_the_file_as_it_is():
+    flow = "models:  # all\n  clip: {path: a, hub: tiny/clip}  # small\n"
+    block = "  gemma:\n    hub: tiny/gemma  # large\n    path: b\n"
+    named = "  other: {hub: tiny/other, revision: main, path: c}\nscoring: {}\n"
+    written = write_commits(flow + block + named, {"clip": "c" * 40, "gemma": "d" * 40, "other": "e" * 40})
+    flow = flow.replace("tiny/clip", f"tiny/clip, revision: {'c' * 40}")
+    block = block.replace("tiny/gemma", f"tiny/gemma\n    revision: {'d' * 40}")
+    assert written == flow + block + named.replace("main", "e" * 40)
+
+
+def test_a_licence_that_asks_for_consent_is_said_to(machine, hub):
+    hub.gated.add("tiny/gemma")
+    error = machine("stage").stderr
+    assert f"do so on its page, {hub.endpoint}/tiny/gemma, and set HF_TOKEN" in error
+
+
+def test_without_a_hub_a_dry_run_says_what_the_configuration_says(machine, hub):
+    hub.shutdown()
+    hub.server_close()
+    machine.configuration["models"]["gemma"]["revision"] = None
+    result = machine("stage", "--dry-run")
+    assert f"clip: not there (tiny/clip at {commit('tiny/clip')[:12]})" in result.stdout
+    assert "gemma: not there (tiny/gemma at no commit: PIN=1)" in result.stdout
+    assert result.returncode != 0 and result.stderr.count("did not answer") == 1
 
 
 DAMAGE = {

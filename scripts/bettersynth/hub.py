@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub import HfApi, constants, snapshot_download
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.hf_api import RepoSibling
 
 from bettersynth.publish import files_below, publish_folder, sha256_file
@@ -33,6 +33,10 @@ OPEN_CLIP = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors
 DIFFUSERS = "model_index.json"
 TRIES = 3
 """How often a transfer that breaks off, or brings other bytes, goes on."""
+
+
+class UnreachableError(StagingError):
+    """The hub does not answer."""
 
 
 class HubFile(NamedTuple):
@@ -67,23 +71,30 @@ class Snapshot(NamedTuple):
 
 
 def look_up(model: str, hub: str, revision: str | None) -> Snapshot:
-    """Ask the hub what the repository holds; StagingError says how to put the configuration right."""
+    """Ask the hub what the repository holds at a commit, or now; StagingError says how to put the entry right."""
     key = f"models.{model}"
     try:
         found = HfApi().model_info(hub, revision=revision, files_metadata=True)
+    except GatedRepoError as error:
+        raise StagingError(f"{key}: {_consent(hub)}") from error
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise StagingError(f"{key}: {hub} at {revision or 'its newest commit'} is not on the hub: {error}") from error
     except (HfHubHTTPError, OSError) as error:
-        raise StagingError(
-            f"{key}: the hub did not answer: {error}\nSet HF_ENDPOINT to a mirror, or give local copies: "
-            "make stage FROM=folder"
+        raise UnreachableError(
+            f"{constants.ENDPOINT} did not answer for {key}: {error}\n"
+            "Set HF_ENDPOINT to a mirror, or give local copies: make stage FROM=folder"
         ) from error
-    if revision is None or not COMMIT.fullmatch(revision):
-        raise StagingError(f"{key}: every machine must have the same, so a commit is needed: `revision: {found.sha}`")
     files = {entry.rfilename: _hub_file(entry) for entry in found.siblings or []}
     licence = found.card_data.get("license") if found.card_data else None
     chosen = choose_files(f"{key}: {hub}", files)
-    return Snapshot(hub, revision, tuple(files[name] for name in chosen), str(licence or "not stated"))
+    return Snapshot(hub, str(found.sha), tuple(files[name] for name in chosen), str(licence or "not stated"))
+
+
+def _consent(hub: str) -> str:
+    return (
+        f"{hub} is given to those only who agreed to its licence: do so on its page, {constants.ENDPOINT}/{hub}, "
+        "and set HF_TOKEN to a token of that account"
+    )
 
 
 def _hub_file(entry: RepoSibling) -> HubFile:
@@ -157,6 +168,8 @@ def _transfer(snapshot: Snapshot, wanted: list[str], partial: Path) -> OSError |
         snapshot_download(
             snapshot.hub, revision=snapshot.revision, local_dir=partial, allow_patterns=wanted, max_workers=4
         )
+    except GatedRepoError as error:
+        raise StagingError(_consent(snapshot.hub)) from error
     except OSError as error:  # requests' errors are
         return error
     return None

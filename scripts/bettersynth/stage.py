@@ -11,14 +11,17 @@ import sys
 import tempfile
 import tomllib
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import yaml
 
 from bettersynth import hub
 from bettersynth.configuration.types import Configuration, Model
 from bettersynth.manifest import STAGE, check_folder, describe, manifest_path, read_manifest
 from bettersynth.needs import configuration_needs, data_files
-from bettersynth.publish import files_below, sha256_bytes, write_json
+from bettersynth.publish import files_below, publish, sha256_bytes, write_json
 from bettersynth.staging import StagingError, fetch_resources, resource
 
 WHEELS = STAGE / "wheels"
@@ -40,6 +43,10 @@ class Step(NamedTuple):
     """Bytes that it still takes."""
     folder: Path | None = None
     snapshot: hub.Snapshot | None = None
+
+    def is_pinned(self, model: Model) -> bool:
+        """Whether the configuration names the commit that the hub would give."""
+        return self.snapshot is None or self.snapshot.revision == model.revision
 
     def __str__(self) -> str:
         source = self.folder or (self.snapshot and f"{self.snapshot.hub} at {self.snapshot.revision[:12]}") or self.path
@@ -78,22 +85,87 @@ class Wheels(NamedTuple):
         return {**self._asdict(), "platforms": list(self.platforms), "packages": packages, "path": str(self.folder)}
 
 
-def plan(configuration: Configuration, copies: Path | None = None, recipe: str | None = None) -> list[Step]:
+def plan(
+    configuration: Configuration, copies: Path | None = None, recipe: str | None = None, *, newest: bool = False
+) -> list[Step]:
     """What has to be done for each model that the configuration, or one recipe, needs.
 
-    The hub is asked only about those to be fetched. Raises StagingError with every model that cannot be had.
+    The hub is asked only about those to be fetched. Raises StagingError with every model that cannot be had; those that
+    name no commit are among them, unless their `newest` is asked for.
     """
     listed = read_manifest(configuration).get("models", {})
     steps: list[Step] = []
     problems: list[str] = []
     for name in configuration_needs(configuration, recipe).models:
         try:
-            steps.append(_step(name, configuration.models[name], listed.get(name), copies))
+            step = _step(name, configuration.models[name], listed.get(name), copies)
+            if step.snapshot and not (newest or step.is_pinned(configuration.models[name])):
+                raise StagingError(f"models.{name}: no commit; today's is `revision: {step.snapshot.revision}`")
+            steps.append(step)
+        except hub.UnreachableError:
+            raise
         except StagingError as error:
             problems.append(str(error))
     if problems:
+        if any("no commit" in problem for problem in problems):
+            problems.append("Every machine must have the same model. To write these commits down: make stage … PIN=1")
         raise StagingError("\n".join(problems))
     return steps
+
+
+def known(configuration: Configuration, recipe: str | None = None) -> list[str]:
+    """What the configuration itself says of each model that is needed."""
+    lines = []
+    for name in configuration_needs(configuration, recipe).models:
+        model = configuration.models[name]
+        there = "there" if Path(model.path).exists() else "not there"
+        commit = model.revision[:12] if model.revision else "no commit: PIN=1"
+        source = f"{model.hub} at {commit}" if model.hub else "no repository named"
+        lines.append(f"{name}: {there} ({source})")
+    return lines
+
+
+def pin(config_file: Path, steps: list[Step], configuration: Configuration) -> dict[str, str]:
+    """Write the commits that the hub named into the configuration file, beside `hub`; return them by model.
+
+    The file's other bytes stay as they are, comments included.
+    """
+    commits = {
+        step.name: step.snapshot.revision
+        for step in steps
+        if step.snapshot and not step.is_pinned(configuration.models[step.name])
+    }
+    if commits:
+        text = write_commits(config_file.read_text(encoding="utf-8"), commits)
+        with publish(config_file) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return commits
+
+
+def write_commits(text: str, commits: Mapping[str, str]) -> str:
+    """The text of a configuration with a `revision` for each of these models."""
+    models = _entries(yaml.compose(text, yaml.SafeLoader))["models"][1]
+    edits: list[tuple[int, int, str]] = []
+    for name, commit in commits.items():
+        entry = _entries(models)[name][1]
+        keys = _entries(entry)
+        if "revision" in keys:
+            value = keys["revision"][1]
+            edits.append((value.start_mark.index, value.end_mark.index, commit))
+        elif "hub" in keys:
+            key, value = keys["hub"]
+            between = ", " if entry.flow_style else "\n" + " " * key.start_mark.column
+            edits.append((value.end_mark.index, value.end_mark.index, f"{between}revision: {commit}"))
+        else:
+            raise StagingError(f"models.{name}: write it there yourself: `revision: {commit}`")
+    for start, end, new in sorted(edits, reverse=True):
+        text = text[:start] + new + text[end:]
+    return text
+
+
+def _entries(mapping: Any) -> dict[str, tuple[Any, Any]]:
+    """Key → its node and its value's."""
+    return {key.value: (key, value) for key, value in mapping.value}
 
 
 def _step(name: str, model: Model, listed: dict[str, Any] | None, copies: Path | None) -> Step:

@@ -39,7 +39,7 @@ WORLD = ready $(if $(shell grep -l data/miniature/ $(CONFIG) 2>/dev/null),data/m
 .DEFAULT_GOAL := help
 .PHONY: ready environment
 environment:
-	@test -x .venv/bin/snakemake || { echo "There is no environment yet; first run: make setup"; exit 1; }
+	@test -x .venv/bin/snakemake || { echo "There is no environment yet; first run: make setup (OFFLINE=1 from staged wheels)"; exit 1; }
 
 ready: environment
 	@test -f $(CONFIG) || { echo "$(CONFIG): no such configuration; there are: $(wildcard config/*.yaml)"; exit 1; }

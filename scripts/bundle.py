@@ -58,7 +58,7 @@ try:
             jobs = part_of(jobs, *arguments.part)
         if not jobs:
             sys.exit("bundle: nothing is left to run")
-        bundle = relay.work(jobs, models=arguments.models)
+        bundle = relay.work(jobs, models=arguments.models, recipe=recipe)
     if not bundle.files:
         sys.exit("bundle: nothing was finished here that did not come here in a bundle")
     parts = pack(arguments.to, bundle.files, bundle.facts, arguments.split)
@@ -68,4 +68,6 @@ total = sum(path.stat().st_size for path in parts)
 print(f"{len(bundle.files):,} files, {total / 1e6:,.1f} MB: {', '.join(map(str, parts))}")
 for path in bundle.facts.get("elsewhere", []):
     print(f"not in it, must be on the other machine: {path}")
+if bundle.facts.get("elsewhere") and not arguments.models:
+    print("MODELS=1 packs the models too")
 print(f"there: make {'merge' if arguments.results else 'unbundle'} FROM={arguments.to.name}")

@@ -28,6 +28,10 @@ if missing := [path for path in manifest.get("elsewhere", []) if not Path(path).
     print(f"to be put here, or staged: {', '.join(missing)}")
 if not arguments.results:
     config_file = manifest["config_file"]
-    command = ["snakemake", "--configfile", config_file, "--cores", "all", "--", *manifest["targets"]]
+    recipe = f" RECIPE={manifest['recipe']}" if manifest.get("recipe") else ""
+    installed = Path(".venv") / "bin" / "snakemake"
+    program = str(installed) if installed.exists() else "snakemake"
+    command = [program, "--configfile", config_file, "--cores", "all", "--", *manifest["targets"]]
+    print(f"look: make verify CONFIG={config_file}{recipe}")
     print(f"next: {shlex.join(command)}")
     print(f"then: make bundle RESULTS=1 CONFIG={config_file} TO=results.tar.zst")

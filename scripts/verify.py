@@ -21,14 +21,15 @@ try:
     recipe = check_recipe(configuration, arguments.recipe)
 except ConfigurationError as error:
     sys.exit(str(error))
+what = f"recipe {recipe} of {arguments.config}" if recipe else arguments.config
 problems = list(check_everything(configuration, arguments.config, recipe))
 for problem in problems:
     print(problem)
 if problems:
-    sys.exit(f"verify: {len(problems)} of the files that {arguments.config} needs are not as they should be")
+    sys.exit(f"verify: {len(problems)} of the files that {what} needs are not as they should be")
 listed = (
     f"as {manifest_path(configuration)} lists it"
     if manifest_path(configuration).exists()
     else (f"whole, as far as it tells by itself; `make stage CONFIG={arguments.config}` lists it for comparison")
 )
-print(f"everything that {arguments.config} needs is there, {listed} ({time.monotonic() - started:.1f} s)")
+print(f"everything that {what} needs is there, {listed} ({time.monotonic() - started:.1f} s)")

@@ -262,10 +262,15 @@ def test_wheels_are_downloaded_built_and_listed(machine, index):
     machine.stage("--wheels", "cpu")
     names = {f"{name}-1.0-py3-none-any.whl" for name in ("pip", "tiny_torch", "tiny_words")}
     assert staged_wheels(machine) == names == machine.manifest["wheels"]["files"].keys()
-    shutil.rmtree(index)
+    index.rename(index.with_name("gone"))
     assert "wheels: staged" in machine.stage("--wheels", "cpu"), "a second call asks nobody"
-    (machine.folder / "stage" / "wheels" / "cpu" / "pip-1.0-py3-none-any.whl").write_bytes(b"half")
+    index.with_name("gone").rename(index)
+    wheel = machine.folder / "stage" / "wheels" / "cpu" / "pip-1.0-py3-none-any.whl"
+    whole = wheel.read_bytes()
+    wheel.write_bytes(whole[:-20])
     assert "make stage CONFIG=small.yaml WHEELS=cpu" in machine("verify").stdout
+    machine.stage("--wheels", "cpu")
+    assert wheel.read_bytes() == whole
 
 
 FOR_ANOTHER = ["--wheels", "cpu", "--platform", "manylinux2014_aarch64", "--python-version", "3.12"]

@@ -88,9 +88,14 @@ def check_unlisted(path: Path, command: str) -> Iterator[Problem]:
             yield Problem(file, problem, command)
 
 
+def _mend(config: str | Path) -> str:
+    """The command that puts a staged file right, for the shell."""
+    return f"make stage CONFIG={config}  # on a machine with a network; then copy it here"
+
+
 def check_needs(needs: Needs, configuration: Configuration, config_file: str | Path) -> Iterator[Problem]:
     """Compare models and resources with the manifest; those that it does not list are looked at by themselves."""
-    manifest, command = read_manifest(configuration), f"make stage CONFIG={config_file}"
+    manifest, command = read_manifest(configuration), _mend(config_file)
     listed = {**manifest.get("resources", {}), **manifest.get("models", {})}
     paths = {name: resource(name).path for name in needs.resources}
     paths |= {name: Path(configuration.models[name].path) for name in needs.models}
@@ -109,19 +114,19 @@ def check_everything(
     Where a run was carried to in a bundle, data files that its next jobs do not read are not there, and not missed.
     """
     carried = Layout(Path("results") / str(configuration.name)).is_carried
-    manifest, command = read_manifest(configuration), f"make stage CONFIG={config_file}"
+    manifest = read_manifest(configuration)
     yield from check_needs(configuration_needs(configuration, recipe), configuration, config_file)
     known = manifest.get("data", {})
     for file in data_files(configuration):
         expected = known.get(file)
-        mend = f"copy it here again; if it was changed on purpose: {command}"
+        mend = f"copy it here again; if it was changed on purpose: make stage CONFIG={config_file}"
         if expected and (Path(file).exists() or not carried):
             yield from check_folder(Path(file), {Path(file).name: expected}, mend)
         elif not Path(file).exists() and not carried:
             yield Problem(Path(file), "not there", "copy it here, or correct its path in the configuration")
     wheels = manifest.get("wheels")
     if wheels and Path(wheels["path"]).exists():  # only setup reads them, and complains of their absence itself
-        mend = f"{command} WHEELS={wheels['torch']}"
+        mend = _mend(f"{config_file} WHEELS={wheels['torch']}")
         yield from check_folder(Path(wheels["path"]), wheels["files"], mend)
 
 

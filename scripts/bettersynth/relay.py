@@ -117,8 +117,8 @@ class Relay:
         self._roots = ImageRoots(configuration.pool, self.layout)
 
     # work
-    def work(self, jobs: list[Job], *, models: bool = False) -> Bundle:
-        """What the jobs need; `models` by value, or by reference: the other machine has them staged."""
+    def work(self, jobs: list[Job], *, models: bool = False, recipe: str | None = None) -> Bundle:
+        """What the jobs, of one recipe or of all, need; `models` by value, or by reference: staged on that machine."""
         made = {file for job in jobs for file in job.output}
         declared = {Path(file) for job in jobs for file in job.input if file not in made}
         paths = declared | {path for file in declared for path in self.companions(file)}
@@ -134,6 +134,7 @@ class Relay:
             "kind": "work",
             "configuration": self.configuration.name,
             "config_file": str(self.config_file),
+            "recipe": recipe,
             "targets": final_outputs(jobs),
             "memory": {str(path): read_json(path) for path in _memory(self.layout) if path.exists()},
             "elsewhere": sorted({*outside, *(() if models else map(str, model_paths))}),

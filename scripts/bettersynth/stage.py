@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+import zipfile
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +22,7 @@ from bettersynth import hub
 from bettersynth.configuration.types import Configuration, Model
 from bettersynth.manifest import STAGE, check_folder, describe, manifest_path, read_manifest
 from bettersynth.needs import configuration_needs, data_files
-from bettersynth.publish import files_below, publish, sha256_bytes, write_json
+from bettersynth.publish import files_below, publish, sha256_bytes, sha256_file, write_json
 from bettersynth.staging import StagingError, fetch_resources, resource
 
 WHEELS = STAGE / "wheels"
@@ -278,6 +279,7 @@ def stage_wheels(configuration: Configuration, wheels: Wheels) -> list[str]:
     """Fetch the locked packages, torch and pip as wheels; return the packages that have to be built on that machine."""
     if wheels_are_staged(configuration, wheels):
         return []
+    _discard_halves(configuration, wheels)
     lock, torch = map(str, wheels.requirements)
     fetch = _wheel_command(wheels)
     _run([*fetch, "--no-deps", "-r", lock, "pip"])
@@ -286,6 +288,15 @@ def stage_wheels(configuration: Configuration, wheels: Wheels) -> list[str]:
     unbuilt = [source.name for source in sources if not _build(source, wheels)]
     _record(configuration, "wheels", {**wheels.description(), "files": describe(wheels.folder)})
     return unbuilt
+
+
+def _discard_halves(configuration: Configuration, wheels: Wheels) -> None:
+    """Remove what a try that broke off, or a bad disk, left: pip would take it for a wheel."""
+    listed = read_manifest(configuration).get("wheels", {}).get("files", {})
+    for wheel in wheels.folder.glob("*.whl"):
+        altered = wheel.name in listed and sha256_file(wheel) != listed[wheel.name]["sha256"]
+        if altered or not zipfile.is_zipfile(wheel):
+            wheel.unlink()
 
 
 def _wheel_command(wheels: Wheels) -> list[str]:

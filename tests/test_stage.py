@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import yaml
 from hub_server import HubServer, commit
-from safetensors.numpy import save
+from safetensors.numpy import load_file, save
 from wheels import write_source_package, write_wheel
 from workflow import CONFIGURATION, MODELS, ROOT
 
 from bettersynth.hub import choose_files
 from bettersynth.model_files import file_problem
-from bettersynth.stage import write_commits
+from bettersynth.stage import Step, require_space, write_commits
 from bettersynth.staging import StagingError
 
 THIS_PLATFORM = sysconfig.get_platform().replace("-", "_")
@@ -171,6 +171,26 @@ def test_a_missing_revision_is_named(machine, hub):
     assert hub.served == []
     output = machine.stage("--dry-run")
     assert "clip: to fetch" in output and "the configuration names no commit: PIN=1" in output
+
+
+def test_open_clips_convnext_is_staged_as_transformers_opens_it(machine, hub):
+    from bettersynth.mgm.published import timm_name
+
+    tower = load_file(MODELS / "convnext" / "model.safetensors")
+    tower = {name: value for name, value in tower.items() if name.startswith(("embeddings.", "encoder."))}
+    open_clip = {f"visual.trunk.{timm_name(name)}": value for name, value in tower.items()}
+    hub.repositories["tiny/clip"] = {"open_clip_model.safetensors": save(open_clip), "open_clip_config.json": b"{}"}
+    machine.stage()
+    staged = load_file(machine.folder / CLIP_WEIGHTS)
+    assert staged.keys() == tower.keys()
+    assert all(np.array_equal(staged[name], value) for name, value in tower.items())
+    assert machine("verify").returncode == 0
+
+
+def test_a_disk_that_is_too_small_is_named_before_anything_is_fetched(tmp_path):
+    step = Step("clip", tmp_path / "models" / "clip", "to fetch", size=2**60)
+    with pytest.raises(StagingError, match=rf"{tmp_path}: 1073741824.0 GiB are needed, .* are free; make room"):
+        require_space([step], None)
 
 
 def test_missing_revisions_are_written_down(machine):

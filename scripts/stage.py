@@ -25,6 +25,8 @@ parser.add_argument(
 parser.add_argument("--platform", nargs="*", default=[], metavar="TAG", help="machine they are for (default: this)")
 arguments = parser.parse_args()
 
+if arguments.copies and not arguments.copies.is_dir():
+    sys.exit(f"stage: {arguments.copies}: no such folder; FROM is where local copies of models are")
 wheels = None
 if arguments.wheels:
     wheels = stage.Wheels(arguments.wheels, arguments.python_version, tuple(arguments.platform))

@@ -146,6 +146,7 @@ def test_local_copies_are_taken_without_a_hub(machine, hub, tmp_path):
     copies = tmp_path / "copies"
     shutil.copytree(MODELS / "clip", copies / "tiny" / "clip")
     shutil.copytree(MODELS / "gemma", copies / "gemma")
+    assert "copie: no such folder" in machine("stage", "--from", "copie").stderr
     machine.stage("--from", "copies")
     assert machine.manifest["models"]["clip"]["source"] == "copies/tiny/clip"
     assert machine("verify").returncode == 0

@@ -9,6 +9,7 @@ import argparse
 import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -101,11 +102,11 @@ def use_staged_wheels(torch: str) -> None:
 
 def check_staged_wheels(wheels: Path, staged: dict[str, Any]) -> None:
     """Compare the wheels with what the manifest says of them, and their Python with this one."""
-    this = ".".join(map(str, sys.version_info[:2]))
-    if staged["python"] != this:
+    this, theirs = platform.python_version(), ".".join(staged["python"].split(".")[:2])
+    if not this.startswith(f"{theirs}."):
         raise SystemExit(
-            f"setup: the wheels in {wheels} are for Python {staged['python']}, this is {this}; "
-            f"make setup OFFLINE=1 PYTHON=python{staged['python']}, or where there is a network: "
+            f"setup: the wheels in {wheels} are for Python {theirs}, this is {this}; "
+            f"make setup OFFLINE=1 PYTHON=python{theirs}, or where there is a network: "
             f"make stage WHEELS={staged['torch']} PYTHON_VERSION={this}"
         )
     for name, entry in staged["files"].items():

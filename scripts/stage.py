@@ -20,7 +20,7 @@ parser.add_argument("--pin", action="store_true", help="write the newest commit 
 parser.add_argument("--dry-run", action="store_true", help="say what would be fetched, and how much")
 parser.add_argument("--wheels", choices=["cpu", "cuda"], help="wheels too, with this build of torch")
 parser.add_argument(
-    "--python-version", default=stage.THIS_PYTHON, metavar="3.12", help="Python they are for (default: %(default)s)"
+    "--python-version", default=stage.THIS_PYTHON, metavar="3.12.4", help="Python they are for (default: %(default)s)"
 )
 parser.add_argument("--platform", nargs="*", default=[], metavar="TAG", help="machine they are for (default: this)")
 arguments = parser.parse_args()

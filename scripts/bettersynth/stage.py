@@ -5,6 +5,7 @@ Models go straight to their `path` in `models`, so that jobs find them there on 
 
 from __future__ import annotations
 
+import platform
 import shutil
 import subprocess
 import sys
@@ -29,7 +30,7 @@ WHEELS = STAGE / "wheels"
 ENVS = Path(__file__).resolve().parents[2] / "envs"
 GIB = 2**30
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-THIS_PYTHON = ".".join(map(str, sys.version_info[:2]))
+THIS_PYTHON = platform.python_version()
 WHEEL_BYTES = {"cpu": GIB, "cuda": 5 * GIB}
 """Roughly what the locked wheels take, for the estimate before anything is fetched."""
 
@@ -61,7 +62,7 @@ class Wheels(NamedTuple):
     torch: str
     """Which build of it: `cpu` or `cuda`."""
     python: str
-    """Version, such as `3.11`."""
+    """Version, such as `3.11.9`: some packages ask for a late one, and to pip `3.11` is `3.11.0`."""
     platforms: tuple[str, ...]
     """As pip names them, such as `manylinux_2_28_x86_64`; none for a machine like this one."""
 
@@ -78,7 +79,7 @@ class Wheels(NamedTuple):
     @property
     def for_this_machine(self) -> bool:
         """Whether pip here can build for that machine too."""
-        return not self.platforms and self.python == THIS_PYTHON
+        return not self.platforms and self.python.split(".")[:2] == THIS_PYTHON.split(".")[:2]
 
     def description(self) -> dict[str, Any]:
         """What the manifest says of them, files aside."""
@@ -305,7 +306,7 @@ def _wheel_command(wheels: Wheels) -> list[str]:
     if wheels.for_this_machine:
         return [*PIP, "wheel", "--wheel-dir", folder, "--find-links", folder]
     command = [*PIP, "download", "--dest", folder, "--find-links", folder, "--python-version", wheels.python]
-    return command + [option for platform in wheels.platforms for option in ("--platform", platform)]
+    return command + [option for tag in wheels.platforms for option in ("--platform", tag)]
 
 
 def _build(source: Path, wheels: Wheels) -> bool:

@@ -122,7 +122,7 @@ lock:  ## pin what is installed in .venv
 stage: $(WORLD)  ## fetch all that CONFIG or RECIPE needs for machines without a network (FROM=copies, WHEELS=cpu|cuda, PIN=1, DRY_RUN=1)
 	@python scripts/stage.py --config $(CONFIG) $(if $(RECIPE),--recipe $(RECIPE)) $(if $(FROM),--from $(FROM)) $(if $(PIN),--pin) $(if $(DRY_RUN),--dry-run) \
 		$(if $(WHEELS),--wheels $(WHEELS) $(if $(PLATFORM),--platform $(PLATFORM)) \
-		$(if $(PYTHON_VERSION),--python-version $(PYTHON_VERSION)))
+		$(if $(PYTHON_VERSION),--python-version $(PYTHON_VERSION)) $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX)))
 
 verify: ready  ## check what was staged for CONFIG or RECIPE, without a network
 	@python scripts/verify.py --config $(CONFIG) $(if $(RECIPE),--recipe $(RECIPE))

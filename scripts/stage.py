@@ -22,6 +22,7 @@ parser.add_argument("--wheels", choices=["cpu", "cuda"], help="wheels too, with 
 parser.add_argument(
     "--python-version", default=stage.THIS_PYTHON, metavar="3.12.4", help="Python they are for (default: %(default)s)"
 )
+parser.add_argument("--torch-index", help="package index to take torch from")
 parser.add_argument("--platform", nargs="*", default=[], metavar="TAG", help="machine they are for (default: this)")
 arguments = parser.parse_args()
 
@@ -55,7 +56,7 @@ try:
     stage.stage_models(configuration, steps)
     stage.stage_resources(configuration, recipe)
     if wheels:
-        to_build = stage.stage_wheels(configuration, wheels)
+        to_build = stage.stage_wheels(configuration, wheels, arguments.torch_index)
     missing = stage.stage_data(configuration)
 except hub.UnreachableError as error:
     print("\n".join(stage.known(configuration, recipe)))

@@ -276,15 +276,19 @@ def wheels_are_staged(configuration: Configuration, wheels: Wheels) -> bool:
     return entry == wheels.description() and not list(check_folder(wheels.folder, files, ""))
 
 
-def stage_wheels(configuration: Configuration, wheels: Wheels) -> list[str]:
-    """Fetch the locked packages, torch and pip as wheels; return the packages that have to be built on that machine."""
+def stage_wheels(configuration: Configuration, wheels: Wheels, torch_index: str | None = None) -> list[str]:
+    """Fetch the locked packages, torch and pip as wheels; return the packages that have to be built on that machine.
+
+    torch may come from another index, as PyTorch's own, which has small builds for CPUs.
+    """
     if wheels_are_staged(configuration, wheels):
         return []
     _discard_halves(configuration, wheels)
     lock, torch = map(str, wheels.requirements)
     fetch = _wheel_command(wheels)
     _run([*fetch, "--no-deps", "-r", lock, "pip"])
-    _run([*fetch, "--only-binary=:all:", "-r", torch, "-c", lock])
+    where = ["--index-url", torch_index] if torch_index else []
+    _run([*fetch, *where, "--only-binary=:all:", "-r", torch, "-c", lock])
     sources = sorted(path for path in wheels.folder.iterdir() if path.suffix != ".whl")
     unbuilt = [source.name for source in sources if not _build(source, wheels)]
     _record(configuration, "wheels", {**wheels.description(), "files": describe(wheels.folder)})

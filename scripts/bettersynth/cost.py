@@ -150,11 +150,13 @@ MEASURED = {
     "score image_watermark_filter": ("scoring", "watermark_pairs_per_s"),
     "score image_nsfw_filter": ("scoring", "nsfw_pairs_per_s"),
     "score phrase_grounding_recall_filter": ("scoring", "grounding_pairs_per_s"),
-    "recaption": ("captions", "sampled_captions_per_s"),
+    "recaption": ("captions", "blip2_opt_2_7b_sampled_captions_per_s"),
+    "chat": ("captions", "llava_1_5_7b_captions_per_s"),
+    "redraw": ("captions", "stable_diffusion_1_5_redraws_per_s"),
     "probe": ("mgm-training", "pretrain_samples_per_second"),
     "pretrain": ("mgm-training", "pretrain_samples_per_second"),
     "finetune": ("mgm-training", "finetune_samples_per_second"),
-    "answer": ("mgm-training", "answer_questions_per_second"),
+    "answer": ("mgm-training-parts", "answer_questions_per_second"),
 }
 # Bytes left for each unit of work.
 GUESSED_SIZES = {

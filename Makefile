@@ -99,13 +99,13 @@ page: ready  ## write the leaderboard and the page from what is there so far
 	@python scripts/page.py --config $(CONFIG)
 
 test:  ## run every test (about twenty minutes); those on a SLURM of their own where it is installed, unless SLURM_TESTS=0
-	@pytest -q
+	@pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-slurm:  ## run the tests that start a SLURM of their own on this machine (as root, with SLURM installed)
 	@pytest -q tests/test_slurm.py
 
 test-quick:  ## run the tests that start no workflow
-	@pytest -q -m "not workflow"
+	@pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile -m "not workflow"
 
 lint: $(WORLD)  ## ruff, snakefmt, mypy and Snakemake's own linter
 	@ruff check . && ruff format --check . && snakefmt --check Snakefile rules && mypy && $(SNAKEMAKE) --lint

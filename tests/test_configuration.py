@@ -188,6 +188,21 @@ def _start_of_another_kind(content):
     }
 
 
+def _kit_that_starts_from_a_run(content):
+    kit = {"path": "toolkit/training", "python": "bin/python"}
+    content["recipes"]["best"]["training"] = {"kit": kit, "start_from": {"recipe": "matched", "seed": 1}}
+
+
+def _kit_in_fp32(content):
+    kit = {"path": "toolkit/training", "python": "bin/python"}
+    content["training"] |= {"kit": kit, "pretrain": {"precision": "fp32"}}
+
+
+def _kit_with_another_drop_path(content):
+    kit = {"path": "toolkit/training", "python": "bin/python"}
+    content["recipes"]["best"]["training"] = {"kit": kit, "architecture": {"drop_path": 0.2}}
+
+
 def _pool_file(content):
     content["datasets"]["x"] = {"from": "pool", "files": ["stage1"]}
 
@@ -237,6 +252,9 @@ def _analysis_published(content):
         (_start_unknown, "did you mean `matched`"),
         (_start_without_seed, "start_from.seed: similar has no run with seed 2, 3; its seeds: 1"),
         (_start_of_another_kind, "matched has another architecture"),
+        (_kit_that_starts_from_a_run, "best.training.start_from: only our own training goes on from a run"),
+        (_kit_in_fp32, "best.training.pretrain.precision: the kit's program trains in bf16"),
+        (_kit_with_another_drop_path, "architecture.drop_path: the kit's program knows 0 and 0.1 alone"),
         (_pool_file, "did you mean `stage_1`"),
         (_analysis_of_words, "analyses.x.operators.language_id.lang: this score is no number"),
         (_analysis_published, "published figures of words, which `operators` does not name"),

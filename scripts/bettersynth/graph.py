@@ -13,7 +13,7 @@ from typing import Any
 
 from bettersynth import versions
 from bettersynth.configuration.load import ConfigurationError, recipe_trainset, recipe_training
-from bettersynth.configuration.types import RUNS_ONLY, BestBy, Captioner, Configuration, Redrawer
+from bettersynth.configuration.types import KIT_PROGRAM, RUNS_ONLY, BestBy, Captioner, Configuration, Redrawer
 from bettersynth.digests import FileDigest, is_remembered, shard_digests
 from bettersynth.layout import Layout
 from bettersynth.operators.catalogue import CATALOGUE
@@ -279,6 +279,8 @@ class Graph:
         }
         if training.start_from:
             facts["start_from"] = training.start_from.model_dump_json()
+        if training.kit:
+            facts["kit"] = self.contents(*(str(Path(training.kit.path, name)) for name in KIT_PROGRAM))
         if stage == "finetune":
             facts["instructions"] = self.contents(training.finetune.instructions)
         if stage == "probe":

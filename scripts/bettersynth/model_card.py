@@ -53,6 +53,8 @@ def _lines(cards: dict[str, dict[str, Any]], results: list[dict[str, Any]], fold
             for name, card in cards.items()
         ),
     )
+    if kit := made["inputs"].get("kit"):
+        yield from ("", f"Trained by the program of the contest's kit, commit {kit['commit'] or 'unknown'}.")
     yield from ("", "Made from:", "")
     yield from _table(["part", "sha256"], ([f"`{part}`", f"`{sha}`"] for part, sha in _parts(made["inputs"])))
     yield from ("", "## Scores", "")

@@ -17,6 +17,9 @@ from bettersynth.configuration.types import VERBS, BestBy, Configuration, Datase
 from bettersynth.operators.catalogue import CATALOGUE, OperatorSpec
 from bettersynth.records import POOL
 
+KIT_DROP_PATH = 0.1
+"""Stochastic depth that OpenCLIP's configuration of the ConvNeXt names; the kit can only leave it out."""
+
 
 class ConfigurationError(ValueError):
     """The configuration cannot be meant; the message lists every problem with its key."""
@@ -389,6 +392,7 @@ def _recipe_problems(configuration: Configuration) -> Iterator[str]:
                 if recipe.training:
                     yield from _architecture_problems(configuration, f"recipes.{name}.", training)
                 yield from _start_problems(configuration, name, training)
+                yield from _kit_problems(f"recipes.{name}.training", training)
         except ValidationError:
             continue  # explained above
         other = definitions.setdefault(definition, name)
@@ -431,6 +435,19 @@ def _start_problems(configuration: Configuration, recipe: str, training: Trainin
         yield f"{key}.seed: {start.recipe} has no run with seed {missing}; its seeds: {', '.join(map(str, there))}"
     if recipe_training(configuration, start.recipe).architecture != training.architecture:
         yield f"{key}: {start.recipe} has another architecture, and a model cannot change its own"
+
+
+def _kit_problems(key: str, training: Training) -> Iterator[str]:
+    """What the kit's program cannot do."""
+    if training.kit is None:
+        return
+    if training.start_from:
+        yield f"{key}.start_from: only our own training goes on from a run; give this recipe `training: {{kit: null}}`"
+    if training.architecture.drop_path not in (0, KIT_DROP_PATH):
+        yield f"{key}.architecture.drop_path: the kit's program knows 0 and {KIT_DROP_PATH} alone"
+    for stage in ("pretrain", "finetune"):
+        if getattr(training, stage).precision != "bf16":
+            yield f"{key}.{stage}.precision: the kit's program trains in bf16"
 
 
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

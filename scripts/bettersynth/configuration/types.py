@@ -567,6 +567,22 @@ class StartFrom(Section):
     seed: Seed | None = Field(None, description="One of that recipe's seeds; each run's own seed if not given.")
 
 
+KIT_PROGRAM = (
+    "mgm/train/train_mem.py",
+    "mgm/train/train.py",
+    "mgm/train/llava_trainer.py",
+    "scripts/zero2_offload.json",
+)
+"""What a checkout of the contest's kit must have to train with, and is told apart by."""
+
+
+class Kit(Section):
+    """The contest's own training program, run in the place of ours; see `docs/kit.md`."""
+
+    path: str = Field(description="Folder that holds its `mgm/` and `scripts/`: the kit's `toolkit/training`.")
+    python: str = Field(description="Python of the environment that the kit was installed into.")
+
+
 class Training(Section):
     """From training set to checkpoint."""
 
@@ -574,6 +590,7 @@ class Training(Section):
     start_from: StartFrom | None = Field(
         None, description="Continue from another recipe's model, as the contest's final round did."
     )
+    kit: Kit | None = Field(None, description="Train with the kit's own program. Not given: with ours.")
     pretrain: Stage = Stage()
     finetune: Finetune
     probe: Probe = Probe()

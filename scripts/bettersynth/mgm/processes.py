@@ -22,6 +22,7 @@ import torch
 from torch import distributed
 
 from bettersynth.configuration import read_yaml
+from bettersynth.configuration.load import recipe_training
 from bettersynth.configuration.types import Configuration
 from bettersynth.layout import Layout
 from bettersynth.network import forbid_network
@@ -52,9 +53,15 @@ def run(
 ) -> None:
     """Do one of `WORK`: here, or in as many processes as there are GPUs (or as `processes` says), on each of `nodes`.
 
-    `before` goes before the recipe: the benchmark that `answer` asks for. Raises `RuntimeError` when a process fails,
-    and `ValueError` for several nodes outside a job of SLURM.
+    `before` goes before the recipe: the benchmark that `answer` asks for. The kit's program (`training.kit`) starts its
+    own processes. Raises `RuntimeError` when a process fails, and `ValueError` for several nodes outside a job of SLURM
+    or for the kit.
     """
+    if work != "answer" and recipe_training(configuration, recipe).kit:
+        if nodes > 1:
+            raise ValueError(f"training.kit trains on one node, and {work} asks for {nodes}: change `nodes`")
+        _function(work)(recipe, seed, configuration, layout)
+        return
     count = processes or max(1, torch.cuda.device_count())
     if count == nodes == 1:
         _function(work)(*before, recipe, seed, configuration, layout)

@@ -1,12 +1,13 @@
 """Weights under their published names, in and out: a whole MGM-2B, and OpenCLIP's ConvNeXt as a tower's folder.
 
 The published MGM (dvlab-research/MGM) keeps Gemma, towers, projector and patch info mining side by side below `model.`;
-its ConvNeXt has timm's names, which OpenCLIP's file has too, below `visual.trunk.`. Only safetensors are read: the
-kit's `mm_projector.bin` and `open_clip_pytorch_model.bin` are pickles, and stay closed.
+its ConvNeXt has timm's names, which OpenCLIP's file has too, below `visual.trunk.`. Only safetensors are read, and of
+pickles one, as tensors alone (PyTorch's `weights_only`): the `mm_projector.bin` that the kit's program just wrote.
 """
 
 from __future__ import annotations
 
+import pickle
 import re
 import shutil
 from collections.abc import Iterable
@@ -17,9 +18,9 @@ import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import CLIPVisionConfig, ConvNextConfig, GemmaConfig
+from transformers import CLIPImageProcessor, CLIPVisionConfig, ConvNextConfig, GemmaConfig
 
-from bettersynth.mgm.model import ConvNextTower, MGMConfig, MGMForConditionalGeneration
+from bettersynth.mgm.model import Connector, ConvNextTower, MGMConfig, MGMForConditionalGeneration
 from bettersynth.mgm.processing import Processor
 from bettersynth.publish import publish_folder, read_json, write_json
 
@@ -159,6 +160,41 @@ def export_published(
         Processor.load(source, source, config).save(temporary)
         if (card := source / "README.md").exists():
             shutil.copyfile(card, temporary / "README.md")
+
+
+# --- what goes to and fro when the kit's program trains -----------------------------------------------------
+
+
+def write_open_clip(source: Path, folder: Path, vision_tower: Path) -> None:
+    """Write the ConvNeXt of a folder of ours as the published program opens it.
+
+    Beside the weights that asks for the images' normalisation, which must be that of the other tower.
+    """
+    seen: Any = CLIPImageProcessor.from_pretrained(vision_tower, local_files_only=True)
+    state = ConvNextTower.from_pretrained(source, local_files_only=True).state_dict()
+    folder.mkdir(parents=True)
+    torch.save(
+        {f"visual.trunk.{timm_name(name)}": value for name, value in state.items()},
+        folder / "open_clip_pytorch_model.bin",
+    )
+    write_json(folder / "open_clip_config.json", {"preprocess_cfg": {"mean": seen.image_mean, "std": seen.image_std}})
+
+
+def write_connector(state: dict[str, Tensor], path: Path) -> None:
+    """Write a `connector_state` as the published program's `mm_projector.bin`."""
+    torch.save({published_name(f"connector.{name}"): value for name, value in state.items()}, path)
+
+
+def read_connector(path: Path, config: MGMConfig) -> dict[str, Tensor]:
+    """The `connector_state` in the published program's `mm_projector.bin`. Raises `PublishedWeightsError`."""
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise PublishedWeightsError(f"{path}: holds more than tensors and is not opened") from error
+    with torch.device("meta"):
+        connector = Connector(config)
+    _assign(connector, {name: found.get(published_name(f"connector.{name}")) for name in connector.state_dict()}, path)
+    return {name: value.float().contiguous() for name, value in connector.state_dict().items()}
 
 
 def _published_config(config: MGMConfig) -> dict[str, Any]:

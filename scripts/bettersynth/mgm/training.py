@@ -3,7 +3,7 @@
 Stage 1 trains the connector on captions, everything else frozen. The probe is stage 1's first steps, from which stage 1
 goes on. Stage 2 trains connector and language model on the fixed instruction set, starting from the original
 language model and stage 1's connector. A recipe with `start_from` has the model of a finished run in the place of the
-original parts.
+original parts. With `training.kit` the contest's own program trains, by `bettersynth.mgm.kit`.
 
 A stage's folder remembers in `done.json` what it was made from. Asked for the same again, a stage publishes its card
 again and trains nothing.
@@ -20,14 +20,16 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from bettersynth import versions
 from bettersynth.configuration.load import recipe_start, recipe_training
-from bettersynth.configuration.types import RUNS_ONLY, Configuration, Stage
+from bettersynth.configuration.types import RUNS_ONLY, Configuration, Finetune, Stage
 from bettersynth.images import resolve
 from bettersynth.layout import CARD, CHECKPOINT, Layout
 from bettersynth.mgm import checkpoints
 from bettersynth.mgm.data import ConversationDataset
+from bettersynth.mgm.kit import KitProgram, identity
 from bettersynth.mgm.model import MGMForConditionalGeneration
 from bettersynth.mgm.processes import is_main_process
 from bettersynth.mgm.processing import Processor
@@ -75,10 +77,10 @@ def pretrain(recipe: str, seed: int, configuration: Configuration, layout: Layou
     if earlier := _made_before(folder, inputs, CONNECTOR, sha256_file):
         return earlier
     card = run.card(inputs)
-    model, facts = run.train_connector("pretrain", folder, inputs, resume_from=_probe_checkpoint(run, inputs))
+    state, facts = run.train_connector("pretrain", folder, inputs, resume_from=_probe_checkpoint(run, inputs))
     if is_main_process():
         with publish(folder / CONNECTOR) as temporary:
-            save_file(model.connector_state(), temporary)
+            save_file(state, temporary)
         card.facts |= facts | {"sha256": sha256_file(folder / CONNECTOR)}
     return _finish(folder, card, drop=(folder, layout.probe(recipe, seed)))
 
@@ -97,6 +99,17 @@ def finetune(recipe: str, seed: int, configuration: Configuration, layout: Layou
     if earlier := _made_before(folder, inputs, CHECKPOINT, sha256_folder):
         return earlier
     card = run.card(inputs)
+    if run.kit is None:
+        facts = _finetune(run, stage, connector, folder, inputs)
+    else:
+        facts = run.kit.finetune(run.name("finetune"), stage, connector, folder)
+    if is_main_process():
+        card.facts |= facts | {"sha256": sha256_folder(folder / CHECKPOINT)}
+        write_model_card(layout.run(recipe, seed), folder / CHECKPOINT, card.facts)
+    return _finish(folder, card, drop=(folder,))
+
+
+def _finetune(run: _Run, stage: Finetune, connector: Path, folder: Path, inputs: dict[str, Any]) -> dict[str, Any]:
     model, processor = run.assemble(stage)
     model.load_connector(load_file(connector))
     model.language_model.requires_grad_(True)
@@ -107,9 +120,7 @@ def finetune(recipe: str, seed: int, configuration: Configuration, layout: Layou
             dtype = torch.bfloat16 if stage.precision == "bf16" else torch.float32
             model.to(dtype).save_pretrained(temporary)  # type: ignore[arg-type]
             processor.save(temporary)
-        card.facts |= facts | {"sha256": sha256_folder(folder / CHECKPOINT)}
-        write_model_card(layout.run(recipe, seed), folder / CHECKPOINT, card.facts)
-    return _finish(folder, card, drop=(folder,))
+    return facts
 
 
 class _Run:
@@ -123,8 +134,14 @@ class _Run:
         self._pool = configuration.pool
         architecture = self.training.architecture
         self._folders = {part: configuration.models[getattr(architecture, part)].path for part in PARTS}
+        kit = self.training.kit
+        self.kit = None if kit is None else KitProgram(kit, architecture, self._folders, seed)
         start = recipe_start(configuration, recipe, seed)
         self._start = None if start is None else _start_checkpoint(recipe, *start, layout)
+
+    def name(self, stage: str) -> str:
+        """What a stage of this run is called in messages."""
+        return f"{stage} {self.recipe} seed {self.seed}"
 
     def card(self, inputs: dict[str, Any]) -> Card:
         """A card that says what is made from what."""
@@ -144,6 +161,7 @@ class _Run:
             **self._model_inputs(),
             "architecture": self.training.architecture.model_dump(exclude=set(PARTS)),
             "parameters": stage.model_dump(exclude=set(RUNS_ONLY)),
+            **({"kit": identity(self.kit.kit)} if self.kit else {}),
         }
 
     def _model_inputs(self) -> dict[str, Any]:
@@ -172,17 +190,23 @@ class _Run:
         return model, Processor.load(*folders, model.config)
 
     def train_connector(
-        self, name: str, folder: Path, inputs: dict[str, Any], **options: Any
-    ) -> tuple[MGMForConditionalGeneration, dict[str, Any]]:
-        """Stage 1, or its beginning."""
-        stage = self.training.pretrain
+        self,
+        name: str,
+        folder: Path,
+        inputs: dict[str, Any],
+        resume_from: Path | None = None,
+        stop_at: int | None = None,
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Stage 1, or its beginning: the connector's state, and facts for the card."""
+        stage, data = self.training.pretrain, self.layout.trainset(self.recipe)
+        if self.kit is not None:
+            return self.kit.train_connector(self.name(name), stage, data, self._pool.images, folder, stop_at)
         model, processor = self.assemble(stage)
         # Our own training file, whose preflight opened every image: a redrawn one lies outside the pool's folder.
         find = Path(self._pool.images).joinpath
-        data = self.layout.trainset(self.recipe)
-        return model, self.train(
-            model, processor, stage, data, find, name=name, folder=folder, inputs=inputs, **options
-        )
+        options: dict[str, Any] = {"resume_from": resume_from, "stop_at": stop_at}
+        facts = self.train(model, processor, stage, data, find, name=name, folder=folder, inputs=inputs, **options)
+        return model.connector_state(), facts
 
     def train(
         self,
@@ -208,7 +232,7 @@ class _Run:
             folder=folder,
             inputs=inputs,
             seed=self.seed,
-            name=f"{name} {self.recipe} seed {self.seed}",
+            name=self.name(name),
             pad_token_id=processor.tokenizer.pad_token_id,
             **options,
         )

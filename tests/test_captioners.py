@@ -94,7 +94,7 @@ def test_draws_differ_by_record_candidate_and_seed(folders, pictures, kind):
 
 def test_draws_stay_within_the_models_top_k(folders, pictures):
     family = open_family(Captioner(model="any", max_new_tokens=8, workers=0), folders["blip2"], "cpu")
-    family.language_model.generation_config.top_k = 1
+    family.generation_config.top_k = 1
     drawn = {request.key: answer for request, answer in Writer(family, 0, 10**6).write(requests(pictures))}
 
     assert drawn == captions(folders["blip2"], requests(pictures))
@@ -203,7 +203,7 @@ def test_noise_is_splitmix_of_seed_word_and_token():
 
 def test_temperature_sharpens(folders):
     family = open_family(Captioner(model="any", temperature=0.01), folders["llava"], "cpu")
-    sampler = Sampler(family.settings, family.language_model.generation_config)
+    sampler = Sampler(family.settings, family.generation_config)
     logits, seeds = torch.randn(50, 30, generator=torch.Generator().manual_seed(0)), torch.arange(50)
 
     assert torch.equal(sampler.noisy(logits, seeds, seeds).argmax(-1), logits.argmax(-1))
@@ -216,3 +216,22 @@ def test_unknown_architecture_is_refused(tmp_path):
     with pytest.raises(ValueError, match="GitForCausalLM is no captioner known here") as failure:
         open_family(Captioner(model="any"), tmp_path, "cpu")
     assert all(name in str(failure.value) for name in FAMILIES)
+
+
+@pytest.mark.parametrize("kind", ["blip2", "llava", "qwen2_vl", "internvl"])
+def test_the_models_repetition_penalty_counts_as_in_transformers(folders, pictures, kind):
+    """Its own words and the prompt's; the penalty is large, so that greedy captions become others."""
+    settings = Captioner(model="any", sampling=False, max_new_tokens=12, workers=0, batch=4, prompt="the red sky")
+    family = open_family(settings, folders[kind], "cpu")
+    plain = {request.key: answer for request, answer in Writer(family, 0, 10**6).write(requests(pictures))}
+    family = open_family(settings, folders[kind], "cpu")
+    for config in (family.generation_config, family.language_model.generation_config):
+        config.repetition_penalty = 3.0
+    alone = {}
+    for request in requests(pictures):
+        inputs = family.inputs([open_image(request.file, 10**6)])
+        tokens = family.model.generate(**inputs, max_new_tokens=12, do_sample=False, num_beams=1)[0]
+        alone[request.key] = [family.caption(tokens[inputs["input_ids"].shape[1] :])]
+
+    assert {request.key: answer for request, answer in Writer(family, 0, 10**6).write(requests(pictures))} == alone
+    assert alone != plain

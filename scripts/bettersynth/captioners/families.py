@@ -10,7 +10,8 @@ from typing import Any
 import torch
 import transformers
 from PIL.Image import Image
-from transformers import LogitsProcessorList, ProcessorMixin
+from transformers import GenerationConfig, LogitsProcessorList, ProcessorMixin
+from transformers.utils import GENERATION_CONFIG_NAME
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from bettersynth.captioners.sampling import OwnNoise, Sampler
@@ -60,8 +61,24 @@ class Family:
 
     @property
     def language_model(self) -> Any:
-        """The part whose generation settings count."""
+        """The part that writes."""
         return self.model
+
+    @cached_property
+    def _config(self) -> Any:
+        return transformers.AutoConfig.from_pretrained(self.folder, local_files_only=True)
+
+    @cached_property
+    def generation_config(self) -> GenerationConfig:
+        """Generation settings of the language model, which need no weights."""
+        if (self.folder / GENERATION_CONFIG_NAME).is_file():
+            return GenerationConfig.from_pretrained(self.folder, local_files_only=True)
+        return GenerationConfig.from_model_config(self._config)
+
+    @property
+    def in_vllm(self) -> bool:
+        """Whether vLLM serves such a model."""
+        return True
 
     @property
     def encodes(self) -> bool:
@@ -71,12 +88,12 @@ class Family:
     @cached_property
     def sampler(self) -> Sampler:
         """How the next word is chosen."""
-        return Sampler(self.settings, self.language_model.generation_config)
+        return Sampler(self.settings, self.generation_config)
 
     @property
     def ends(self) -> list[int]:
         """Tokens that end a caption."""
-        end = self.language_model.generation_config.eos_token_id
+        end = self.generation_config.eos_token_id
         return [] if end is None else [end] if isinstance(end, int) else list(end)
 
     def prompt(self) -> str | None:
@@ -103,7 +120,7 @@ class Family:
         """Let the model see the images and read the prompts."""
         mask = inputs["attention_mask"]
         outputs = self.model(**inputs, **self._positions(mask), use_cache=True, logits_to_keep=1)
-        return Prompts(outputs.logits[:, -1], outputs.past_key_values, mask, mask.sum(1))
+        return Prompts(outputs.logits[:, -1], outputs.past_key_values, mask, mask.sum(1), inputs["input_ids"])
 
     def _positions(self, mask: torch.Tensor) -> dict[str, torch.Tensor]:
         """Positions of a prompt's tokens, padding not counted."""
@@ -152,8 +169,14 @@ class Blip2(Family):
         return processor
 
     @cached_property
-    def _config(self) -> Any:
-        return transformers.AutoConfig.from_pretrained(self.folder, local_files_only=True)
+    def generation_config(self) -> GenerationConfig:
+        """BLIP-2's language model does not see the folder's settings in transformers either."""
+        return GenerationConfig.from_model_config(self._config.text_config)
+
+    @property
+    def in_vllm(self) -> bool:
+        """With OPT, not with Flan-T5, whose encoder vLLM lacks."""
+        return not self._config.text_config.is_encoder_decoder
 
     @cached_property
     def model(self) -> Any:
@@ -191,7 +214,8 @@ class Blip2(Family):
         """Let the model see the images and read the prompts."""
         mask = inputs["attention_mask"]
         outputs = self.model(**inputs, use_cache=True)
-        return Prompts(outputs.logits[:, -1], outputs.language_model_outputs.past_key_values, mask, mask.sum(1))
+        cache = outputs.language_model_outputs.past_key_values
+        return Prompts(outputs.logits[:, -1], cache, mask, mask.sum(1), inputs["input_ids"])
 
 
 class Llava(Family):
@@ -240,6 +264,11 @@ class InternVL(WithoutVideo):
 
 class Florence2(Family):
     """Florence-2, asked by one of its task tokens, such as `<DETAILED_CAPTION>`."""
+
+    @property
+    def in_vllm(self) -> bool:
+        """No longer, since vLLM 0.11."""
+        return False
 
     def prompt(self) -> str | None:
         """The configured one, or the task of a short caption."""

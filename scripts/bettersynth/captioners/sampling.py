@@ -51,10 +51,14 @@ def _shifted(state: torch.Tensor, by: int) -> torch.Tensor:
 
 
 class Sampler:
-    """How a captioner chooses words: greedily, or by its temperature and the model's own top-k and top-p."""
+    """How a captioner chooses words: greedily, or by its temperature and the model's own top-k and top-p.
+
+    The model's own repetition penalty counts for both.
+    """
 
     def __init__(self, settings: Captioner, defaults: GenerationConfig) -> None:
         self.sampling = settings.sampling
+        self.penalty: float = defaults.repetition_penalty or 1.0
         self.warpers = LogitsProcessorList()
         if settings.sampling:
             self.warpers.append(TemperatureLogitsWarper(settings.temperature))
@@ -62,6 +66,15 @@ class Sampler:
                 self.warpers.append(TopKLogitsWarper(defaults.top_k))
             if defaults.top_p is not None and defaults.top_p < 1:
                 self.warpers.append(TopPLogitsWarper(defaults.top_p))
+
+    def penalised(self, logits: torch.Tensor, seen: torch.Tensor | None) -> torch.Tensor:
+        """Logits less likely where `seen`, (rows, vocabulary), says that a row has the token already.
+
+        As transformers' `RepetitionPenaltyLogitsProcessor`, whose rows, of token ids, would grow with every word.
+        """
+        if seen is None:
+            return logits
+        return torch.where(seen, torch.where(logits < 0, logits * self.penalty, logits / self.penalty), logits)
 
     def noisy(self, logits: torch.Tensor, seeds: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
         """Scores, (rows, vocabulary), whose argmax is the next token; `seeds` and `steps` are (rows,)."""

@@ -31,6 +31,14 @@ class Prompts(NamedTuple):
     """Which tokens are no padding, (images, tokens)."""
     positions: torch.Tensor
     """Position of the first word, (images,)."""
+    ids: torch.Tensor
+    """The prompts' token ids, (images, tokens)."""
+
+    def seen(self, images: torch.Tensor) -> torch.Tensor:
+        """Which tokens stand in the images' prompts, (images, vocabulary)."""
+        ids = torch.where(self.mask.bool(), self.ids, self.ids[:, -1:])[images]  # the last one is no padding
+        seen = torch.zeros(len(images), self.logits.shape[1], dtype=torch.bool, device=ids.device)
+        return seen.scatter_(1, ids, True)
 
 
 class Draw(NamedTuple):
@@ -72,6 +80,10 @@ class Slots:
         self._tokens, self._positions, self._place, self._seeds, self._steps, self._busy = (
             torch.zeros(rows, dtype=torch.int64, device=device) for _ in range(6)
         )
+        self._seen: torch.Tensor | None = None
+        """Tokens of each row's prompt and caption, where they are penalised."""
+        if sampler.penalty != 1:
+            self._seen = torch.zeros(rows, like.logits.shape[1], dtype=torch.bool, device=device)
         self._cache = _SlotCache(self._layers, self._place)
         self._free = list(range(rows))
         self._written: dict[int, tuple[Hashable, list[int]]] = {}
@@ -101,7 +113,11 @@ class Slots:
         mask[..., :tokens].masked_fill_(prompts.mask[images][:, None, None, :].bool(), 0)
         self._mask[where] = mask
         seeds = torch.tensor([draw.seed for draw in draws], device=device)
-        first = self._sampler.noisy(prompts.logits[images].float(), seeds, torch.zeros_like(seeds)).argmax(-1)
+        logits, seen = prompts.logits[images].float(), None
+        if self._seen is not None:
+            seen = self._seen[where] = prompts.seen(images)
+        logits = self._sampler.penalised(logits, seen)
+        first = self._sampler.noisy(logits, seeds, torch.zeros_like(seeds)).argmax(-1)
         self._tokens[where], self._seeds[where] = first, seeds
         self._positions[where], self._place[where] = prompts.positions[images], tokens
         self._steps[where] = self._busy[where] = 1
@@ -122,7 +138,10 @@ class Slots:
         """One step of all rows, in tensors that stay where they are; free rows compute what nobody reads."""
         self._mask.scatter_(3, self._place[:, None, None, None], 0.0)
         logits = self._step(self._tokens[:, None], self._positions[:, None], self._mask, self._cache)
-        self._tokens.copy_(self._sampler.noisy(logits.float(), self._seeds, self._steps).argmax(-1))
+        if self._seen is not None:
+            self._seen.scatter_(1, self._tokens[:, None], True)
+        logits = self._sampler.penalised(logits.float(), self._seen)
+        self._tokens.copy_(self._sampler.noisy(logits, self._seeds, self._steps).argmax(-1))
         for counter in (self._positions, self._place, self._steps):
             counter += self._busy
 

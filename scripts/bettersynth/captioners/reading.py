@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from PIL.Image import Image
 
 from bettersynth.captioners.families import Family, Inputs
 from bettersynth.generators import GeneratorError
@@ -47,6 +48,26 @@ class Group(NamedTuple):
     damaged: list[tuple[Request, ImageReason]]
 
 
+def open_images(
+    requests: Sequence[Request], max_pixels: int
+) -> tuple[list[Request], list[Image], list[tuple[Request, ImageReason]]]:
+    """Those whose image can be opened, their images, and the others with the reason.
+
+    Raises GeneratorError for an image that is missing.
+    """
+    whole, images = [], []
+    damaged: list[tuple[Request, ImageReason]] = []
+    for request in requests:
+        try:
+            images.append(open_image(request.file, max_pixels))
+            whole.append(request)
+        except ImageProblem as problem:
+            if problem.reason == ImageReason.MISSING:
+                raise GeneratorError(f"record {request.key}: {problem}; bring it back and run again") from None
+            damaged.append((request, problem.reason))
+    return whole, images, damaged
+
+
 class Reader:
     """Opens groups of images; makes no use of the model's weights."""
 
@@ -57,16 +78,7 @@ class Reader:
 
     def read(self, requests: Sequence[Request]) -> Group:
         """The group with what the model takes for it. Raises GeneratorError for an image that is missing."""
-        whole, images = [], []
-        damaged: list[tuple[Request, ImageReason]] = []
-        for request in requests:
-            try:
-                images.append(open_image(request.file, self.max_pixels))
-                whole.append(request)
-            except ImageProblem as problem:
-                if problem.reason == ImageReason.MISSING:
-                    raise GeneratorError(f"record {request.key}: {problem}; bring it back and run again") from None
-                damaged.append((request, problem.reason))
+        whole, images, damaged = open_images(requests, self.max_pixels)
         if not whole:
             return Group(whole, None, damaged)
         images += [images[-1]] * (self.size - len(images))

@@ -14,6 +14,7 @@ from bettersynth.captioners.choice import candidate_problem, captioned_text, kee
 from bettersynth.captioners.families import Family, open_family
 from bettersynth.captioners.reading import Group, Reader, Request, read_groups
 from bettersynth.captioners.slots import Draw, Slots, places_for
+from bettersynth.captioners.vllm_engine import VllmWriter, vllm_version
 from bettersynth.configuration.types import BestBy, Captioner, Configuration, Recaption
 from bettersynth.devices import BatchSize, default_device
 from bettersynth.generators import Made, Outcome, image_key, prepare_offline
@@ -51,6 +52,8 @@ class Recaptioner:
             "model_sha256": sha256_folder(self._folder),
             "variants": self.variants,
         }
+        if self.settings.engine == "vllm":
+            self.facts["vllm"] = vllm_version()
         if isinstance(self.settings.keep, BestBy):
             self.facts["best_by"] = operator_facts(self.settings.keep.operator, configuration)
 
@@ -59,6 +62,11 @@ class Recaptioner:
         """The captioning model, opened when the first caption is needed."""
         prepare_offline()
         return open_family(self.settings, self._folder, default_device())
+
+    @cached_property
+    def _writer(self) -> Writer | VllmWriter:
+        engine = VllmWriter if self.settings.engine == "vllm" else Writer
+        return engine(self.family, self.seed, self._configuration.pool.max_pixels)
 
     @cached_property
     def _scorer(self) -> BatchScorer:
@@ -75,8 +83,7 @@ class Recaptioner:
                 requests += pending.ask(place, record, self.roots)
             except ImageProblem as problem:
                 pending.fail(place, str(problem.reason))
-        writer = Writer(self.family, self.seed, self._configuration.pool.max_pixels) if requests else None
-        for request, candidates in writer.write(requests) if writer else ():
+        for request, candidates in self._writer.write(requests) if requests else ():
             pending.answer(request, candidates)
             if len(pending.complete) >= min(GROUP, self.settings.batch):
                 yield self._outcomes(records, pending.take())

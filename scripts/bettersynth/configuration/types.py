@@ -123,6 +123,11 @@ class Captioner(Section):
     """
 
     model: Name = Field(description="Entry of `models`.")
+    engine: Literal["transformers", "vllm"] = Field(
+        "transformers",
+        description="What runs the model. vLLM needs an environment of its own; BLIP-2 with Flan-T5 and Florence-2 are "
+        "not served by it.",
+    )
     prompt: str | None = Field(
         None,
         description="Text given with the image. None: BLIP-2's plain captions, Florence-2's `<CAPTION>`, and "
@@ -143,7 +148,7 @@ class Captioner(Section):
         256, ge=1, description="Images whose captions are written at one time; halved when they do not fit the memory."
     )
     precision: Precision = Field("bf16", description="Of weights and arithmetic on a GPU; a CPU computes in fp32.")
-    workers: int = Field(4, ge=0, description="Processes that decode images.")
+    workers: int = Field(4, ge=0, description="Processes that decode images; vLLM's engine does without.")
 
     @model_validator(mode="after")
     def _can_be_meant(self) -> Captioner:

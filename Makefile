@@ -98,7 +98,7 @@ report: $(WORLD)  ## Snakemake's own report of what ran
 page: ready  ## write the leaderboard and the page from what is there so far
 	@python scripts/page.py --config $(CONFIG)
 
-test:  ## run every test (about twenty minutes); those on a SLURM of their own where it is installed, unless SLURM_TESTS=0
+test:  ## run every test (about ten minutes); those on a SLURM of their own where it is installed, unless SLURM_TESTS=0
 	@pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-slurm:  ## run the tests that start a SLURM of their own on this machine (as root, with SLURM installed)

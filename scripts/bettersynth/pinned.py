@@ -6,6 +6,7 @@ memory, mapped, copied once more to pinned memory, and given back.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import mmap
 import weakref
@@ -63,5 +64,7 @@ def _pin(owner: PinnedSlots, memory: torch.Tensor) -> None:
     error = int(cuda.cudaHostRegister(memory.data_ptr(), memory.numel(), 0))
     if error:
         logger.warning("%.0f MB cannot be pinned (CUDA error %d): copies are waited for", memory.numel() / 1e6, error)
+        with contextlib.suppress(RuntimeError):  # CUDA remembers the error, and the next kernel would report it
+            torch.ones(1, device="cuda")
     else:
         weakref.finalize(owner, cuda.cudaHostUnregister, memory.data_ptr())

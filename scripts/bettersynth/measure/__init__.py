@@ -48,9 +48,10 @@ def commit() -> str | None:
 
 
 def machine(device: str) -> str:
-    """What the figures were computed on: the GPU's name, or the processor and its cores."""
+    """What the figures were computed on: the GPUs that are visible, or the processor and its cores."""
     if device == "cuda":
         import torch
 
-        return torch.cuda.get_device_name()
+        count = torch.cuda.device_count()
+        return (f"{count} × " if count > 1 else "") + torch.cuda.get_device_name()
     return f"{platform.machine()} CPU, {len(os.sched_getaffinity(0))} cores"

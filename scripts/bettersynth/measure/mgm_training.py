@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bettersynth.measure import ROOT
-from bettersynth.publish import read_json
+from bettersynth.publish import publish, read_json, write_json
 
 if TYPE_CHECKING:
     import torch
@@ -127,7 +127,8 @@ class Bench:
         self._words = sorted(word for word in self.processor.tokenizer.get_vocab() if word.isalpha())
         (folder / "images").mkdir(exist_ok=True)  # each of several processes draws the same
         for number in range(options.images):
-            draw(number).save(folder / "images" / f"{number}.jpg", quality=90)
+            with publish(folder / "images" / f"{number}.jpg") as image:
+                draw(number).save(image, format="jpeg", quality=90)
 
     def one_step(self) -> dict[str, float]:
         """Loss and gradient of one forward and backward pass in plain fp32, and on the fast path."""
@@ -344,7 +345,7 @@ class Bench:
         draws = random.Random(f"{name} {rows}")
         write = self._caption if name == "pretrain" else self._conversation
         path = self.folder / f"{name}-{rows}.json"
-        path.write_text(json.dumps([write(number, draws) for number in range(rows)]), encoding="utf-8")
+        write_json(path, [write(number, draws) for number in range(rows)], indent=None)
         options = {"max_length": 2048, "max_pixels": 10_000_000}
         return ConversationDataset(path, (self.folder / "images").joinpath, self.processor, **options)
 

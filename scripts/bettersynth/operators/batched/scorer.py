@@ -295,9 +295,10 @@ def _resized(buffer: torch.Tensor, pictures: list[Picture], resample: int) -> to
     except torch.OutOfMemoryError:
         if len(pictures) == 1:
             raise
-        torch.cuda.empty_cache()
-        half = len(pictures) // 2
-        return torch.cat([_resized(buffer, some, resample) for some in (pictures[:half], pictures[half:])])
+    # here the traceback is gone, which held on to the memory of the first try
+    torch.cuda.empty_cache()
+    half = len(pictures) // 2
+    return torch.cat([_resized(buffer, some, resample) for some in (pictures[:half], pictures[half:])])
 
 
 @contextlib.contextmanager

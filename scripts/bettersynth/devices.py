@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from contextlib import AbstractContextManager
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bettersynth.configuration.types import Precision
 
@@ -21,6 +23,14 @@ def default_device() -> str:
 def model_dtype(precision: Precision, device: str) -> torch.dtype:
     """The configured precision on a GPU; a CPU computes in fp32, which it is fastest in."""
     return DTYPES[precision] if device == "cuda" else torch.float32
+
+
+def attention_of_many_shapes() -> AbstractContextManager[None]:
+    """Within it, attention does not take cuDNN's kernels, which PyTorch prefers on recent GPUs.
+
+    They are planned anew, for about 80 ms of CPU, for each shape that a thread has not met; texts have many lengths.
+    """
+    return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
 
 
 class DoesNotFitError(RuntimeError):

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from bettersynth import versions
 from bettersynth.configuration.types import Configuration, MMBench, TextVQA
+from bettersynth.devices import attention_of_many_shapes
 from bettersynth.images import ImageProblem, open_image, resolve
 from bettersynth.layout import BENCHMARKS, CARD, CHECKPOINT, Layout
 from bettersynth.mgm.model import MGMForConditionalGeneration
@@ -79,15 +80,16 @@ class Answerer:
             [functional.pad(row, (length - len(row), 0), value=tokenizer.pad_token_id) for row in ids]
         )
         starts = torch.tensor([length - len(row) for row in ids])
-        answers = self.model.generate(
-            input_ids=input_ids.to(device),
-            attention_mask=(torch.arange(length) >= starts[:, None]).long().to(device),
-            pixel_values=torch.stack(images).to(device) if images else None,
-            do_sample=False,
-            max_new_tokens=max_new_tokens,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
+        with attention_of_many_shapes():
+            answers = self.model.generate(
+                input_ids=input_ids.to(device),
+                attention_mask=(torch.arange(length) >= starts[:, None]).long().to(device),
+                pixel_values=torch.stack(images).to(device) if images else None,
+                do_sample=False,
+                max_new_tokens=max_new_tokens,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+            )
         return [text.strip() for text in tokenizer.batch_decode(answers, skip_special_tokens=True)]
 
     def _ids(self, question: Question) -> torch.Tensor:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from bettersynth.devices import attention_of_many_shapes
 from bettersynth.operators.batched import precision
 from bettersynth.operators.batched.pixels import Geometry, Normalisation, split
 from bettersynth.operators.batched.surgery import speed_up
@@ -189,7 +190,8 @@ class BatchedSimilarity(Chunks, ImageTextSimilarityFilter):
         scores = torch.empty(len(texts), device=self.device)
         for group in self._text_groups(texts):
             tokens, mask = self._padded([texts[position] for position in group])
-            features = _unit(self.model.get_text_features(input_ids=tokens, attention_mask=mask).float())
+            with attention_of_many_shapes():
+                features = _unit(self.model.get_text_features(input_ids=tokens, attention_mask=mask).float())
             rows = self._to_device(torch.tensor(group))
             scores[rows] = (images[rows] * features).sum(-1)
         return scores * (self.model.logit_scale.float().exp() / 100.0)
@@ -304,7 +306,8 @@ class BatchedGrounding(Chunks, grounding.PhraseGroundingRecallFilter):
         """`(unit features [n, phrases, width], which are there [n, phrases])`."""
         distinct = {phrase: number for number, phrase in enumerate(dict.fromkeys(itertools.chain(*texts)))}
         tokens, mask = self._padded(list(distinct))
-        pooled = self.model.owlvit.text_model(input_ids=tokens, attention_mask=mask).pooler_output
+        with attention_of_many_shapes():
+            pooled = self.model.owlvit.text_model(input_ids=tokens, attention_mask=mask).pooler_output
         features = _unit(self.model.owlvit.text_projection(pooled))
         most = max(map(len, texts))
         index = torch.tensor([[distinct[phrase] for phrase in text] + [0] * (most - len(text)) for text in texts])

@@ -11,6 +11,12 @@ from bettersynth.operators.batched.resize import resize
 SIZES = [(336, 448), (97, 61), (5, 7), (1, 9), (300, 300), (400, 333), (700, 37), (336, 672), (224, 224)]
 
 
+DEVICES = [
+    "cpu",
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"), id="gpu"),
+]
+
+
 @pytest.fixture(scope="module")
 def pictures():
     """Noise of many heights and widths."""
@@ -18,30 +24,32 @@ def pictures():
     return [chance.integers(0, 256, (*size, 3), np.uint8) for size in SIZES]
 
 
-def on_device(pictures, geometry):
+def on_device(pictures, geometry, device="cpu"):
     """All pictures resized together."""
-    buffer = torch.from_numpy(np.concatenate([picture.reshape(-1, 3) for picture in pictures]))
+    buffer = torch.from_numpy(np.concatenate([picture.reshape(-1, 3) for picture in pictures])).to(device)
     offsets = np.cumsum([0, *(picture.shape[0] * picture.shape[1] for picture in pictures)])
     wanted = [
         geometry.picture(int(offset), *picture.shape[:2]) for offset, picture in zip(offsets, pictures, strict=False)
     ]
-    return resize(buffer, wanted, geometry.resample).numpy()
+    return resize(buffer, wanted, geometry.resample).cpu().numpy()
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("resample", [Image.Resampling.BILINEAR, Image.Resampling.BICUBIC])
 @pytest.mark.parametrize("size", [(224, 224), (32, 48), (384, 384)])
 @pytest.mark.parametrize("flips", [(False, False), (True, False), (False, True)])
-def test_same_bytes_as_pillow(pictures, size, resample, flips):
+def test_same_bytes_as_pillow(pictures, size, resample, flips, device):
     geometry = Geometry(size, int(resample), None, *flips)
 
-    for made, picture in zip(on_device(pictures, geometry), pictures, strict=True):
+    for made, picture in zip(on_device(pictures, geometry, device), pictures, strict=True):
         assert np.array_equal(made, geometry.apply(Image.fromarray(picture))), picture.shape
 
 
-def test_same_bytes_as_pillow_after_a_crop(pictures):
+@pytest.mark.parametrize("device", DEVICES)
+def test_same_bytes_as_pillow_after_a_crop(pictures, device):
     geometry = Geometry(64, int(Image.Resampling.BICUBIC), (64, 60))
 
-    for made, picture in zip(on_device(pictures, geometry), pictures, strict=True):
+    for made, picture in zip(on_device(pictures, geometry, device), pictures, strict=True):
         assert np.array_equal(made, geometry.apply(Image.fromarray(picture))), picture.shape
 
 

@@ -40,6 +40,18 @@ def test_a_batch_is_padded_on_the_right_and_has_the_images_of_its_rows(tmp_path)
     ]
 
 
+def test_a_batch_is_as_long_as_a_multiple_of_tokens(tmp_path):
+    dataset = open_dataset(tmp_path, [text_only(1)])
+    sample = dataset[0]
+    usual = Collator(0, AUX_SIDE)([sample])
+    batch = Collator(0, AUX_SIDE, multiple=32)([sample])
+    length = len(sample["input_ids"])
+    assert batch["input_ids"].shape == batch["labels"].shape == (1, -(-length // 32) * 32)
+    assert length % 32
+    for key, padding in [("input_ids", 0), ("labels", IGNORE_INDEX)]:
+        assert (batch[key][0, :length] == usual[key][0]).all() and (batch[key][0, length:] == padding).all()
+
+
 def test_a_batch_of_text_alone_has_no_images(tmp_path):
     dataset = open_dataset(tmp_path, [text_only(1)])
     assert Collator(0, AUX_SIDE)([dataset[0]])["pixel_values"].shape == (0, 3, AUX_SIDE, AUX_SIDE)

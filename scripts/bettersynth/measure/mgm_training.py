@@ -337,9 +337,10 @@ class Bench:
     def _batch(self, name: str, rows: int) -> dict[str, Tensor]:
         """A batch as training makes it, in GPU memory."""
         from bettersynth.mgm.data import Collator
+        from bettersynth.mgm.trainer import GPU_LENGTHS
 
         dataset = self._dataset(name, 4 * rows)
-        collate = Collator(self.processor.tokenizer.pad_token_id, self.processor.image_size)
+        collate = Collator(self.processor.tokenizer.pad_token_id, self.processor.image_size, multiple=GPU_LENGTHS)
         order = sorted(range(len(dataset)), key=dataset.lengths.__getitem__)
         middle = order[len(order) // 2 :][:rows]
         return {key: value.to(self.device) for key, value in collate([dataset[row] for row in middle]).items()}

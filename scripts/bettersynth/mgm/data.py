@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
+from torch.nn import functional
 from torch.utils.data import Dataset, Sampler
 
 from bettersynth.images import ImageProblem, open_image
@@ -106,22 +106,29 @@ class Collator:
     has no labels.
     """
 
-    def __init__(self, pad_token_id: int, image_size: int, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, pad_token_id: int, image_size: int, dtype: torch.dtype = torch.float32, multiple: int = 1
+    ) -> None:
+        """Batches are as long as their longest sample, rounded up to a multiple of `multiple` tokens."""
         self._pad_token_id = pad_token_id
+        self._multiple = multiple
         self._no_image = torch.empty(0, 3, image_size, image_size, dtype=dtype)
 
     def __call__(self, samples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """`input_ids` and `labels` (batch, longest), and `pixel_values` (images, 3, side, side) in `dtype`.
+        """`input_ids` and `labels` (batch, length), and `pixel_values` (images, 3, side, side) in `dtype`.
 
         A batch without images has `pixel_values` of length 0, so that the connector takes part in every step.
         """
-        ids = [sample["input_ids"] for sample in samples]
         pixels = [sample["pixels"] for sample in samples if sample["pixels"] is not None]
         return {
-            "input_ids": pad_sequence(ids, batch_first=True, padding_value=self._pad_token_id),
-            "labels": pad_sequence([sample["labels"] for sample in samples], True, IGNORE_INDEX),
+            "input_ids": self._padded([sample["input_ids"] for sample in samples], self._pad_token_id),
+            "labels": self._padded([sample["labels"] for sample in samples], IGNORE_INDEX),
             "pixel_values": torch.stack(pixels).to(self._no_image.dtype) if pixels else self._no_image,
         }
+
+    def _padded(self, rows: Sequence[torch.Tensor], value: int) -> torch.Tensor:
+        length = -(-max(map(len, rows)) // self._multiple) * self._multiple
+        return torch.stack([functional.pad(row, (0, length - len(row)), value=value) for row in rows])
 
 
 class TrainingOrder(Sampler[int]):

@@ -34,6 +34,9 @@ from transformers import Trainer
 logger = logging.getLogger(__name__)
 
 REPORT_SECONDS = 15.0
+GPU_LENGTHS = 16
+"""A GPU's batches are padded to a multiple of so many tokens: cuDNN plans its attention anew, for some 80 ms each time
+in the forward and in the backward pass, for every length that it meets."""
 LAST_PART = 5
 """The loss that a run is judged by is the mean over its last fifth: one step alone is noise."""
 
@@ -115,9 +118,6 @@ def train_stage(
         _freeze_in(torch.bfloat16, model)
     if torch.cuda.is_available():
         model.vision_tower_aux.to(memory_format=torch.channels_last)  # type: ignore[call-arg]
-        # It is planned anew for each length of a batch: a third of stage 2's time. For the whole process, because
-        # what a checkpoint computes again is computed in a thread of autograd's, outside of every context.
-        torch.backends.cuda.enable_cudnn_sdp(False)
         if stage.compile:
             model.compile_layers()
     checkpoint = _resumable(place, inputs) or resume_from
@@ -125,7 +125,12 @@ def train_stage(
         model=model,
         args=_arguments(stage, steps, seed, place),
         train_dataset=dataset,
-        data_collator=Collator(pad_token_id, model.config.image_size_aux, model.vision_tower.dtype),
+        data_collator=Collator(
+            pad_token_id,
+            model.config.image_size_aux,
+            model.vision_tower.dtype,
+            multiple=GPU_LENGTHS if torch.cuda.is_available() else 1,
+        ),
         callbacks=[log := _Log(folder / "log.jsonl", name, stage.global_batch), _Save(stage.save_steps, stop_at)],
         order=order,
         inputs=inputs,

@@ -72,22 +72,24 @@ def score_shards(
     in the card under `unreadable`; Data-Juicer would score the grey that Pillow fills it up with. Whatever else goes
     wrong is a ScoringError that names the record.
     """
-    scorer = load_scorer({name for paths in due.values() for name in paths}, configuration)
+    names = {name for paths in due.values() for name in paths}
     records = {shard: layout.records(source, shard) for shard in due}
     total = sum(pq.read_metadata(path).num_rows for path in records.values())
     shards = ((shard, list(read_records(records[shard])), paths.keys()) for shard, paths in due.items())
-    facts = {name: operator_facts(name, configuration) for name in scorer.operators}
 
     def publish(shard: str, scores: dict[str, OperatorScores], seconds: float) -> None:
+        facts = hashed.result()
         spent = sum(found.own_seconds for found in scores.values())
         for name, found in scores.items():
             share = seconds * found.own_seconds / spent if spent else 0.0
             card = Card(name=name, source=source, shard=shard, seconds=round(share, 3), **facts[name])
             publish_scores(due[shard][name], found, records[shard], card, seconds)
 
-    started = time.monotonic()
     try:
-        with ThreadPoolExecutor(1) as publisher:  # while the device is at the next shard
+        with ThreadPoolExecutor(1) as publisher:  # while models are loaded, and the device is at the next shard
+            hashed = publisher.submit(lambda: {name: operator_facts(name, configuration) for name in names})
+            scorer = load_scorer(names, configuration)
+            started = time.monotonic()
             published: Future[None] | None = None
             for shard, scores in scorer.score_shards(shards, ImageRoots(configuration.pool, layout), total):
                 if published:

@@ -7,8 +7,9 @@ any device. Which axis comes first is Pillow's own choice and differs between it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
+import logging
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache
 from random import Random
 from typing import NamedTuple
 
@@ -19,7 +20,11 @@ from PIL import Image
 from PIL.Image import Resampling
 from torch.nn.functional import pad
 
+logger = logging.getLogger(__name__)
+
 BITS = 22
+HALF = 1 << (BITS - 1)
+"""Where a fixed-point sum begins, which rounds it."""
 SUPPORT = {Resampling.BILINEAR: 1.0, Resampling.BICUBIC: 2.0}
 """Half the width of each filter that is implemented here, in pixels."""
 
@@ -112,46 +117,65 @@ def resize(buffer: torch.Tensor, pictures: Sequence[Picture], resample: int) -> 
     across = _stacked([_taps_on(device, one.width, one.across, resample) for one in pictures])
     offsets, heights, widths = torch.tensor([one[:3] for one in pictures]).to(device, non_blocking=True).T
     if pictures[0].columns_first:
-        lines = Lines(offsets, torch.ones_like(widths), widths, widths, sum(one.width for one in pictures))
-        return _second_pass(_first_pass(buffer, lines, down), lines, across).transpose(1, 2)
-    lines = Lines(offsets, widths, torch.ones_like(widths), heights, sum(one.height for one in pictures))
-    return _second_pass(_first_pass(buffer, lines, across), lines, down)
+        columns = _lines(offsets, torch.ones_like(widths), widths, widths, sum(one.width for one in pictures))
+        return _both(buffer, columns, widths, down, across).transpose(1, 2)
+    rows = _lines(offsets, widths, torch.ones_like(widths), heights, sum(one.height for one in pictures))
+    return _both(buffer, rows, heights, across, down)
 
 
 class Lines(NamedTuple):
-    """The lines of several pictures that are resized first; everything but `total` is `[pictures]`."""
+    """Lines of items that are resized alike; each tensor is `[lines]`."""
 
-    offsets: torch.Tensor
-    """Pixel with which a picture begins."""
-    apart: torch.Tensor
-    """Pixels from one line's begin to the next one's."""
+    begins: torch.Tensor
+    """Item with which a line begins."""
     steps: torch.Tensor
-    """Pixels from one pixel of a line to its next."""
-    counts: torch.Tensor
-    total: int
+    """Items from one of a line to its next."""
+    pictures: torch.Tensor
+    """Picture that a line is of."""
 
 
-def _first_pass(buffer: torch.Tensor, lines: Lines, along: Weighed) -> torch.Tensor:
-    """Resize along lines: uint8 `[all pictures' lines, targets, 3]`."""
-    numbers = torch.arange(len(lines.counts), device=buffer.device)
-    picture = numbers.repeat_interleave(lines.counts, output_size=lines.total)
-    within = torch.arange(lines.total, device=buffer.device) - (lines.counts.cumsum(0) - lines.counts)[picture]
-    begin = (lines.offsets[picture] + lines.apart[picture] * within)[:, None]
-    step = lines.steps[picture][:, None]
-    total = _sums((lines.total, along.sources.shape[2], 3), buffer.device)
-    for source, weight in zip(*along, strict=True):
-        total.addcmul_(buffer[begin + step * source[picture]], weight[picture][..., None])
-    return _bytes(total)
+def _lines(offsets: torch.Tensor, apart: torch.Tensor, steps: torch.Tensor, counts: torch.Tensor, total: int) -> Lines:
+    """All pictures' lines of pixels, `counts` of each and `total` together; a picture's begin `apart` pixels apart."""
+    numbers = torch.arange(len(counts), device=counts.device)
+    pictures = numbers.repeat_interleave(counts, output_size=total)
+    within = torch.arange(total, device=counts.device) - (counts.cumsum(0) - counts)[pictures]
+    return Lines(offsets[pictures] + apart[pictures] * within, steps[pictures], pictures)
 
 
-def _second_pass(first: torch.Tensor, lines: Lines, along: Weighed) -> torch.Tensor:
-    """Resize across the lines of the first pass: uint8 `[pictures, targets, targets of the first pass, 3]`."""
-    sources = along.sources + (lines.counts.cumsum(0) - lines.counts)[:, None]
-    _, pictures, targets = sources.shape
-    total = _sums((pictures * targets, *first.shape[1:]), first.device)
-    for source, weight in zip(sources, along.weights, strict=True):
-        total.addcmul_(first.index_select(0, source.flatten()), weight.flatten()[:, None, None])
-    return _bytes(total).view(pictures, targets, *first.shape[1:])
+def _both(buffer: torch.Tensor, lines: Lines, counts: torch.Tensor, along: Weighed, across: Weighed) -> torch.Tensor:
+    """Resize along the lines, then across them: uint8 `[pictures, targets across, targets along, 3]`."""
+    first = _weighed(buffer, lines, along)
+    numbers = torch.arange(len(counts), device=buffer.device)
+    piles = Lines(counts.cumsum(0) - counts, torch.ones_like(numbers), numbers)
+    return _weighed(first.flatten(1), piles, across).unflatten(2, first.shape[1:])
+
+
+def _weighed(items: torch.Tensor, lines: Lines, taps: Weighed) -> torch.Tensor:
+    """Weighed sums of the items of each line: uint8 `[lines, targets, width]` from uint8 `[items, width]`."""
+    if items.is_cuda and (fused := _fused()):
+        return fused(items, lines, taps)
+    sums = torch.full(
+        (len(lines.begins), taps.sources.shape[2], items.shape[1]), HALF, dtype=torch.int32, device=items.device
+    )
+    for sources, weights in zip(*taps, strict=True):
+        chosen = lines.begins[:, None] + lines.steps[:, None] * sources[lines.pictures]
+        found = items.index_select(0, chosen.flatten()).view(sums.shape)
+        sums.addcmul_(found, weights[lines.pictures][..., None])
+    return sums.bitwise_right_shift_(BITS).clamp_(0, 255).to(torch.uint8)  # Pillow's `clip8`
+
+
+@cache
+def _fused() -> Callable[[torch.Tensor, Lines, Weighed], torch.Tensor] | None:
+    """The same in one kernel, seven times as fast; None, with a word in the log, where Triton cannot make it."""
+    try:
+        from bettersynth.operators.batched.resize_kernel import weighed
+
+        nothing = torch.zeros(1, 1, 1, dtype=torch.int64, device="cuda")
+        weighed(nothing[0].byte(), Lines(*3 * [nothing[0, 0]]), Weighed(nothing, nothing.int()))
+    except Exception as error:  # no Triton, no C compiler for it, no folder it may write to, …
+        logger.warning("pictures are resized by many kernels instead of one, which costs a tenth of scoring: %s", error)
+        return None
+    return weighed
 
 
 class Weighed(NamedTuple):
@@ -174,13 +198,3 @@ def _stacked(each: list[Weighed]) -> Weighed:
         return torch.stack([part if len(part) == most else pad(part, (0, 0, 0, most - len(part))) for part in parts], 1)
 
     return Weighed(*map(stack, zip(*each, strict=True)))
-
-
-def _sums(shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
-    """Where fixed-point products are summed: it begins at one half, which rounds."""
-    return torch.full(shape, 1 << (BITS - 1), dtype=torch.int32, device=device)
-
-
-def _bytes(total: torch.Tensor) -> torch.Tensor:
-    """Fixed-point sums as bytes: Pillow's `clip8`."""
-    return total.bitwise_right_shift_(BITS).clamp_(0, 255).to(torch.uint8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
@@ -89,6 +90,7 @@ def score_shards(
         with ThreadPoolExecutor(1) as publisher:  # while models are loaded, and the device is at the next shard
             hashed = publisher.submit(lambda: {name: operator_facts(name, configuration) for name in names})
             scorer = load_scorer(names, configuration)
+            gc.freeze()  # libraries and models are a million objects, to be looked through no more, here and in workers
             started = time.monotonic()
             published: Future[None] | None = None
             for shard, scores in scorer.score_shards(shards, ImageRoots(configuration.pool, layout), total):

@@ -98,7 +98,7 @@ class BatchedFilter:
     def reduce(self, values: list[float]) -> float:
         """The part's value, by the operator's `reduce_mode`."""
         if self.reduce_mode == "avg":
-            return fmean(values)
+            return fmean(values) if len(values) > 1 else values[0]  # nearly always: a hundred times as fast
         return max(values) if self.reduce_mode == "max" else min(values)
 
     def compute_stats_batched(
@@ -158,12 +158,15 @@ class Chunks(BatchedFilter):
         return [tuple(tokens) for tokens in self.processor.tokenizer(texts, **options)["input_ids"]]
 
     def _padded(self, texts: list[Tokens]) -> tuple[torch.Tensor, torch.Tensor]:
-        """`(tokens, mask)`, both `[n, longest]`, on the device."""
-        lengths = torch.tensor([len(text) for text in texts])
-        mask = torch.arange(int(lengths.max())) < lengths[:, None]
-        tokens = torch.full(mask.shape, self.processor.tokenizer.pad_token_id)
-        tokens[mask] = torch.tensor(list(itertools.chain(*texts)))
-        return self._to_device(tokens), self._to_device(mask.long())
+        """`(tokens, mask)`, both `[n, longest]`, on the device.
+
+        Made by NumPy: PyTorch would spread it over all cores, which decode images.
+        """
+        lengths = np.array([len(text) for text in texts])
+        mask = np.arange(lengths.max()) < lengths[:, None]
+        tokens = np.full(mask.shape, self.processor.tokenizer.pad_token_id)
+        tokens[mask] = np.fromiter(itertools.chain(*texts), np.int64, lengths.sum())
+        return tuple(self._to_device(torch.from_numpy(made)) for made in (tokens, mask.astype(np.int64)))  # type: ignore[return-value]
 
     def _to_device(self, made: torch.Tensor) -> torch.Tensor:
         """The tensor on the device, without waiting for what the device is at."""

@@ -29,6 +29,9 @@ SUPPORT = {Resampling.BILINEAR: 1.0, Resampling.BICUBIC: 2.0}
 """Half the width of each filter that is implemented here, in pixels."""
 
 
+Ints = npt.NDArray[np.int64]
+
+
 class Axis(NamedTuple):
     """What becomes of one axis of a picture: resized to `size`, of which `kept` pixels from `first` on are kept."""
 
@@ -41,7 +44,7 @@ class Axis(NamedTuple):
 class Taps(NamedTuple):
     """For each target pixel, the source pixels it is made of and their weights: both `[targets, taps]`."""
 
-    sources: npt.NDArray[np.int64]
+    sources: Ints
     weights: npt.NDArray[np.int32]
 
 
@@ -113,41 +116,36 @@ def resize(buffer: torch.Tensor, pictures: Sequence[Picture], resample: int) -> 
             made[some] = resize(buffer, [pictures[at] for at in some], resample)
         return made
     device = buffer.device
-    down = _stacked([_taps_on(device, one.height, one.down, resample) for one in pictures])
-    across = _stacked([_taps_on(device, one.width, one.across, resample) for one in pictures])
-    offsets, heights, widths = torch.tensor([one[:3] for one in pictures]).to(device, non_blocking=True).T
+    down, downs = _stacked(device, [(one.height, one.down) for one in pictures], resample)
+    across, acrosses = _stacked(device, [(one.width, one.across) for one in pictures], resample)
+    offsets, heights, widths = np.array([one[:3] for one in pictures]).T
+    once = np.ones_like(offsets)
     if pictures[0].columns_first:
-        columns = _lines(offsets, torch.ones_like(widths), widths, widths, sum(one.width for one in pictures))
-        return _both(buffer, columns, widths, down, across).transpose(1, 2)
-    rows = _lines(offsets, widths, torch.ones_like(widths), heights, sum(one.height for one in pictures))
-    return _both(buffer, rows, heights, across, down)
+        first = _weighed(buffer, _lines(device, offsets, once, widths, widths, downs), down)
+        piles = _lines(device, widths.cumsum() - widths, once, once, once, acrosses)
+        return _weighed(first.flatten(1), piles, across).unflatten(2, first.shape[1:]).transpose(1, 2)
+    first = _weighed(buffer, _lines(device, offsets, widths, once, heights, acrosses), across)
+    piles = _lines(device, heights.cumsum() - heights, once, once, once, downs)
+    return _weighed(first.flatten(1), piles, down).unflatten(2, first.shape[1:])
 
 
 class Lines(NamedTuple):
-    """Lines of items that are resized alike; each tensor is `[lines]`."""
+    """Lines of items that are resized; each tensor is `[lines]`."""
 
     begins: torch.Tensor
     """Item with which a line begins."""
     steps: torch.Tensor
     """Items from one of a line to its next."""
-    pictures: torch.Tensor
-    """Picture that a line is of."""
+    taps: torch.Tensor
+    """Which of several taps resize it."""
 
 
-def _lines(offsets: torch.Tensor, apart: torch.Tensor, steps: torch.Tensor, counts: torch.Tensor, total: int) -> Lines:
-    """All pictures' lines of pixels, `counts` of each and `total` together; a picture's begin `apart` pixels apart."""
-    numbers = torch.arange(len(counts), device=counts.device)
-    pictures = numbers.repeat_interleave(counts, output_size=total)
-    within = torch.arange(total, device=counts.device) - (counts.cumsum(0) - counts)[pictures]
-    return Lines(offsets[pictures] + apart[pictures] * within, steps[pictures], pictures)
-
-
-def _both(buffer: torch.Tensor, lines: Lines, counts: torch.Tensor, along: Weighed, across: Weighed) -> torch.Tensor:
-    """Resize along the lines, then across them: uint8 `[pictures, targets across, targets along, 3]`."""
-    first = _weighed(buffer, lines, along)
-    numbers = torch.arange(len(counts), device=buffer.device)
-    piles = Lines(counts.cumsum(0) - counts, torch.ones_like(numbers), numbers)
-    return _weighed(first.flatten(1), piles, across).unflatten(2, first.shape[1:])
+def _lines(device: torch.device, begins: Ints, apart: Ints, steps: Ints, counts: Ints, taps: Ints) -> Lines:
+    """`counts` lines of each picture, of which one begins `apart` items after the other; all arguments `[pictures]`."""
+    within = np.arange(counts.sum()) - (counts.cumsum() - counts).repeat(counts)
+    lines = np.stack([begins.repeat(counts) + apart.repeat(counts) * within, steps.repeat(counts), taps.repeat(counts)])
+    made = torch.from_numpy(lines)
+    return Lines(*(made.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else made))
 
 
 def _weighed(items: torch.Tensor, lines: Lines, taps: Weighed) -> torch.Tensor:
@@ -158,43 +156,51 @@ def _weighed(items: torch.Tensor, lines: Lines, taps: Weighed) -> torch.Tensor:
         (len(lines.begins), taps.sources.shape[2], items.shape[1]), HALF, dtype=torch.int32, device=items.device
     )
     for sources, weights in zip(*taps, strict=True):
-        chosen = lines.begins[:, None] + lines.steps[:, None] * sources[lines.pictures]
+        chosen = lines.begins[:, None] + lines.steps[:, None] * sources[lines.taps]
         found = items.index_select(0, chosen.flatten()).view(sums.shape)
-        sums.addcmul_(found, weights[lines.pictures][..., None])
+        sums.addcmul_(found, weights[lines.taps][..., None])
     return sums.bitwise_right_shift_(BITS).clamp_(0, 255).to(torch.uint8)  # Pillow's `clip8`
 
 
 @cache
 def _fused() -> Callable[[torch.Tensor, Lines, Weighed], torch.Tensor] | None:
-    """The same in one kernel, seven times as fast; None, with a word in the log, where Triton cannot make it."""
+    """The same in one kernel; None, with a word in the log, where Triton cannot make it."""
     try:
         from bettersynth.operators.batched.resize_kernel import weighed
 
         nothing = torch.zeros(1, 1, 1, dtype=torch.int64, device="cuda")
         weighed(nothing[0].byte(), Lines(*3 * [nothing[0, 0]]), Weighed(nothing, nothing.int()))
     except Exception as error:  # no Triton, no C compiler for it, no folder it may write to, …
-        logger.warning("pictures are resized by many kernels instead of one, which costs a tenth of scoring: %s", error)
+        logger.warning("pictures are resized by many small kernels instead of one, which is slower: %s", error)
         return None
     return weighed
 
 
 class Weighed(NamedTuple):
-    """Taps on the device: `[taps, targets]` of one picture's axis, `[taps, pictures, targets]` of several pictures'."""
+    """Taps on the device: `[taps, targets]` of one axis, `[taps, axes, targets]` of several."""
 
     sources: torch.Tensor
     weights: torch.Tensor
 
 
-@lru_cache(maxsize=4096)
-def _taps_on(device: torch.device, length: int, axis: Axis, resample: int) -> Weighed:
-    return Weighed(*(torch.from_numpy(part.T.copy()).to(device) for part in taps(length, axis, resample)))
+def _stacked(device: torch.device, axes: Sequence[tuple[int, Axis]], resample: int) -> tuple[Weighed, Ints]:
+    """The taps of all different axes, and the number of each axis among them."""
+    numbers = {axis: number for number, axis in enumerate(dict.fromkeys(axes))}
+    return _different(device, tuple(numbers), resample), np.array([numbers[axis] for axis in axes])
 
 
-def _stacked(each: list[Weighed]) -> Weighed:
-    """Those that a picture has fewer of weigh nothing."""
+@lru_cache(maxsize=64)
+def _different(device: torch.device, axes: tuple[tuple[int, Axis], ...], resample: int) -> Weighed:
+    """Axes with fewer taps than others have some that weigh nothing."""
+    each = [_taps_on(device, *axis, resample) for axis in axes]
     most = max(len(one.weights) for one in each)
 
     def stack(parts: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        return torch.stack([part if len(part) == most else pad(part, (0, 0, 0, most - len(part))) for part in parts], 1)
+        return torch.stack([pad(part, (0, 0, 0, most - len(part))) for part in parts], 1)
 
     return Weighed(*map(stack, zip(*each, strict=True)))
+
+
+@lru_cache(maxsize=4096)
+def _taps_on(device: torch.device, length: int, axis: Axis, resample: int) -> Weighed:
+    return Weighed(*(torch.from_numpy(part.T.copy()).to(device) for part in taps(length, axis, resample)))

@@ -24,7 +24,7 @@ def weighed(items: torch.Tensor, lines: Lines, taps: Weighed) -> torch.Tensor:
     width = items.shape[1]
     made = torch.empty((len(lines.begins), targets, width), dtype=torch.uint8, device=items.device)
     grid = (len(lines.begins), triton.cdiv(targets * width, BLOCK))
-    parts = (lines.begins, lines.steps, lines.pictures, taps.sources, taps.weights)
+    parts = (*lines, *taps)
     _weighed[grid](items, made, *parts, count, targets, width, len(taps.sources[0]) * targets, BLOCK)
     return made
 
@@ -35,7 +35,7 @@ def _weighed(  # type: ignore[no-untyped-def]
     made,
     begins,
     steps,
-    pictures,
+    taps,
     sources,
     weights,
     count,
@@ -50,7 +50,7 @@ def _weighed(  # type: ignore[no-untyped-def]
     inside = place < targets * width
     target = place // width
     begin, step = tl.load(begins + line), tl.load(steps + line)
-    tap = tl.load(pictures + line) * targets + target
+    tap = tl.load(taps + line) * targets + target
     sums = tl.full((BLOCK,), 1 << 21, tl.int32)
     for _ in range(count):
         item = begin + step * tl.load(sources + tap, inside, 0)

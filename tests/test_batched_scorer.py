@@ -158,6 +158,17 @@ def test_shards_keep_their_scores_in_any_company(load, images, records):
     assert [scores.stats for scores in scored["c"].values()] == [[], [], []]
 
 
+def test_a_problem_in_a_later_shard_leaves_those_before_it(load, images, records, monkeypatch):
+    scorer = load("image_nsfw_filter")
+    monkeypatch.setattr(scorer, "_computed", lambda shard: False)  # as on a GPU that is behind
+    gone = Record("gone", text_of("a dog"), ["nowhere.jpg"])
+    shards = [("a", records[:7], scorer.operators), ("b", [gone], scorer.operators)]
+    scored = []
+    with pytest.raises(RecordError, match="cannot score record gone"):
+        scored.extend(scorer.score_shards(shards, Folder(images), 8))
+    assert [key for key, _ in scored] == ["a"]
+
+
 def test_batches_are_halved_when_memory_runs_out(load, images, records, monkeypatch, caplog):
     name = "image_nsfw_filter"
     reference = load(name).score(records, Folder(images))[name]

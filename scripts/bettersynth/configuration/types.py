@@ -77,6 +77,16 @@ class Operator(Section):
 class Scoring(Section):
     """How records are scored: how fast, never what comes out beyond 1e-3."""
 
+    engine: Literal["local", "ray"] = Field(
+        "local",
+        description="Where operators run: in the job itself, or on Ray, through Data-Juicer's Ray dataset, for a pool "
+        "that is to be scored by many nodes at one time.",
+    )
+    ray_address: str | None = Field(
+        None,
+        description="With `engine: ray`, the cluster: `auto`, or the `host:port` of its head. Not given: a Ray that "
+        "the job starts and ends, on its own node.",
+    )
     shards_per_job: int = Field(
         16,
         ge=1,
@@ -98,6 +108,12 @@ class Scoring(Section):
         description="Processes that decode images. Not given: on a GPU one for each of the job's cores, at most 16; "
         "none on a CPU.",
     )
+
+    @model_validator(mode="after")
+    def _address_of_an_engine(self) -> Scoring:
+        if self.ray_address is not None and self.engine != "ray":
+            raise ValueError("ray_address is of the engine `ray`: add `engine: ray`, or leave it out")
+        return self
 
 
 class BestBy(Section):

@@ -19,6 +19,7 @@ from bettersynth.layout import Layout
 from bettersynth.operators import offline
 from bettersynth.operators.batched.errors import RecordError
 from bettersynth.operators.catalogue import OperatorSpec, operator_spec
+from bettersynth.operators.ray_engine import RayScorer
 from bettersynth.passes import Chunk, chunk_shards
 from bettersynth.publish import Card, read_json, sha256_file, sha256_folder, sha256_json
 from bettersynth.records import read_records, read_table, write_table
@@ -89,7 +90,7 @@ def score_shards(
     try:
         with ThreadPoolExecutor(1) as publisher:  # while models are loaded, and the device is at the next shard
             hashed = publisher.submit(lambda: {name: operator_facts(name, configuration) for name in names})
-            scorer = load_scorer(names, configuration)
+            scorer = open_scorer(names, configuration)
             gc.freeze()  # libraries and models are a million objects, to be looked through no more, here and in workers
             started = time.monotonic()
             published: Future[None] | None = None
@@ -105,6 +106,13 @@ def score_shards(
             f"{error.operators} cannot score record {error.record} of {records[error.shard]}: {error.reason}\n"
             "Run again when this is mended: shards already scored stay."
         ) from error
+
+
+def open_scorer(names: Iterable[str], configuration: Configuration) -> BatchScorer | RayScorer:
+    """What scores by the configuration's operators of these names, as `scoring.engine` says."""
+    return (
+        RayScorer(names, configuration) if configuration.scoring.engine == "ray" else load_scorer(names, configuration)
+    )
 
 
 def load_scorer(names: Iterable[str], configuration: Configuration) -> BatchScorer:
@@ -159,12 +167,12 @@ def scores_table(ids: list[str], stats: list[dict[str, Any]], spec: OperatorSpec
     """The table of `id` and one column for every stats key; a record without a key is an error."""
     columns = {"id": pa.array(ids, pa.string())}
     for key, kind in spec.stats.items():
-        values = [_plain(entry[key]) for entry in stats]
+        values = [plain(entry[key]) for entry in stats]
         columns[key] = pa.array(values, ARROW_TYPES[kind])
     return pa.table(columns)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """NumPy's arrays and numbers as Python's."""
     return value.tolist() if hasattr(value, "tolist") else value
 

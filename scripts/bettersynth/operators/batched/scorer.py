@@ -170,12 +170,17 @@ class BatchScorer:
         closing: deque[Piece] = deque()
         for prepared in progress(loader, total, "scoring pairs", size=lambda done: len(done.piece.records)):
             piece = prepared.piece
-            with _naming_record(open_shards):
-                self._take(prepared, open_shards[piece.shard])
-                if piece.last:
-                    for name in self._lanes.keys() & piece.operators:
-                        self._lanes[name].flush()
-                    closing.append(piece)
+            try:
+                with _naming_record(open_shards):
+                    self._take(prepared, open_shards[piece.shard])
+                    if piece.last:
+                        for name in self._lanes.keys() & piece.operators:
+                            self._lanes[name].flush()
+                        closing.append(piece)
+            except RecordError:
+                for last in closing:  # shards before it, which are whole
+                    yield self._finished(last, open_shards)
+                raise
             while closing and self._computed(open_shards[closing[0].shard]):
                 yield self._finished(closing.popleft(), open_shards)
         while closing:
@@ -310,7 +315,7 @@ def _naming_record(open_shards: Mapping[int, _Shard]) -> Iterator[None]:
         raise RecordError(error.operator, shard.records[error.job.record].id, str(error), shard.key) from error
 
 
-class _AsGiven:
+class AsGiven:
     """Paths of samples in Data-Juicer's executors: they are what they say."""
 
     def path(self, image_root: str, relative: str) -> str:
@@ -332,7 +337,7 @@ def fill_in(kind: Any, samples: dict[str, list[Any]], rank: int | None) -> dict[
         settings=Scoring(workers=0),
         loading={kind._name: 0.0},
     )
-    scores = scorer.score(records, _AsGiven())[kind._name]
+    scores = scorer.score(records, AsGiven())[kind._name]
     for record, detail in scores.unreadable.items():
         raise RecordError(kind._name, record, detail)
     for number, stats in zip(due, scores.stats, strict=True):

@@ -96,3 +96,14 @@ def test_scores_of_shards_that_are_no_more_do_not_count(passes, tmp_path):
     gone = Chunk(passes().chunks("pool", "matching")[0].scoring, "a-0004-0006")
     done(tmp_path, [gone])
     assert gone not in passes().chunks("pool", "matching")
+
+
+def test_jobs_that_hand_shards_to_a_ray_ask_for_no_gpu_and_score_nothing_again(passes, tmp_path):
+    first = passes({Scores("pool", "similarity")})
+    done(tmp_path, first.chunks("pool", "similarity"))
+    scoring = CONFIGURATION.scoring.model_copy(update={"engine": "ray", "ray_address": "auto"})
+    plan = Plan(CONFIGURATION.model_copy(update={"scoring": scoring}))
+    on_ray = Passes(plan, Layout(tmp_path), lambda name: name, lambda: ALL, 3)
+    assert on_ray.chunks("pool", "similarity") == first.chunks("pool", "similarity")
+    [due] = {chunk.scoring for chunk in on_ray.chunks("pool", "matching")}
+    assert due.startswith("cpu-") and on_ray.operators(due) == {"matching": "matching", "words": "words"}

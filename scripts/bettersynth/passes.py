@@ -140,4 +140,7 @@ class Passes:
         return scoring
 
     def _device(self, operator: str) -> str:
+        """What a job needs to score by the operator; one that hands shards to a Ray at an address needs no GPU."""
+        if self._plan.configuration.scoring.ray_address:
+            return "cpu"
         return CATALOGUE[self._plan.configuration.operators[operator].op].device

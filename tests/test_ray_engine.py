@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import logging
+import json
+import os
 import random
+import re
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from PIL import Image
 
 from bettersynth.configuration.types import Configuration
 from bettersynth.layout import Layout
-from bettersynth.operators.ray_engine import Cluster, RayError
+from bettersynth.operators.offline import ENVIRONMENT
+from bettersynth.operators.ray_engine import CPU_ACTOR, Cluster
 from bettersynth.publish import read_json
 from bettersynth.records import Record, read_table, text_of, write_records
 
@@ -28,18 +34,8 @@ OPERATORS = {
     "hashes": {"op": "image_hash"},
     "embedding": {"op": "text_embedding", "model": "clip"},
 }
+TOKEN = 64 * "0"
 SHARDS = {"f-0000": range(12), "f-0001": range(0), "f-0002": range(12, 24), "f-0003": range(24, 30)}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def offline(tmp_path_factory):
-    """Data-Juicer and transformers work from local files only."""
-    from bettersynth.operators import offline
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(REPOSITORY)
-        offline.prepare(tmp_path_factory.mktemp("cache"), 100_000_000)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -79,39 +75,81 @@ def shards_of(folder: Path) -> Layout:
     return layout
 
 
-def score(configuration: Configuration, layout: Layout, due: dict[str, list[str]]) -> dict[tuple[str, str], Path]:
-    """Score these operators of each shard; where their scores lie."""
-    from bettersynth.operators.scoring import score_shards
+SCORE = """
+import json, logging, sys
+from pathlib import Path
+from typing import NamedTuple
+logging.basicConfig(level=logging.ERROR, format="%(message)s")
+logging.getLogger("bettersynth").setLevel(logging.INFO)
+from bettersynth.configuration.types import Configuration
+from bettersynth.layout import Layout
+from bettersynth.network import forbid_network
+from bettersynth.operators.scoring import score_shards
+given = json.load(sys.stdin)
+forbid_network("the test")
+paths = {shard: {name: Path(path) for name, path in names.items()} for shard, names in given["paths"].items()}
+score_shards("pool", paths, Configuration.model_validate(given["configuration"]), Layout(given["results"]))
+import ray
+assert not ray.is_initialized()
+"""
 
+
+class Scored(NamedTuple):
+    """What a job that scored left: where scores lie, or would, and what it printed for people."""
+
+    paths: dict[tuple[str, str], Path]
+    code: int
+    said: str
+
+
+def score(configuration: Configuration, layout: Layout, due: dict[str, list[str]]) -> Scored:
+    """Score these operators of each shard, in a process of its own as a job does: Ray is set up once in a process."""
     paths = {
-        shard: {name: layout.score_shard("pool", name, shard, "key") for name in names} for shard, names in due.items()
+        shard: {name: str(layout.score_shard("pool", name, shard, "key")) for name in names}
+        for shard, names in due.items()
     }
-    score_shards("pool", paths, configuration, layout)
-    return {(shard, name): path for shard, names in paths.items() for name, path in names.items()}
+    given = {"paths": paths, "configuration": configuration.model_dump(by_alias=True), "results": str(layout.root)}
+    environment = {**os.environ, **ENVIRONMENT, "RAY_AUTH_TOKEN": TOKEN, "PYTHONPATH": str(REPOSITORY / "scripts")}
+    job = subprocess.run(
+        [sys.executable, "-c", SCORE],
+        input=json.dumps(given),
+        env=environment,
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = {(shard, name): Path(path) for shard, names in paths.items() for name, path in names.items()}
+    return Scored(found, job.returncode, job.stdout + job.stderr)
 
 
 @pytest.fixture(scope="module")
 def address():
     """A Ray of one node with room for two actors."""
-    from bettersynth.operators.ray_engine import CPU_ACTOR
-
-    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as temporary, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_TOKEN", "0" * 64)
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as temporary:
         ray = [str(Path(sys.executable).parent / "ray")]
         start = ["start", "--head", "--port=0", f"--num-cpus={2 * CPU_ACTOR}", "--include-dashboard=false"]
         options = [f"--temp-dir={temporary}", "--object-store-memory=200000000", "--disable-usage-stats"]
-        subprocess.run([*ray, *start, *options], check=True, stdout=subprocess.DEVNULL)
+        log = Path(temporary, "log")
+        with log.open("w") as file:  # `ray stop` would end whatever Ray there is on this machine
+            environment = {**os.environ, "RAY_AUTH_TOKEN": TOKEN}
+            node = subprocess.Popen(
+                [*ray, *start, *options, "--block"], stdout=file, stderr=file, env=environment, start_new_session=True
+            )
         try:
-            yield "auto"
+            yield started(log)
         finally:
-            subprocess.run([*ray, "stop", "--force"], check=True, stdout=subprocess.DEVNULL)
+            os.killpg(node.pid, signal.SIGKILL)
+            node.wait()
 
 
-def test_no_ray_is_an_error_with_the_next_step(pool, tmp_path):
-    """First of all, while there is none."""
-    with pytest.raises(RayError, match=r"no Ray at scoring.ray_address 'auto'(.|\n)*ray start --head"):
-        score(pool(engine="ray", ray_address="auto"), shards_of(tmp_path), {"f-0000": ["words"]})
+def started(log: Path) -> str:
+    """The address that `ray start` prints when it has."""
+    for _ in range(120):
+        if found := re.search(r"--address='([\d.:]+)'", log.read_text()):
+            return found[1]
+        time.sleep(0.5)
+    raise TimeoutError(log.read_text())
 
 
 def test_the_same_scores_as_without_it(pool, address, tmp_path):
@@ -119,40 +157,51 @@ def test_the_same_scores_as_without_it(pool, address, tmp_path):
     local = score(pool(), shards_of(tmp_path / "local"), due)
     on_ray = score(pool(engine="ray", ray_address=address), shards_of(tmp_path / "ray"), due)
 
-    assert len(on_ray) == 3 * len(OPERATORS) + 2
-    for what, path in on_ray.items():
-        assert read_table(path).equals(read_table(local[what])), what
-        ours, theirs = (read_json(one.with_suffix(".json")) for one in (path, local[what]))
+    assert (local.code, on_ray.code) == (0, 0), on_ray.said
+    assert "scoring pairs on Ray: 30 in" in on_ray.said
+    assert len(on_ray.paths) == 3 * len(OPERATORS) + 2
+    for what, path in on_ray.paths.items():
+        assert read_table(path).equals(read_table(local.paths[what])), what
+        ours, theirs = (read_json(one.with_suffix(".json")) for one in (path, local.paths[what]))
         for fact in ("rows", "sha256", "unreadable", "precision", "inputs", "parameters"):
             assert ours[fact] == theirs[fact], (what, fact)
         if ours["rows"]:  # nothing goes to Ray for an empty shard
             assert ours["batch"] == theirs["batch"]
             assert ours["seconds_by_part"].keys() == theirs["seconds_by_part"].keys()
-    assert list(read_json(on_ray["f-0002", "nsfw"].with_suffix(".json"))["unreadable"]) == ["015"]
-    assert read_table(on_ray["f-0002", "similarity"])["image_text_similarity"].null_count == 1
+    assert list(read_json(on_ray.paths["f-0002", "nsfw"].with_suffix(".json"))["unreadable"]) == ["015"]
+    assert read_table(on_ray.paths["f-0002", "similarity"])["image_text_similarity"].null_count == 1
 
 
 def test_a_record_that_cannot_be_scored_is_named_and_shards_before_it_stay(pool, address, tmp_path):
-    from bettersynth.operators.scoring import ScoringError
-
     layout = shards_of(tmp_path)
     good = [Record(f"{number:03}", text_of("a boat"), [f"{number}.jpg"]) for number in range(24, 30)]
     write_records(layout.records("pool", "f-0003"), [*good, Record("two", text_of("a") + text_of("b"), ["1.jpg"])])
-    with pytest.raises(ScoringError, match=r"similarity cannot score record two of .*f-0003.*no image is left"):
-        score(pool(engine="ray", ray_address=address), layout, {shard: ["similarity"] for shard in SHARDS})
-    done = [shard for shard in SHARDS if layout.score_shard("pool", "similarity", shard, "key").exists()]
-    assert done == ["f-0000", "f-0001", "f-0002"]
+    scored = score(pool(engine="ray", ray_address=address), layout, {shard: ["similarity"] for shard in SHARDS})
+
+    assert re.search(r"ScoringError: similarity cannot score record two of .*f-0003.*no image is left", scored.said)
+    assert [shard for (shard, _), path in scored.paths.items() if path.exists()] == ["f-0000", "f-0001", "f-0002"]
 
 
-def test_a_job_starts_and_ends_a_ray_of_its_own(pool, tmp_path, caplog):
-    import ray
+def test_a_model_that_a_node_lacks_is_named(pool, address, tmp_path):
+    configuration = pool(engine="ray", ray_address=address)
+    elsewhere = {name: model.model_copy(update={"path": str(tmp_path)}) for name, model in configuration.models.items()}
+    broken = configuration.model_copy(update={"models": elsewhere})
+    scored = score(broken, shards_of(tmp_path / "results"), {"f-0000": ["similarity"]})
+    assert re.search(r"RayError: node .* cannot score: FileNotFoundError: .*no config.json", scored.said)
 
-    with caplog.at_level(logging.INFO, logger="bettersynth"):
-        paths = score(pool(engine="ray"), shards_of(tmp_path), {"f-0000": ["words"]})
-    local = score(pool(), shards_of(tmp_path / "local"), {"f-0000": ["words"]})
-    assert read_table(paths["f-0000", "words"]).equals(read_table(local["f-0000", "words"]))
-    assert "scoring pairs on Ray: 12 in" in caplog.text
-    assert not ray.is_initialized()
+
+def test_a_job_starts_and_ends_a_ray_of_its_own(pool, tmp_path):
+    due = {"f-0000": ["words"]}
+    scored = score(pool(engine="ray"), shards_of(tmp_path), due)
+    local = score(pool(), shards_of(tmp_path / "local"), due)
+    assert scored.code == 0, scored.said
+    assert read_table(scored.paths["f-0000", "words"]).equals(read_table(local.paths["f-0000", "words"]))
+
+
+def test_no_ray_at_the_address_is_an_error_with_the_next_step(pool, tmp_path):
+    scored = score(pool(engine="ray", ray_address="nowhere"), shards_of(tmp_path), {"f-0000": ["words"]})
+    assert "RayError: no Ray at scoring.ray_address 'nowhere'" in scored.said
+    assert "ray start --head" in scored.said
 
 
 def test_an_address_is_of_the_engine_ray(pool):

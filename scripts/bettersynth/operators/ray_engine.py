@@ -94,7 +94,7 @@ class RayScorer:
 
     def score_shards(self, shards: Iterable[Shard], paths: ImageRoots, total: int) -> Iterator[Scored]:
         """As `BatchScorer.score_shards`. Raises RayError when there is no Ray at `scoring.ray_address`."""
-        with _connected(self._configuration.scoring.ray_address) as cluster:
+        with _connected(self._configuration.scoring.ray_address, self._wants_gpu) as cluster:
             scored = self._scored(shards, paths, cluster)
             yield from progress(scored, total, "scoring pairs on Ray", size=_size)
 
@@ -111,6 +111,8 @@ class RayScorer:
             found = self._on_ray(tables, due, cluster)
             for key, records in some:
                 facts, rows = next(found) if records else ({}, [])
+                if "error" in facts:
+                    raise RayError(facts["error"])
                 if "failure" in facts:
                     operators, record, reason = facts["failure"]
                     raise RecordError(operators, record, reason, key)
@@ -124,6 +126,11 @@ class RayScorer:
                         for name in sorted(due)
                     },
                 )
+
+    @property
+    def _wants_gpu(self) -> bool:
+        """Whether a GPU, where there is one, is of use to any of the operators."""
+        return any(operator_spec(self._configuration.operators[name].op).device == "gpu" for name in self.operators)
 
     def _stats(self, name: str) -> Iterable[str]:
         return operator_spec(self._configuration.operators[name].op).stats
@@ -194,11 +201,15 @@ def _samples(number: int, key: Any, records: Sequence[Record], due: frozenset[st
 
 
 @contextmanager
-def _connected(address: str | None) -> Iterator[Cluster]:
-    """A Ray of the job's own, or the one at `address`."""
+def _connected(address: str | None, wants_gpu: bool) -> Iterator[Cluster]:
+    """A Ray of the job's own, or the one at `address`; without its GPUs where none is wanted."""
     for patience, amount in PATIENCE.items():
         os.environ.setdefault(patience, amount)
-    import ray
+    if address is None:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # or Ray writes one into the home folder
+    if "RAY_AUTH_TOKEN" in os.environ:  # which Ray shows a `host:port` only when it is told to
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    import ray  # it reads these once
 
     environment = {**offline.ENVIRONMENT, "PYTHONPATH": str(SCRIPTS)}
     options: dict[str, Any] = {
@@ -208,13 +219,12 @@ def _connected(address: str | None) -> Iterator[Cluster]:
     with ExitStack() as stack:
         stack.callback(ray.shutdown)
         if address is None:
-            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # or Ray writes one into the home folder
             # paths of Ray's sockets have to be short, which a site's TMPDIR need not be
             options["_temp_dir"] = stack.enter_context(tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp"))
             options |= {"num_cpus": len(os.sched_getaffinity(0)), "object_store_memory": STORE}
             options |= {"include_dashboard": False}
         try:
-            ray.init(address, **options)
+            ray.init(address or "local", **options)  # without an address Ray would join one that it finds
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise RayError(
                 f"no Ray at scoring.ray_address {address!r}: {error}\n"
@@ -222,7 +232,7 @@ def _connected(address: str | None) -> Iterator[Cluster]:
                 "`ray_address` out: the job then starts one of its own."
             ) from error
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        yield Cluster([(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes])
+        yield Cluster([(int(node.get("CPU", 0)), int(node.get("GPU", 0)) if wants_gpu else 0) for node in nodes])
 
 
 _cache: list[tempfile.TemporaryDirectory[str]] = []

@@ -6,10 +6,13 @@ Import this module after `offline.prepare`: it imports Data-Juicer.
 from __future__ import annotations
 
 import json
+import logging
 import os
+import platform
 from collections.abc import Iterator
 from functools import cached_property
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from bettersynth.configuration.types import Configuration
@@ -24,6 +27,8 @@ from bettersynth.records import Record
 import_data_juicer()
 
 from data_juicer.ops.base_op import Filter
+
+logger = logging.getLogger(__name__)
 
 
 class ScoringFilter(Filter):
@@ -47,9 +52,13 @@ class ScoringFilter(Filter):
     @cached_property
     def _scorer(self) -> BatchScorer:
         """The operators' models, loaded once, in the actor."""
+        configuration = Configuration.model_validate_json(self._configuration)
+        for key, folder in (("the job's folder", self._folder), ("pool.images", configuration.pool.images)):
+            if not Path(self._folder, folder).is_dir():
+                raise FileNotFoundError(f"{folder}: no such folder ({key}); every node of a Ray needs it")
         os.chdir(self._folder)
         forbid_network(f"scoring by {', '.join(self._operators)} on Ray")
-        return load_scorer(self._operators, Configuration.model_validate_json(self._configuration))
+        return load_scorer(self._operators, configuration)
 
     def compute_stats_batched(self, samples: dict[str, list[Any]]) -> dict[str, list[Any]]:
         """Score each shard of the block; a record that cannot be scored is noted in its shard's facts."""
@@ -64,6 +73,11 @@ class ScoringFilter(Filter):
         except RecordError as error:
             failure = [error.operators, error.record, error.reason]
             samples[FACTS][rows[error.shard][0]] = json.dumps({"failure": failure})
+        except Exception as error:  # as data: Ray would try again, and bury it in a trace of its own
+            logger.exception("scoring on Ray")
+            message = f"node {platform.node()} of the Ray cannot score: {type(error).__name__}: {error}"
+            for row in (some[0] for some in rows.values() if not samples[FACTS][some[0]]):
+                samples[FACTS][row] = json.dumps({"error": message})
         return samples
 
     def _shards(

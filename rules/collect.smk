@@ -58,3 +58,18 @@ for recipe_name in configuration.recipes:
         input:
             results(recipe_name),
         localrule: True
+
+
+def no_such_recipe(wildcards):
+    known = ", ".join(configuration.recipes) or "none"
+    hint = did_you_mean(wildcards.name, configuration.recipes)
+    raise WorkflowError(f"{configuration.name} has no recipe `{wildcards.name}`{hint} There are: {known}")
+
+
+# What a misspelt recipe comes to, or Snakemake would speak of a missing rule.
+rule unknown_recipe:
+    input:
+        no_such_recipe,
+    output:
+        "recipe_{name}",
+    localrule: True

@@ -74,6 +74,13 @@ def test_a_second_run_does_nothing_even_elsewhere(run):
     assert "Nothing to be done" in run.announced()
 
 
+def test_a_misspelt_recipe_is_named_with_the_nearest_and_all_others(run):
+    recipes = list(run.configuration["recipes"])
+    result = run.snakemake("--dry-run", f"recipe_{recipes[0]}x", check=False)
+    said = f"no recipe `{recipes[0]}x`; did you mean `{recipes[0]}`? There are: {', '.join(recipes)}"
+    assert result.returncode and said in result.stdout + result.stderr
+
+
 def test_a_dry_run_foretells_the_hours_within_an_order_of_magnitude(run):
     files = [*(run.folder / "benchmarks").rglob("*.tsv")]
     spent = sum(float(lines(file)[-1].split("\t")[0]) for file in files) / 3600

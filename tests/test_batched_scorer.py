@@ -169,6 +169,24 @@ def test_a_problem_in_a_later_shard_leaves_those_before_it(load, images, records
     assert [key for key, _ in scored] == ["a"]
 
 
+def test_a_problem_that_shows_late_is_not_taken_for_a_later_shard_s(load, images, records, monkeypatch):
+    scorer = load("image_nsfw_filter")
+    take = scorer._take
+
+    def late(prepared, shard):
+        if shard.key == "c":  # when a batch of the one before it comes back from a GPU
+            raise RecordError("image_nsfw_filter", records[5].id, "no finite score", "b")
+        take(prepared, shard)
+
+    monkeypatch.setattr(scorer, "_computed", lambda shard: False)
+    monkeypatch.setattr(scorer, "_take", late)
+    shards = [(key, records[at : at + 4], scorer.operators) for key, at in (("a", 0), ("b", 4), ("c", 8))]
+    scored = []
+    with pytest.raises(RecordError, match="cannot score record r5: no finite score"):
+        scored.extend(scorer.score_shards(shards, Folder(images), 12))
+    assert [key for key, _ in scored] == ["a"]
+
+
 def test_batches_are_halved_when_memory_runs_out(load, images, records, monkeypatch, caplog):
     name = "image_nsfw_filter"
     reference = load(name).score(records, Folder(images))[name]

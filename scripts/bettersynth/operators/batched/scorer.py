@@ -177,9 +177,11 @@ class BatchScorer:
                         for name in self._lanes.keys() & piece.operators:
                             self._lanes[name].flush()
                         closing.append(piece)
-            except RecordError:
-                for last in closing:  # shards before it, which are whole
-                    yield self._finished(last, open_shards)
+            except RecordError as error:
+                for last in closing:
+                    if open_shards[last.shard].key == error.shard:
+                        break
+                    yield self._finished(last, open_shards)  # before the one that is not whole
                 raise
             while closing and self._computed(open_shards[closing[0].shard]):
                 yield self._finished(closing.popleft(), open_shards)

@@ -60,12 +60,6 @@ for recipe_name in configuration.recipes:
         localrule: True
 
 
-def no_such_recipe(wildcards):
-    known = ", ".join(configuration.recipes) or "none"
-    hint = did_you_mean(wildcards.name, configuration.recipes)
-    raise WorkflowError(f"{configuration.name} has no recipe `{wildcards.name}`{hint} There are: {known}")
-
-
 # What a misspelt recipe comes to, or Snakemake would speak of a missing rule.
 rule unknown_recipe:
     input:

@@ -138,3 +138,9 @@ def requests(jobs):
                 mpi=ask("mpi"),
             )
     return found
+
+
+def no_such_recipe(wildcards):
+    known = ", ".join(configuration.recipes) or "none"
+    hint = did_you_mean(wildcards.name, configuration.recipes)
+    raise WorkflowError(f"{configuration.name} has no recipe `{wildcards.name}`{hint} There are: {known}")

@@ -9,8 +9,8 @@ sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
 from bettersynth import driver
 from bettersynth.configuration import NAME_PATTERN, ConfigurationError, configure, read_yaml
+from bettersynth.configuration.datasets import EXPORT_FORMATS
 from bettersynth.configuration.load import did_you_mean, recipe_start, recipe_trainset, recipe_training
-from bettersynth.configuration.types import EXPORT_FORMATS
 from bettersynth.graph import Graph
 from bettersynth.layout import BENCHMARKS, Layout
 from bettersynth.operators.catalogue import CATALOGUE

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
-from bettersynth.configuration.types import Model, Operator, Scoring
+from bettersynth.configuration.pool import Model, Operator, Scoring
 from bettersynth.operators.catalogue import CATALOGUE
 from bettersynth.records import Record, text_of
 from bettersynth.staging import resource

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bettersynth.configuration.types import Model, Operator, Scoring
+from bettersynth.configuration.pool import Model, Operator, Scoring
 from bettersynth.operators.batched.errors import RecordError
 from bettersynth.records import Record, text_of
 

@@ -14,7 +14,7 @@ from bettersynth.captioners.families import FAMILIES, open_family
 from bettersynth.captioners.reading import Request
 from bettersynth.captioners.recaptioner import Writer
 from bettersynth.captioners.sampling import Sampler, gumbel
-from bettersynth.configuration.types import Captioner
+from bettersynth.configuration.generators import Captioner
 from bettersynth.images import open_image
 
 KINDS = ("blip2", "blip2_t5", "llava", "llava_next", "qwen2_vl", "qwen2_5_vl", "internvl", "florence2")

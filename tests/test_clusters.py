@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pairs import configure_pairs, make_pool, pair, write_scores
 
 from bettersynth.configuration import ConfigurationError, configure
-from bettersynth.configuration.types import Bands, Cluster
+from bettersynth.configuration.datasets import Bands, Cluster
 from bettersynth.datasets import build_dataset, clusters
 from bettersynth.publish import read_json
 from bettersynth.sources import ROWS, read_rows

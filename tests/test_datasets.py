@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pairs import configure_pairs, make_pool, pair, write_jsonl, write_scores
 
-from bettersynth.configuration.types import Rank, Resample, Sample, Threshold
+from bettersynth.configuration.datasets import Rank, Resample, Sample, Threshold
 from bettersynth.datasets import build_dataset, dedup, verbs
 from bettersynth.datasets.analysis import build_analysis
 from bettersynth.datasets.generated import FAILED

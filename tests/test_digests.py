@@ -10,7 +10,7 @@ from pathlib import Path
 from pairs import llava_pair, pair, write_jsonl
 
 import bettersynth
-from bettersynth.configuration.types import PoolFile
+from bettersynth.configuration.pool import PoolFile
 from bettersynth.digests import shard_digests, take_digests
 from bettersynth.sharding import shard_name
 

@@ -7,7 +7,8 @@ import re
 import pytest
 from fake_results import fake_configuration, write_fake_results
 
-from bettersynth.configuration.types import Configuration, Dataset
+from bettersynth.configuration.datasets import Dataset
+from bettersynth.configuration.types import Configuration
 from bettersynth.expected import Basis, Expected, Rows
 from bettersynth.explain import Explanation, UnknownNameError
 from bettersynth.layout import Layout

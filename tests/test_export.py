@@ -12,7 +12,7 @@ from pairs import configure_pairs, llava_pair, make_pool, pair, write_image
 from PIL import Image
 
 from bettersynth import export
-from bettersynth.configuration.types import EXPORT_FORMATS
+from bettersynth.configuration.datasets import EXPORT_FORMATS
 from bettersynth.datasets import build_dataset
 from bettersynth.export import export_dataset
 from bettersynth.publish import read_json, sha256_file

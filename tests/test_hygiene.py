@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bettersynth.configuration.types import Clean
+from bettersynth.configuration.datasets import Clean
 from bettersynth.hygiene import Cleaned, clean_caption, clean_text
 from bettersynth.records import text_of
 

@@ -8,7 +8,7 @@ import pytest
 from pairs import write_image
 from PIL import ExifTags, Image, ImageFile
 
-from bettersynth.configuration.types import Pool
+from bettersynth.configuration.pool import Pool
 from bettersynth.images import ImageProblem, ImageReason, ImageRoots, check_image, open_image, resolve
 from bettersynth.layout import Layout
 

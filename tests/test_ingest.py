@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pairs import configure_pairs, llava_pair, make_pool, pair, write_image, write_jsonl
 
-from bettersynth.configuration.types import Pool
+from bettersynth.configuration.pool import Pool
 from bettersynth.ingest import ingest_file
 from bettersynth.layout import Layout
 from bettersynth.publish import read_json, sha256_file

@@ -10,7 +10,7 @@ import published_mgm
 import pytest
 import torch
 
-from bettersynth.configuration.types import VERBS
+from bettersynth.configuration.datasets import VERBS
 from bettersynth.measure import MEASUREMENTS, ROOT, record
 from bettersynth.measure.mgm_training import TEXT, VISION, VISION_AUX, Bench
 from bettersynth.mgm.model import MGMConfig, MGMForConditionalGeneration

@@ -263,7 +263,7 @@ def test_what_is_scored_is_not_scored_again(run):
 
 
 def test_noun_phrases_come_in_a_fixed_order(models):
-    from bettersynth.configuration.types import Model, Operator
+    from bettersynth.configuration.pool import Model, Operator
     from bettersynth.operators.data_juicer import build, load_tagger
 
     build(Operator(op="phrase_grounding_recall_filter"), Model(path=str(models["owlvit"])), "cpu")
@@ -366,7 +366,7 @@ def test_missing_image_stops_and_names_the_record(run, tmp_path):
 
 
 def test_aesthetics_class_comes_from_the_folder_not_from_its_path(models, tmp_path, images):
-    from bettersynth.configuration.types import Model, Operator
+    from bettersynth.configuration.pool import Model, Operator
     from bettersynth.operators.data_juicer import build, score
 
     moved = tmp_path / "v1" / "scorer"

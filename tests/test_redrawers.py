@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
-from bettersynth.configuration.types import Redrawer
+from bettersynth.configuration.generators import Redrawer
 from bettersynth.devices import DoesNotFitError
 from bettersynth.publish import write_json
 from bettersynth.redrawers import DiffusionModel, Drawing, pipeline_index

@@ -13,7 +13,9 @@ from bettersynth.captioners.families import open_family
 from bettersynth.captioners.reading import Request
 from bettersynth.captioners.recaptioner import Recaptioner
 from bettersynth.captioners.vllm_engine import ENVIRONMENT, VllmWriter
-from bettersynth.configuration.types import Captioner, Configuration, Recaption
+from bettersynth.configuration.datasets import Recaption
+from bettersynth.configuration.generators import Captioner
+from bettersynth.configuration.types import Configuration
 from bettersynth.generators import GeneratorError
 from bettersynth.graph import Graph
 from bettersynth.images import ImageRoots

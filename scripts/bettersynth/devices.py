@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from bettersynth.configuration.types import Precision
+from bettersynth.configuration.section import Precision
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import orjson
 
-from bettersynth.configuration.types import PoolFile
+from bettersynth.configuration.pool import PoolFile
 from bettersynth.publish import read_json, write_json
 from bettersynth.raw import RecordProblem, parse_record, raw_lines
 from bettersynth.sharding import shard_name

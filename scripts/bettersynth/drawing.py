@@ -9,7 +9,8 @@ from html import escape
 
 import pygraphviz
 
-from bettersynth.configuration.types import GENERATORS, Configuration, Recipe
+from bettersynth.configuration.datasets import GENERATORS
+from bettersynth.configuration.types import Configuration, Recipe
 from bettersynth.expected import Basis, Expected
 from bettersynth.records import POOL
 from bettersynth.wording import brief

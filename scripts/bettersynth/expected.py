@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bettersynth.configuration.load import recipe_trainset
-from bettersynth.configuration.types import Configuration, Dataset
+from bettersynth.configuration.datasets import Dataset
+from bettersynth.configuration.types import Configuration
 from bettersynth.digests import shard_digests
 from bettersynth.layout import Layout
 from bettersynth.plan import Plan

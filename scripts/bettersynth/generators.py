@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import pyarrow as pa
 
-from bettersynth.configuration.types import Clean, Configuration, Language, Recaption
+from bettersynth.configuration.datasets import Clean, Language, Recaption
+from bettersynth.configuration.types import Configuration
 from bettersynth.datasets.generated import FAILED
 from bettersynth.hygiene import OTHER_LANGUAGE, clean_text
 from bettersynth.images import ImageProblem, ImageReason, ImageRoots

@@ -13,7 +13,9 @@ from typing import Any
 
 from bettersynth import versions
 from bettersynth.configuration.load import ConfigurationError, recipe_trainset, recipe_training
-from bettersynth.configuration.types import KIT_PROGRAM, RUNS_ONLY, BestBy, Captioner, Configuration, Redrawer
+from bettersynth.configuration.generators import BestBy, Captioner, Redrawer
+from bettersynth.configuration.training import KIT_PROGRAM, RUNS_ONLY
+from bettersynth.configuration.types import Configuration
 from bettersynth.digests import FileDigest, is_remembered, shard_digests
 from bettersynth.layout import Layout
 from bettersynth.operators.catalogue import CATALOGUE

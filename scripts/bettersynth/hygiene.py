@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from bettersynth.configuration.types import Clean
+from bettersynth.configuration.datasets import Clean
 from bettersynth.raw import CONTROL_STRINGS
 from bettersynth.records import END_OF_CHUNK, IMAGE_TOKEN, caption_of
 

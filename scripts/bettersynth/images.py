@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from bettersynth.configuration.types import Pool
+from bettersynth.configuration.pool import Pool
 from bettersynth.layout import Layout
 from bettersynth.records import POOL
 

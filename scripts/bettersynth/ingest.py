@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 
 from bettersynth import versions
-from bettersynth.configuration.types import Pool, PoolFile
+from bettersynth.configuration.pool import Pool, PoolFile
 from bettersynth.digests import shard_digests
 from bettersynth.images import ImageProblem, check_image, resolve
 from bettersynth.layout import Layout

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bettersynth.configuration.load import recipe_start, recipe_training
-from bettersynth.configuration.types import Architecture, BestBy, Configuration
+from bettersynth.configuration.generators import BestBy
+from bettersynth.configuration.training import Architecture
+from bettersynth.configuration.types import Configuration
 from bettersynth.layout import Layout
 from bettersynth.operators.catalogue import CATALOGUE
 from bettersynth.plan import Plan

@@ -10,7 +10,9 @@ from collections.abc import Iterable
 from functools import cache
 from typing import NamedTuple
 
-from bettersynth.configuration.types import GENERATORS, NAME_PATTERN, Configuration, Dataset
+from bettersynth.configuration.datasets import GENERATORS, Dataset
+from bettersynth.configuration.section import NAME_PATTERN
+from bettersynth.configuration.types import Configuration
 from bettersynth.operators.catalogue import CATALOGUE
 from bettersynth.records import POOL
 

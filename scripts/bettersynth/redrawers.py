@@ -16,7 +16,9 @@ from typing import Any, NamedTuple
 import torch
 from PIL import Image
 
-from bettersynth.configuration.types import Configuration, Redraw, Redrawer
+from bettersynth.configuration.datasets import Redraw
+from bettersynth.configuration.generators import Redrawer
+from bettersynth.configuration.types import Configuration
 from bettersynth.devices import BatchSize, default_device, model_dtype
 from bettersynth.generators import Made, Outcome, image_key, open_images, prepare_offline
 from bettersynth.images import ImageRoots

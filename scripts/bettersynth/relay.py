@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 
 from bettersynth.archive import SHOWN, differing, read_manifest, unpack
 from bettersynth.configuration.load import recipe_training
-from bettersynth.configuration.types import NAME_PATTERN, Configuration
+from bettersynth.configuration.section import NAME_PATTERN
+from bettersynth.configuration.types import Configuration
 from bettersynth.images import ImageRoots
 from bettersynth.layout import Layout
 from bettersynth.manifest import manifest_path

@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from bettersynth import hub
-from bettersynth.configuration.types import Configuration, Model
+from bettersynth.configuration.pool import Model
+from bettersynth.configuration.types import Configuration
 from bettersynth.manifest import STAGE, check_folder, describe, manifest_path, read_manifest
 from bettersynth.needs import configuration_needs, data_files
 from bettersynth.publish import files_below, publish, sha256_bytes, sha256_file, write_json

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bettersynth.configuration.load import recipe_trainset
-from bettersynth.configuration.types import Configuration, Pool
+from bettersynth.configuration.pool import Pool
+from bettersynth.configuration.types import Configuration
 from bettersynth.images import ImageProblem, ImageRoots, check_image
 from bettersynth.layout import Layout
 from bettersynth.llava import Questions, kit_cap, llava_entries, write_list

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from bettersynth.configuration.types import (
+from bettersynth.configuration.datasets import (
     Clean,
     Cluster,
-    Configuration,
     Dataset,
     Dedup,
     Rank,
@@ -16,6 +15,7 @@ from bettersynth.configuration.types import (
     Splice,
     Threshold,
 )
+from bettersynth.configuration.types import Configuration
 
 TIMES = {1: "once", 2: "twice"}
 

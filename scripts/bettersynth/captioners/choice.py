@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import simhash
 
-from bettersynth.configuration.types import Captioner
+from bettersynth.configuration.generators import Captioner
 from bettersynth.hygiene import DEFAULTS, REFUSAL, TOO_FEW, TOO_MANY, caption_words, is_refusal
 from bettersynth.raw import caption_problem
 from bettersynth.records import END_OF_CHUNK, IMAGE_TOKEN

@@ -16,7 +16,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 
 from bettersynth.captioners.sampling import OwnNoise, Sampler
 from bettersynth.captioners.slots import Prompts
-from bettersynth.configuration.types import Captioner
+from bettersynth.configuration.generators import Captioner
 from bettersynth.devices import model_dtype
 from bettersynth.operators.data_juicer import check_model_folder
 from bettersynth.publish import read_json

@@ -15,7 +15,9 @@ from bettersynth.captioners.families import Family, open_family
 from bettersynth.captioners.reading import Group, Reader, Request, read_groups
 from bettersynth.captioners.slots import Draw, Slots, places_for
 from bettersynth.captioners.vllm_engine import VllmWriter, vllm_version
-from bettersynth.configuration.types import BestBy, Captioner, Configuration, Recaption
+from bettersynth.configuration.datasets import Recaption
+from bettersynth.configuration.generators import BestBy, Captioner
+from bettersynth.configuration.types import Configuration
 from bettersynth.devices import BatchSize, default_device
 from bettersynth.generators import Made, Outcome, image_key, prepare_offline
 from bettersynth.images import ImageProblem, ImageRoots, check_image

@@ -18,7 +18,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from bettersynth.configuration.types import Captioner
+from bettersynth.configuration.generators import Captioner
 
 _GOLDEN, _FIRST, _SECOND = (
     constant - (1 << 64) for constant in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)

@@ -1,6 +1,7 @@
 """The configuration: its types, and the checks that no single type can make."""
 
 from bettersynth.configuration.load import ConfigurationError, configure, load, read_yaml
-from bettersynth.configuration.types import NAME_PATTERN, Configuration
+from bettersynth.configuration.section import NAME_PATTERN
+from bettersynth.configuration.types import Configuration
 
 __all__ = ["NAME_PATTERN", "Configuration", "ConfigurationError", "configure", "load", "read_yaml"]

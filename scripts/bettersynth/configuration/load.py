@@ -13,7 +13,11 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from bettersynth.configuration.types import VERBS, BestBy, Configuration, Dataset, Operator, Trainset, Training
+from bettersynth.configuration.datasets import VERBS, Dataset
+from bettersynth.configuration.generators import BestBy
+from bettersynth.configuration.pool import Operator
+from bettersynth.configuration.training import Trainset, Training
+from bettersynth.configuration.types import Configuration
 from bettersynth.operators.catalogue import CATALOGUE, OperatorSpec
 from bettersynth.records import POOL
 

@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from bettersynth.configuration import types
+from bettersynth.configuration import datasets, evaluation, generators, pool, training, types
+from bettersynth.configuration.section import Section
 from bettersynth.operators.catalogue import CATALOGUE
 
 INTRODUCTION = """\
@@ -21,7 +22,7 @@ It is checked before anything runs: unknown keys, unknown names, impossible rang
 the key, what is accepted, and the nearest spelling. Editors complete and check it too when its first line is
 `# yaml-language-server: $schema=schema.json`.
 
-This page is generated from the types in `scripts/bettersynth/configuration/types.py` by `make reference`.
+This page is generated from the types in `scripts/bettersynth/configuration` by `make reference`.
 
 Names are lower-case letters, digits and underscores.
 """
@@ -40,8 +41,9 @@ def page() -> str:
 def _sections() -> Iterator[str]:
     models: list[type[BaseModel]] = [
         model
-        for model in vars(types).values()
-        if isinstance(model, type) and issubclass(model, types.Section) and model is not types.Section
+        for module in (pool, generators, datasets, training, evaluation, types)
+        for model in vars(module).values()
+        if isinstance(model, type) and issubclass(model, Section) and model.__module__ == module.__name__
     ]
     models.sort(key=lambda model: model is not types.Configuration)
     for model in models:
@@ -51,14 +53,14 @@ def _sections() -> Iterator[str]:
         inherited: Any = model.__mro__[1]
         for name, field in model.model_fields.items():
             if field is inherited.model_fields.get(name) or (
-                issubclass(inherited, types.Section)
-                and inherited is not types.Section
+                issubclass(inherited, Section)
+                and inherited is not Section
                 and repr(inherited.model_fields.get(name)) == repr(field)
             ):
                 continue
             meaning = field.description or _meaning(field.annotation)
             yield f"| `{field.alias or name}` | {_kind(model, name)} | {_default(field)} | {meaning} |"
-        if inherited is not types.Section:
+        if inherited is not Section:
             yield f"\nand every key of [{_title(inherited)}](#{_title(inherited).lower()})."
         yield ""
 
@@ -66,7 +68,7 @@ def _sections() -> Iterator[str]:
 def _meaning(annotation: Any) -> str:
     """The first sentence about the section that a field holds."""
     for kind in (annotation, *typing.get_args(annotation)):
-        if isinstance(kind, type) and issubclass(kind, types.Section):
+        if isinstance(kind, type) and issubclass(kind, Section):
             return (kind.__doc__ or "").partition("\n")[0]
     return ""
 

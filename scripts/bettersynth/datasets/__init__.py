@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from bettersynth.configuration.types import GENERATORS, Cluster, Configuration, Dataset, Dedup, Rank, Splice, Threshold
+from bettersynth.configuration.datasets import GENERATORS, Cluster, Dataset, Dedup, Rank, Splice, Threshold
+from bettersynth.configuration.types import Configuration
 from bettersynth.datasets import clusters, dedup, verbs
 from bettersynth.datasets.generated import generated
 from bettersynth.datasets.ledger import Outcome, Reasons, no_reasons, split, stays

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from bettersynth.configuration.types import Bands, Cluster
+from bettersynth.configuration.datasets import Bands, Cluster
 from bettersynth.datasets.ledger import Outcome, no_reasons, split
 from bettersynth.datasets.verbs import random_order
 from bettersynth.progress import progress

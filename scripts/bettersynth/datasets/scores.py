@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bettersynth.configuration.types import Threshold
+from bettersynth.configuration.datasets import Threshold
 from bettersynth.datasets.ledger import Reasons, no_reasons
 from bettersynth.layout import Layout
 from bettersynth.plan import Plan

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bettersynth.configuration.types import Rank, Resample, Sample
+from bettersynth.configuration.datasets import Rank, Resample, Sample
 from bettersynth.datasets.ledger import Outcome, Reasons, no_reasons, split, stays
 from bettersynth.sources import ROWS
 

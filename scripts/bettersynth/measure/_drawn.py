@@ -25,7 +25,8 @@ import pyarrow as pa
 from PIL import Image
 from scipy.special import expit, ndtr, ndtri
 
-from bettersynth.configuration.types import Configuration, PoolFile
+from bettersynth.configuration.pool import PoolFile
+from bettersynth.configuration.types import Configuration
 from bettersynth.operators.catalogue import CATALOGUE
 from bettersynth.operators.scoring import ARROW_TYPES
 from bettersynth.plan import Plan

@@ -121,7 +121,7 @@ def _generate_per_s(
     import torch
 
     from bettersynth.captioners.families import open_family
-    from bettersynth.configuration.types import Captioner
+    from bettersynth.configuration.generators import Captioner
     from bettersynth.images import open_image
 
     family = open_family(Captioner(**captioner), folder / "models" / "blip2", options.device)

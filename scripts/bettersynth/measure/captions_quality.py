@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from bettersynth.configuration import load
-from bettersynth.configuration.types import BestBy, Configuration, Recaption
+from bettersynth.configuration.datasets import Recaption
+from bettersynth.configuration.generators import BestBy
+from bettersynth.configuration.types import Configuration
 from bettersynth.images import ImageRoots
 from bettersynth.ingest import ingest_file
 from bettersynth.layout import Layout

@@ -226,7 +226,7 @@ class Bench:
 
     def _stage(self, name: str) -> dict[str, float]:
         """One stage through `train_stage`: a step to warm up, then the measured ones."""
-        from bettersynth.configuration.types import Stage
+        from bettersynth.configuration.training import Stage
         from bettersynth.mgm.trainer import train_stage
 
         steps, batch, device_batch = 1 + self.options.steps, self.batches[name], self.batches[f"{name}_device"]

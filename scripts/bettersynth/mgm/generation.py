@@ -18,7 +18,8 @@ from PIL import Image
 from torch.nn import functional
 
 from bettersynth import versions
-from bettersynth.configuration.types import Configuration, MMBench, TextVQA
+from bettersynth.configuration.evaluation import MMBench, TextVQA
+from bettersynth.configuration.types import Configuration
 from bettersynth.devices import attention_of_many_shapes
 from bettersynth.images import ImageProblem, open_image, resolve
 from bettersynth.layout import BENCHMARKS, CARD, CHECKPOINT, Layout

@@ -27,7 +27,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CLIPVisionConfig, ConvNextConfig, GemmaConfig
 
-from bettersynth.configuration.types import KIT_PROGRAM, Architecture, Finetune, Kit, Stage
+from bettersynth.configuration.training import KIT_PROGRAM, Architecture, Finetune, Kit, Stage
 from bettersynth.layout import CHECKPOINT
 from bettersynth.mgm import published
 from bettersynth.mgm.model import MGMConfig

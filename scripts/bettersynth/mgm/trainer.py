@@ -19,7 +19,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_callback import PrinterCallback
 from transformers.utils import import_utils
 
-from bettersynth.configuration.types import Stage
+from bettersynth.configuration.training import Stage
 from bettersynth.mgm import checkpoints
 from bettersynth.mgm.data import Collator, ConversationDataset, TrainingOrder
 from bettersynth.mgm.model import MGMForConditionalGeneration

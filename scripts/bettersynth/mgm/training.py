@@ -24,7 +24,8 @@ from torch import Tensor
 
 from bettersynth import versions
 from bettersynth.configuration.load import recipe_start, recipe_training
-from bettersynth.configuration.types import RUNS_ONLY, Configuration, Finetune, Stage
+from bettersynth.configuration.training import RUNS_ONLY, Finetune, Stage
+from bettersynth.configuration.types import Configuration
 from bettersynth.images import resolve
 from bettersynth.layout import CARD, CHECKPOINT, Layout
 from bettersynth.mgm import checkpoints

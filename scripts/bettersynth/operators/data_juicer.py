@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bettersynth.configuration.types import Model, Operator
+from bettersynth.configuration.pool import Model, Operator
 from bettersynth.operators.catalogue import operator_spec
 from bettersynth.operators.offline import import_data_juicer
 from bettersynth.staging import staged

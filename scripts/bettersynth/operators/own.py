@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bettersynth.configuration.types import Model, Operator
+from bettersynth.configuration.pool import Model, Operator
 from bettersynth.operators.batched.preparing import RecordOperator
 from bettersynth.operators.catalogue import operator_spec
 from bettersynth.operators.image_hash import ImageHash

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bettersynth.configuration.types import Configuration, Model
+from bettersynth.configuration.pool import Model
+from bettersynth.configuration.types import Configuration
 from bettersynth.images import ImageRoots
 from bettersynth.layout import Layout
 from bettersynth.operators import offline

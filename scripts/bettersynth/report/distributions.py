@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from bettersynth.configuration.types import Configuration, Threshold
+from bettersynth.configuration.datasets import Threshold
+from bettersynth.configuration.types import Configuration
 from bettersynth.datasets.scores import plain, values_of
 from bettersynth.layout import Layout
 from bettersynth.operators.catalogue import CATALOGUE

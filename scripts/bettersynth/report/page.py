@@ -10,7 +10,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from bettersynth.configuration.types import Configuration, Dataset
+from bettersynth.configuration.datasets import Dataset
+from bettersynth.configuration.types import Configuration
 from bettersynth.layout import BENCHMARKS, Layout
 from bettersynth.plan import Plan
 from bettersynth.publish import publish, read_json

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from bettersynth.configuration.types import Model, Operator, Pool, Scoring
+from bettersynth.configuration.pool import Model, Operator, Pool, Scoring
 from bettersynth.operators.batched import precision
 from bettersynth.operators.batched.errors import RecordError
 from bettersynth.operators.batched.filters import BATCHED, BatchedFilter, Fields

@@ -1,0 +1,99 @@
+"""The raw pairs, the models on disk, and how records are scored."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from bettersynth.configuration.section import Name, Section
+
+
+class PoolFile(Section):
+    """One raw file of records, cut into its own shards, so that adding a file re-scores no other."""
+
+    path: str = Field(description="JSONL in Data-Juicer's form or a JSON list in LLaVA's form; plain, .gz or .zst.")
+    name: Name = Field(description="Prefix of this file's shards, such as `stage_1` in `stage_1-0007`.")
+    shards: int = Field(1, ge=1, le=9999, description="Number of shards; a record's id decides its shard.")
+
+
+class Pool(Section):
+    """The raw pairs."""
+
+    files: list[PoolFile] = Field(
+        min_length=1, description="Raw files. When two hold the same id, the earlier file's record wins."
+    )
+    images: str = Field(description="Folder that the records' image paths are relative to.")
+    restore: list[str] = Field(
+        default_factory=list,
+        description="LLaVA-form JSON files that hold each record's original question (the kit's `stage_1.json`).",
+    )
+    decode: bool = Field(
+        True,
+        description="Decode every image once at ingest, so that a damaged one is quarantined before anything is spent "
+        "on it (410,000 images: minutes); off, only headers are read.",
+    )
+    max_pixels: int = Field(
+        100_000_000, ge=1, description="A larger image (width × height, read from its header) is quarantined undecoded."
+    )
+
+
+class Model(Section):
+    """A model folder on disk; nothing is ever fetched by a job."""
+
+    path: str = Field(description="Folder that `from_pretrained` opens (or the file of a fastText model).")
+    hub: str | None = Field(None, description="Repository on the hub that the folder is a copy of.")
+    revision: str | None = Field(None, description="Commit of that repository.")
+
+
+class Operator(Section):
+    """A Data-Juicer operator with its model and parameters, thresholds excluded: what defines a score."""
+
+    op: str = Field(description="Data-Juicer's operator name, such as `image_text_similarity_filter`.")
+    model: Name | None = Field(None, description="Entry of `models` that the operator loads.")
+    parameters: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Parameters of the operator that change its score (`horizontal_flip`, `reduce_mode`, `iou_thr` …).",
+    )
+
+
+class Scoring(Section):
+    """How records are scored: how fast, never what comes out beyond 1e-3."""
+
+    engine: Literal["local", "ray"] = Field(
+        "local",
+        description="Where operators run: in the job itself, or on Ray, through Data-Juicer's Ray dataset, for a pool "
+        "that is to be scored by many nodes at one time.",
+    )
+    ray_address: str | None = Field(
+        None,
+        description="With `engine: ray`, the cluster: `auto`, or the `host:port` of its head. Not given: a Ray that "
+        "the job starts and ends, on its own node.",
+    )
+    shards_per_job: int = Field(
+        16,
+        ge=1,
+        description="Shards that one job scores at most: models are loaded once for all of them, and a job that is "
+        "killed goes on with the shards it has not done.",
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="Numbers inside the models; `auto` is fp16 on a GPU and fp32 on a CPU."
+    )
+    batch: int | None = Field(
+        None,
+        ge=1,
+        description="Images in one forward pass. Not given: 16 on a CPU; on a GPU as many as its memory holds. Halved "
+        "when memory runs out.",
+    )
+    workers: int | None = Field(
+        None,
+        ge=0,
+        description="Processes that decode images. Not given: on a GPU one for each of the job's cores, at most 16; "
+        "none on a CPU.",
+    )
+
+    @model_validator(mode="after")
+    def _address_of_an_engine(self) -> Scoring:
+        if self.ray_address is not None and self.engine != "ray":
+            raise ValueError("ray_address is of the engine `ray`: add `engine: ray`, or leave it out")
+        return self

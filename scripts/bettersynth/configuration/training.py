@@ -1,0 +1,129 @@
+"""From a dataset to a checkpoint: the training file, the model's parts, both stages."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from bettersynth.configuration.section import Name, Section, Seed
+
+
+class Trainset(Section):
+    """How a dataset becomes the training file of stage 1."""
+
+    cap: int | None = Field(
+        200_000, ge=1, description="More rows than this are cut by the kit's own sampling: random.sample of the seed."
+    )
+    cap_seed: Seed = Field(1024, description="Seed of that sampling; the kit's is 1024.")
+    question: str = Field(
+        "Render a clear and concise summary of the photo.",
+        description="Question for records when `pool.restore` names no file.",
+    )
+
+
+class Architecture(Section):
+    """The parts MGM is put together from."""
+
+    language_model: Name = Field(description="Gemma folder (entry of `models`).")
+    vision_tower: Name = Field(description="CLIP vision folder; its last-but-one layer gives the visual tokens.")
+    vision_tower_aux: Name = Field(description="ConvNeXt folder; its four stages give the high-resolution detail.")
+    image_size_aux: int = Field(768, ge=32, description="Side of the square image, in pixels, that the ConvNeXt sees.")
+    drop_path: float = Field(
+        0.0, ge=0, lt=1, description="Stochastic depth of the frozen ConvNeXt in training; the published code runs 0.1."
+    )
+
+
+RUNS_ONLY = frozenset(
+    {"device_batch", "gradient_checkpointing", "compile", "save_steps", "workers", "instructions", "images"}
+)
+"""Keys of a stage that change how it runs, not what comes out; `instructions` count by their content."""
+
+
+class Stage(Section):
+    """One training stage."""
+
+    global_batch: int = Field(256, ge=1, description="Samples an optimiser step sees, over all GPUs and accumulation.")
+    device_batch: int = Field(8, ge=1, description="Samples in one forward pass on one device.")
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    warmup_ratio: float = Field(0.03, ge=0, le=1)
+    epochs: float = Field(1.0, gt=0)
+    max_length: int = Field(2048, ge=8, description="Tokens of a sequence, visual tokens included.")
+    image_aspect: Literal["square", "pad"] = Field(
+        "square", description="Centre crop (`square`) or padding to a square (`pad`)."
+    )
+    group_by_length: bool = Field(False, description="Batch samples of like length and modality together.")
+    precision: Literal["bf16", "fp32"] = "bf16"
+    gradient_checkpointing: bool = Field(
+        False, description="Keep less for the backward pass and compute it again: less memory, a third more work."
+    )
+    compile: bool = Field(True, description="Compile the layers when training on a GPU: half a minute, then faster.")
+    save_steps: int = Field(100, ge=1, description="Steps between resumable checkpoints.")
+    workers: int = Field(4, ge=0, description="Processes that decode images.")
+
+    @model_validator(mode="after")
+    def _whole_passes(self) -> Stage:
+        if self.global_batch % self.device_batch:
+            raise ValueError(f"global_batch {self.global_batch} is no multiple of device_batch {self.device_batch}")
+        return self
+
+
+class Finetune(Stage):
+    """Stage 2: the fixed instruction set."""
+
+    global_batch: int = Field(128, ge=1)
+    learning_rate: float = Field(2e-5, gt=0)
+    image_aspect: Literal["square", "pad"] = "pad"
+    group_by_length: bool = True
+    gradient_checkpointing: bool = True
+    instructions: str = Field(description="LLaVA-form JSON of the instruction set.")
+    images: str = Field(description="Folder that its image paths are relative to.")
+
+
+class Probe(Section):
+    """The first steps of stage 1 for every seed, to see which seeds align."""
+
+    steps: int = Field(50, ge=1)
+    keep: int | None = Field(
+        None,
+        ge=1,
+        description="Seeds that go on, by lowest probe loss; the others stay on record as stopped. "
+        "Not given: every seed goes on, without a probe.",
+    )
+
+
+class StartFrom(Section):
+    """A finished run of another recipe; both stages go on from its model instead of from the architecture's parts."""
+
+    recipe: Name
+    seed: Seed | None = Field(None, description="One of that recipe's seeds; each run's own seed if not given.")
+
+
+KIT_PROGRAM = (
+    "mgm/train/train_mem.py",
+    "mgm/train/train.py",
+    "mgm/train/llava_trainer.py",
+    "scripts/zero2_offload.json",
+)
+"""What a checkout of the contest's kit must have to train with, and is told apart by."""
+
+
+class Kit(Section):
+    """The contest's own training program, run in the place of ours; see `docs/kit.md`."""
+
+    path: str = Field(description="Folder that holds its `mgm/` and `scripts/`: the kit's `toolkit/training`.")
+    python: str = Field(description="Python of the environment that the kit was installed into.")
+
+
+class Training(Section):
+    """From training set to checkpoint."""
+
+    architecture: Architecture
+    start_from: StartFrom | None = Field(
+        None, description="Continue from another recipe's model, as the contest's final round did."
+    )
+    kit: Kit | None = Field(None, description="Train with the kit's own program. Not given: with ours.")
+    pretrain: Stage = Stage()
+    finetune: Finetune
+    probe: Probe = Probe()

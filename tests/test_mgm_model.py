@@ -5,11 +5,13 @@ import math
 import pytest
 import torch
 from tiny_mgm import AUX_SIDE, SIDE, VISUAL_TOKENS, make_parts
+from torch._dynamo.utils import counters
 from torch.nn import functional
 from transformers import CLIPVisionModel, ConvNextModel
+from transformers.models.convnext.modeling_convnext import ConvNextLayer
 
 from bettersynth.mgm import model as mgm_model
-from bettersynth.mgm.model import IGNORE_INDEX, IMAGE_TOKEN_INDEX, MGMConfig, MGMForConditionalGeneration
+from bettersynth.mgm.model import IGNORE_INDEX, IMAGE_TOKEN_INDEX, DropPath, MGMConfig, MGMForConditionalGeneration
 
 REAL_GEMMA = {
     "hidden_size": 2048,
@@ -28,6 +30,7 @@ REAL_CLIP = {
     "image_size": 336,
     "patch_size": 14,
 }
+TINY = {"vocab_size": 32, "num_hidden_layers": 1, "hidden_size": 32, "head_dim": 2, "intermediate_size": 32}
 REAL_CONVNEXT = {"hidden_sizes": [192, 384, 768, 1536], "depths": [3, 3, 27, 3]}
 
 
@@ -231,15 +234,34 @@ def test_towers_stay_out_of_training_mode_unless_paths_are_dropped(parts, model,
     torch.testing.assert_close(dropping.see(pixels), model.see(pixels))
 
 
-def test_layers_that_drop_paths_are_not_compiled_one_by_one(parts):
-    def compiled(drop_path):
-        model = MGMForConditionalGeneration.from_parts(**parts, image_size_aux=AUX_SIDE, drop_path=drop_path)
-        model.compile_layers()
-        return sum(layer._compiled_call_impl is not None for layer in model.modules())
+def test_layers_of_a_kind_are_compiled_once_whatever_paths_they_drop(monkeypatch):
+    compile_module = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda *a, **k: compile_module(*a, **k, backend="eager"))
 
-    language, stages = 2, 4
-    assert compiled(0.0) == language + stages
-    assert compiled(0.1) == language + 1  # the first stage's layer, whose rate is 0
+    def variants(depth):
+        vision_aux = REAL_CONVNEXT | {"hidden_sizes": [8, 8, 8, 8], "depths": [2, 2, depth, 2], "drop_path_rate": 0.3}
+        config = MGMConfig(REAL_GEMMA | TINY, REAL_CLIP | TINY, vision_aux, image_size_aux=768)
+        model = MGMForConditionalGeneration(config).train()
+        model.compile_layers()
+        assert all(layer._compiled_call_impl for layer in model.modules() if isinstance(layer, ConvNextLayer))
+        torch.compiler.reset()
+        counters.clear()
+        model.vision_tower_aux(torch.randn(2, 3, AUX_SIDE, AUX_SIDE))
+        return counters["stats"]["unique_graphs"]
+
+    assert 0 < variants(6) == variants(2)
+
+
+def test_paths_are_dropped_at_their_rate_and_none_in_use():
+    torch.manual_seed(0)
+    dropping = DropPath(0.3, torch.device("cpu"))
+    features = torch.full((20_000, 2, 3), 0.7)
+    dropped = dropping(features)
+    kept = dropped[:, 0, 0] != 0
+    assert kept.float().mean() == pytest.approx(0.7, abs=0.02)
+    torch.testing.assert_close(dropped[kept], torch.ones_like(dropped[kept]))
+    assert not dropped[~kept].any()
+    assert dropping.eval()(features) is features
 
 
 def test_sizes_that_do_not_divide_are_refused(parts):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -115,7 +116,9 @@ def test_a_stage_killed_at_any_moment_goes_on_to_the_same_result(start, tmp_path
 
 
 def kill_after_checkpoint(stage: str, configuration: Configuration, layout: Layout, folder: Path, place: Path) -> None:
-    """Start the stage as a process of its own, and kill it some moment after its second checkpoint."""
+    """Start the stage as a process of its own, and kill it at a random moment after its second checkpoint."""
+    delay = random.uniform(0, 0.2)
+    print(f"killed {delay:.4f} s after its second checkpoint")  # shown by pytest when the test fails
     config = place / "config.json"
     config.write_text(configuration.model_dump_json(by_alias=True))
     scripts = Path(__file__).parents[1] / "scripts"
@@ -124,6 +127,7 @@ def kill_after_checkpoint(stage: str, configuration: Configuration, layout: Layo
     while not checkpoints(folder / "checkpoints") or checkpoints(folder / "checkpoints")[-1].name == "checkpoint-2":
         assert process.poll() is None, "it ended before it could be killed"
         time.sleep(0.003)
+    time.sleep(delay)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert not (folder / "card.json").exists()

@@ -199,7 +199,9 @@ def test_a_killed_stage_resumes_to_the_same_result(start, kill, stage):
         assert_same_model(*folders)
 
 
-def test_a_checkpoint_cut_short_is_passed_over(start, kill):
+@pytest.mark.parametrize("name", ["inputs.json", "weights.safetensors", "optimizer.safetensors", "trainer_state.json"])
+@pytest.mark.parametrize("share", [None, 0.5])
+def test_a_checkpoint_cut_short_is_passed_over(start, kill, name, share):
     configuration, layout = start(pretrain={"save_steps": 1})
     kill(4)
     with pytest.raises(KilledError):
@@ -208,8 +210,10 @@ def test_a_checkpoint_cut_short_is_passed_over(start, kill):
     place = layout.pretrain("tiny", 1) / "checkpoints"
     broken = place / "checkpoint-5"
     shutil.copytree(place / "checkpoint-3", broken)
-    (broken / "inputs.json").unlink()
-    (broken / "weights.safetensors").write_bytes(b"cut")
+    whole = (broken / name).read_bytes()
+    (broken / name).unlink()
+    if share is not None:
+        (broken / name).write_bytes(whole[: int(len(whole) * share)])
     assert pretrain("tiny", 1, configuration, layout)["resumed_from_step"] == 3
 
 

@@ -1,8 +1,8 @@
 """Checkpoints to resume a stage from: safetensors and JSON, whole or not there at all.
 
 A checkpoint is a folder `checkpoint-<step>` with the trained weights, the optimiser's moments, the trainer's state
-and, written last, `inputs.json`: what the stage was started with. It is made under another name and renamed, so a
-folder without `inputs.json` comes from elsewhere (a copy cut short) and is passed over.
+and `inputs.json`: what the stage was started with, and the other files' sizes. It is made under another name and
+renamed; a copy that was cut short has not all files at their sizes, and is passed over.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ def save_checkpoint(
         )
         # The batch on one device may differ after a resume, the global batch may not.
         dataclasses.replace(state, train_batch_size=None).save_to_json(str(temporary / TRAINER_STATE))
-        write_json(temporary / INPUTS, inputs)
+        sizes = {path.name: path.stat().st_size for path in sorted(temporary.iterdir())}
+        write_json(temporary / INPUTS, {"inputs": inputs, "bytes": sizes})
     for older in checkpoints(folder)[:-1]:
         shutil.rmtree(older)
 
@@ -75,8 +76,21 @@ def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def checkpoints(folder: Path) -> list[Path]:
     """Whole checkpoints in `folder`, the latest last."""
-    whole = [path.parent for path in folder.glob(f"{PREFIX}*/{INPUTS}")]
-    return sorted(whole, key=lambda path: int(path.name.removeprefix(PREFIX)))
+    whole = [path for path in folder.glob(f"{PREFIX}*") if _step(path).isdigit() and _is_whole(path)]
+    return sorted(whole, key=lambda path: int(_step(path)))
+
+
+def _step(checkpoint: Path) -> str:
+    return checkpoint.name.removeprefix(PREFIX)
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether every file is there, as long as it was written."""
+    try:
+        sizes = read_json(checkpoint / INPUTS)["bytes"]
+        return all((checkpoint / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 def latest_checkpoint(folder: Path, inputs: dict[str, Any]) -> Path | None:
@@ -87,7 +101,7 @@ def latest_checkpoint(folder: Path, inputs: dict[str, Any]) -> Path | None:
     found = checkpoints(folder)
     if not found:
         return None
-    before = read_json(found[-1] / INPUTS)
+    before = read_json(found[-1] / INPUTS)["inputs"]
     changed = sorted(key for key in before.keys() | inputs.keys() if before.get(key) != inputs.get(key))
     if changed:
         raise ChangedInputsError(

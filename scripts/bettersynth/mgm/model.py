@@ -28,7 +28,12 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.modeling_outputs import CausalLMOutputWithPast
-from transformers.models.convnext.modeling_convnext import ConvNextEmbeddings, ConvNextEncoder, ConvNextLayer
+from transformers.models.convnext.modeling_convnext import (
+    ConvNextDropPath,
+    ConvNextEmbeddings,
+    ConvNextEncoder,
+    ConvNextLayer,
+)
 from transformers.models.gemma.modeling_gemma import GemmaDecoderLayer
 
 IGNORE_INDEX = -100
@@ -174,6 +179,27 @@ class Connector(nn.Module):
         side = cells.shape[1] // self.grid
         cells = cells.unflatten(2, (self.grid, side)).unflatten(1, (self.grid, side))
         return cells.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+
+
+class DropPath(ConvNextDropPath):
+    """Stochastic depth (Huang et al. 2016, arXiv:1603.09382) whose rate is no constant of the code.
+
+    Every layer has another rate, and `torch.compile` would compile every one anew.
+    """
+
+    rate: Tensor
+
+    def __init__(self, rate: float, device: torch.device) -> None:
+        super().__init__(rate)
+        self.register_buffer("rate", torch.tensor(rate, device=device), persistent=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """In training, each image's `features` (n, …) are zero at the rate, and otherwise larger by as much."""
+        if not self.training:
+            return features
+        kept = torch.rand(len(features), device=features.device) >= self.rate
+        scale = kept / (1 - self.rate)
+        return features * scale.to(features.dtype).view(-1, *[1] * (features.ndim - 1))
 
 
 class MGMForConditionalGeneration(PreTrainedModel):
@@ -368,15 +394,13 @@ class MGMForConditionalGeneration(PreTrainedModel):
         )
 
     def compile_layers(self) -> None:
-        """Compile the layers of ConvNeXt and language model, each kind once for all its layers and sequence lengths.
-
-        A ConvNeXt layer that drops paths stays as it is: every one has another rate, and would be compiled anew.
-        """
+        """Compile the layers of ConvNeXt and language model, each kind once for all its layers and sequence lengths."""
         # A ConvNeXt's stages, one image and several, with and without gradient: more than the usual 8 variants.
         torch._dynamo.config.recompile_limit = 32
-        for layer in self.modules():
-            is_plain = isinstance(layer, ConvNextLayer) and isinstance(layer.drop_path, nn.Identity)
-            if is_plain or isinstance(layer, GemmaDecoderLayer):
+        for layer in list(self.modules()):
+            if isinstance(layer, ConvNextLayer) and isinstance(layer.drop_path, ConvNextDropPath):
+                layer.drop_path = DropPath(layer.drop_path.drop_prob or 0.0, layer.dwconv.weight.device)
+            if isinstance(layer, ConvNextLayer | GemmaDecoderLayer):
                 layer.compile(dynamic=True)
 
     def connector_state(self) -> dict[str, Tensor]:

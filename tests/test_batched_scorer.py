@@ -230,12 +230,12 @@ def test_half_precision_is_close(load, images, records, precision):
         assert half[name].precision == precision
         for ours, theirs in zip(half[name].stats, full[name].stats, strict=True):
             for key, values in theirs.items():
-                assert ours[key] == pytest.approx(values, abs=2e-2 if precision == "bf16" else 4e-3)
+                assert ours[key] == pytest.approx(values, abs=8e-3 if precision == "bf16" else 1e-3)
         assert str(half[name].stats) != str(full[name].stats)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("auto", 4e-3)])
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("auto", 1e-3)])
 def test_a_gpu_agrees_with_the_cpu(load, images, records, precision, tolerance):
     here = load(*OPERATORS).score(records, Folder(images))
     there = load(*OPERATORS, device="cuda", precision=precision, workers=2).score(records, Folder(images))

@@ -397,6 +397,13 @@ def test_the_ledger_counts_close_calls_of_neural_scores_only(tmp_path):
     assert "near" not in built(configuration, layout, plan, "wide")[0]["ledger"]
 
 
+def test_scores_in_bf16_have_more_close_calls(tmp_path):
+    datasets = {"similar": {"from": "pool", "filter": {"similarity": {"min": 0.305}}}}
+    for precision, near in ("fp16", None), ("bf16", 1):
+        configuration, layout, plan = make(tmp_path / precision, datasets, scoring={"precision": precision})
+        assert built(configuration, layout, plan, "similar")[0]["ledger"].get("near") == near
+
+
 def test_a_partial_score_file_is_refused(tmp_path):
     configuration, layout, plan = make(tmp_path, {"good": {"from": "pool", "filter": {"similarity": {"min": 0.3}}}})
     path = layout.scores("pool", "similarity")

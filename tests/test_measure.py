@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from bettersynth.configuration.datasets import VERBS
-from bettersynth.measure import MEASUREMENTS, ROOT, record
-from bettersynth.measure.mgm_training import TEXT, VISION, VISION_AUX, Bench
+from bettersynth.measure import MEASUREMENTS, ROOT, mgm_training, record
+from bettersynth.measure.mgm_training import TEXT, TOLERANCE, VISION, VISION_AUX, Bench
+from bettersynth.measure.scoring import kind_of_kernel
 from bettersynth.mgm.model import MGMConfig, MGMForConditionalGeneration
 from bettersynth.publish import read_json
 
@@ -51,18 +52,21 @@ def test_a_dry_run_is_timed_without_the_inputs(tmp_path):
     assert 0 < figures["second_seconds"] < 60 and figures["peak_mb"] > 20
 
 
-def test_training_is_measured_part_by_part(tmp_path):
+def test_training_is_measured_part_by_part(tmp_path, monkeypatch):
     sizes = [published_mgm.LANGUAGE | {"vocab_size": 4000}, published_mgm.CLIP, published_mgm.CONVNEXT]
     options = argparse.Namespace(steps=1, workers=0, images=4, gpus=1)
-    batches = {"pretrain": 4, "pretrain_device": 2, "finetune": 4, "finetune_device": 2, "answer": 2}
+    batches = {"one_step": 2, "pretrain": 4, "pretrain_device": 2, "finetune": 4, "finetune_device": 2, "answer": 2}
     bench = Bench(MGMConfig(*sizes, image_size_aux=32), tmp_path, options, batches)
     with torch.compiler.set_stance("force_eager"):
         step = bench.one_step()
-        assert step["one_step_loss_bf16_fast"] == pytest.approx(step["one_step_loss_fp32_eager"], abs=1e-2)
+        assert step["one_step_loss_bf16_fast"] == pytest.approx(step["one_step_loss_fp32_eager"], rel=TOLERANCE)
         assert step["one_step_gradient_cosine"] > 0.99
         assert len(bench.what_each_part_buys()) == 12
         rates = [bench.pretrain()["pretrain_samples_per_second"], bench.finetune()["finetune_samples_per_second"]]
-    assert min([*rates, bench.answers()["answer_questions_per_second"]]) > 0
+        assert min([*rates, bench.answers()["answer_questions_per_second"]]) > 0
+        monkeypatch.setattr(mgm_training, "TOLERANCE", 0)
+        with pytest.raises(ValueError, match=r"in plain fp32, but .* on the fast path"):
+            Bench(MGMConfig(*sizes, image_size_aux=32), tmp_path, options, batches).one_step()
 
 
 def test_training_is_measured_at_the_published_size():
@@ -93,3 +97,19 @@ def test_every_verb_is_timed_over_rendered_records(tmp_path):
     figures = read_json(out)["figures"]
     assert figures["records"] == 410
     assert {f"{verb}_peak_mb" for verb in ("ingest", "words_num", "trainset", *VERBS)} <= figures.keys()
+
+
+def test_kernels_are_told_apart_by_their_names():
+    names = {
+        "nvjet_sm90_hsh_192x192_64x4_1x2_h_bz_coopB_bias_TNN": "matrix_products",
+        "sm80_xmma_gemm_f32f32_f32f32_f32_tn_n_tilesize128x128x8": "matrix_products",
+        "cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16": "attention",
+        "void at::native::(anonymous namespace)::vectorized_layer_norm_kernel<c10::Half, float>": "norms",
+        "void at::native::vectorized_elementwise_kernel<8, at::native::GeluCUDAKernelImpl(at::TensorIteratorBase)": (
+            "activations"
+        ),
+        "void at::native::vectorized_elementwise_kernel<8, at::native::CUDAFunctor_add<c10::Half>": "sums",
+        "Memcpy HtoD (Pinned -> Device)": "copies",
+        "_resize": "others",
+    }
+    assert {name: kind_of_kernel(name) for name in names} == names

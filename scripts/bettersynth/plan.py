@@ -89,7 +89,8 @@ class Plan:
 
     def tolerance(self, key: str) -> float:
         """How much a score, an operator or `operator.stat`, may differ between devices and precisions."""
-        return CATALOGUE[self.configuration.operators[key.partition(".")[0]].op].tolerance
+        tolerance = CATALOGUE[self.configuration.operators[key.partition(".")[0]].op].tolerance
+        return tolerance * (8 if self.configuration.scoring.precision == "bf16" else 1)  # it has three bits fewer
 
     def scores(self, dataset: str) -> list[Scores]:
         """Tables of scores that the dataset's verb reads."""

@@ -53,7 +53,7 @@ class OperatorSpec:
     resources: tuple[str, ...] = ()
     """Staged resources (`bettersynth.staging`) it reads beside its model."""
     tolerance: float = 0.0
-    """How much its scores may differ between devices and precisions."""
+    """How much its scores may differ between devices and precisions, fp16 or more; 0 where that cannot be told."""
     ours: bool = False
     """Whether it is none of Data-Juicer's."""
     version: int = 1

@@ -1,4 +1,4 @@
-"""Pairs to measure speed on: noisy JPEGs of 448 by 336 pixels, no smaller as files than the contest's photographs."""
+"""Photographs to measure speed on: noisy JPEGs of 448 by 336 pixels, no smaller as files than the contest's."""
 
 from __future__ import annotations
 
@@ -6,19 +6,14 @@ import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from bettersynth.records import Record, text_of
 
-
-def make_pairs(folder: Path, pairs: int, different: int) -> list[Record]:
-    """Records whose images, `different` files in turn, are drawn in `folder`."""
+def draw_photographs(folder: Path, number: int) -> list[Path]:
+    """Draw `0.jpg`, `1.jpg` … in the new `folder`, all different."""
     folder.mkdir(parents=True)
-    paths = [folder / f"{number}.jpg" for number in range(min(different, pairs))]
+    paths = [folder / f"{name}.jpg" for name in range(number)]
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
-        list(pool.map(_draw, paths, range(len(paths)), chunksize=16))
-    return [
-        Record(f"{number:07}", text_of("a red car in front of an old house"), [paths[number % len(paths)].name])
-        for number in range(pairs)
-    ]
+        list(pool.map(_draw, paths, range(number), chunksize=16))
+    return paths
 
 
 def _draw(path: Path, seed: int) -> None:

@@ -19,8 +19,8 @@ from typing import Any
 from bettersynth.configuration.types import Configuration
 from bettersynth.images import ImageRoots
 from bettersynth.layout import Layout
-from bettersynth.measure._photographs import make_pairs
-from bettersynth.records import Record
+from bettersynth.measure._photographs import draw_photographs
+from bettersynth.records import Record, text_of
 
 STOCK_BATCH = 10
 """Samples that Data-Juicer's executor hands to a mapper on a GPU."""
@@ -55,8 +55,15 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
 # --- BLIP-2 --------------------------------------------------------------------------------------
 
 
+def _pairs(folder: Path, pairs: int, different: int) -> list[Record]:
+    """Records whose images are `different` files in turn."""
+    paths = draw_photographs(folder, min(different, pairs))
+    text = text_of("a red car in front of an old house")
+    return [Record(f"{number:07}", text, [paths[number % len(paths)].name]) for number in range(pairs)]
+
+
 def _blip2(folder: Path, options: argparse.Namespace) -> dict[str, float]:
-    records = make_pairs(folder / "images", options.images, 512)
+    records = _pairs(folder / "images", options.images, 512)
     _save_blip2(folder / "models" / "blip2", options)
     captioner = {"model": "blip2", "max_new_tokens": options.tokens, "batch": options.batch, "workers": options.workers}
     greedy = {**captioner, "sampling": False}
@@ -178,7 +185,7 @@ def _samples(folder: Path, records: Sequence[Record]) -> Callable[[int, int], di
 
 
 def _llava(folder: Path, options: argparse.Namespace) -> dict[str, float]:
-    records = make_pairs(folder / "images", options.long, 512)
+    records = _pairs(folder / "images", options.long, 512)
     _save_llava(folder / "models" / "llava", options)
     captioner = {
         "model": "llava",
@@ -200,7 +207,7 @@ def _diffusion(folder: Path, options: argparse.Namespace) -> dict[str, float]:
 
     from bettersynth.redrawers import Redrawing
 
-    records = make_pairs(folder / "images", options.redraws, options.redraws)
+    records = _pairs(folder / "images", options.redraws, options.redraws)
     _save_diffusion(folder / "models" / "diffusion", options)
     size = 64 if options.tiny else 512
     configuration = _configuration(folder, redrawer={"model": "diffusion", "batch": 16, "size": size})

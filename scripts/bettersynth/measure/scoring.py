@@ -17,7 +17,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +24,7 @@ from bettersynth.configuration.types import Configuration
 from bettersynth.gpus import take
 from bettersynth.images import ImageRoots
 from bettersynth.layout import Layout
+from bettersynth.measure._photographs import draw_photographs
 from bettersynth.passes import Chunk, chunk_name
 from bettersynth.publish import read_json, write_json
 from bettersynth.records import POOL, Record, text_of, write_records
@@ -100,23 +100,10 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
 
 def make_pairs(folder: Path, pairs: int, files: int) -> list[Record]:
     """Records with captions of some twelve words; every image is a file of its own name, `files` of them different."""
-    folder.mkdir(parents=True)
-    different = [folder / f"{number}.jpg" for number in range(min(files, pairs))]
-    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
-        list(pool.map(_draw, different, range(len(different)), chunksize=32))
+    different = draw_photographs(folder, min(files, pairs))
     for number in range(len(different), pairs):
         os.link(different[number % len(different)], folder / f"{number}.jpg")
     return [Record(f"{number:07}", text_of(_caption(number)), [f"{number}.jpg"]) for number in range(pairs)]
-
-
-def _draw(path: Path, seed: int) -> None:
-    import numpy as np
-    from PIL import Image
-
-    chance = np.random.default_rng(seed)
-    coarse = Image.fromarray(chance.integers(0, 256, (6, 8, 3), np.uint8)).resize((448, 336), Image.Resampling.BICUBIC)
-    noisy = np.asarray(coarse, np.float32) + chance.normal(0, 12, (336, 448, 3))
-    Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(path, quality=90)
 
 
 def _caption(seed: int) -> str:

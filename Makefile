@@ -45,7 +45,7 @@ ready: environment
 	@test -f $(CONFIG) || { echo "$(CONFIG): no such configuration; there are: $(wildcard config/*.yaml)"; exit 1; }
 
 .PHONY: help setup demo world run status doctor resume dry-run explain ask dag report page test test-slurm test-quick lint format reference lock \
-	stage verify profile unprofile miniature-models quality bench-dry-run bench-data-plane bench-full-size bench-scoring bench-training \
+	stage verify profile unprofile miniature-models quality bench-dry-run bench-data-plane bench-full-size bench-scoring bench-decoding bench-training \
 	bench-captions captions-quality clean-results bundle unbundle merge
 
 help:  ## list these commands
@@ -167,6 +167,9 @@ bench-dry-run:  ## time a dry run of every recipe (of the contest, unless CONFIG
 
 bench-scoring:  ## Data-Juicer's operators and ours on one GPU: rates, differences and all six in one pass
 	@python scripts/measure.py scoring
+
+bench-decoding:  ## JPEG decoders and resizing, on one core
+	@python scripts/measure.py decoding
 
 bench-training:  ## MGM-2B at its real size on one GPU: rates of both stages and of answering
 	@python scripts/measure.py mgm-training

@@ -184,7 +184,8 @@ def test_equals_the_stock_operator(op, model_folder, images, records):
 
 
 @pytest.mark.parametrize("reduce_mode", ["avg", "max", "min"])
-@pytest.mark.parametrize(("horizontal", "vertical"), [(True, False), (False, True)])
+@pytest.mark.parametrize("vertical", [False, True])
+@pytest.mark.parametrize("horizontal", [False, True])
 @pytest.mark.parametrize("op", PAIR_OPERATORS)
 def test_flips_and_reduce_modes(op, horizontal, vertical, reduce_mode, model_folder, images, records):
     parameters = {"horizontal_flip": horizontal, "vertical_flip": vertical, "reduce_mode": reduce_mode}

@@ -48,7 +48,8 @@ QUOTES = {
         "| {scoring.six_operators_times_data_juicer:.0f} |",
         "all six in one job take {scoring.six_operators_410k_minutes:.1f} minutes",
         "the job's start is {scoring.six_operators_start_seconds:.0f} s",
-        "in {decoding.simplejpeg_decode_ms:.2f} ms instead of {decoding.pillow_decode_ms:.2f}",
+        "in {decoding.simplejpeg_decode_ms:.2f} ms instead of {decoding.pillow_decode_ms:.2f}, torchvision "
+        "in {decoding.torchvision_decode_ms:.2f}",
         "({decoding.pillow_resize_224_ms:.1f} ms to 224 pixels, {decoding.pillow_resize_384_ms:.1f} to 384, "
         "{decoding.pillow_resize_768_ms:.1f} to 768, one core)",
     ],

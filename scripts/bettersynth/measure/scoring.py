@@ -142,7 +142,8 @@ def _alone(
     exact, _ = _ours(name, configuration, folder, few, "fp32")
     ours, _ = _ours(name, configuration, folder, few, "auto")
     _, rate = _ours(name, configuration, folder, records[: options.alone], "auto")
-    threshold = statistics.median(theirs)  # of an even number: between two scores
+    middle = len(theirs) // 2
+    threshold = statistics.mean(sorted(theirs)[middle - 1 : middle + 1])  # between two scores
     figures = {
         "pairs": options.alone,
         "pairs_per_s": round(rate, 1),

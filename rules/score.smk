@@ -13,7 +13,7 @@ rule score_neural:
     conda:
         "../envs/conda-cuda.yaml"
     params:
-        lambda wildcards: graph.score(wildcards.source, wildcards.scoring, wildcards.chunk),
+        lambda wildcards: graph.score(wildcards.source, wildcards.chunk),
     message:
         "Score {wildcards.chunk} of {wildcards.source} ({wildcards.scoring})"
     script:

@@ -4,7 +4,10 @@ from bettersynth.job import Job
 
 job = Job(snakemake)
 
+from bettersynth.graph import Graph
 from bettersynth.operators.scoring import score_chunk
 from bettersynth.passes import Chunk
 
-score_chunk(job.wildcards.source, Chunk(job.wildcards.scoring, job.wildcards.chunk), job.configuration, job.layout)
+chunk = Chunk(job.wildcards.scoring, job.wildcards.chunk)
+fingerprint = Graph(job.configuration, job.layout, job.plan, list).operator
+score_chunk(job.wildcards.source, chunk, job.configuration, job.layout, fingerprint)

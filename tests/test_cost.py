@@ -98,6 +98,19 @@ def test_past_jobs_are_believed_first(made):
     assert "jobs on cpu" in rate.detail
 
 
+def test_a_guess_for_one_core_is_not_told_for_each_of_a_jobs_cores(planned):
+    alone, many = (planned.lines([Job("trainset", {"recipe": "best"}, cores=cores)]) for cores in (1, 8))
+    assert [line.cpu_hours for line in alone] == [line.cpu_hours for line in many]
+
+
+def test_scoring_that_waited_for_images_is_foretold_as_slow_as_it_was(planned):
+    card = planned.layout.score_shard("pool", "image_aesthetics", "first-0000", "key").with_suffix(".json")
+    parts = {"loading": 5, "preparing": 1, "decoding": 90, "computing": 2}
+    write_json(card, {"records": 1000, "seconds": 10, "seconds_by_part": parts, "device": "one GPU", "rows": 1000})
+    rate = planned.rate("score image_aesthetics_filter")
+    assert (rate.per_second, rate.start, rate.origin) == (100, 5, Origin.PAST)
+
+
 def test_measurements_come_before_guesses(planned):
     kind = "score image_aesthetics_filter"
     assert planned.rate(kind).origin == Origin.GUESS

@@ -16,7 +16,7 @@ from bettersynth.datasets import build_dataset, dedup, verbs
 from bettersynth.datasets.analysis import build_analysis
 from bettersynth.datasets.generated import FAILED
 from bettersynth.datasets.ledger import no_reasons
-from bettersynth.datasets.scores import could_flip, mean_per_row, threshold_reasons, values_of
+from bettersynth.datasets.scores import kept_by_margin, mean_per_row, threshold_reasons, values_of
 from bettersynth.ingest import ingest_file
 from bettersynth.publish import read_json, sha256_file, write_json
 from bettersynth.records import Record, read_table, text_of, write_records, write_table
@@ -383,18 +383,21 @@ def test_scores_of_other_records_are_refused(tmp_path):
 )
 def test_a_close_call_is_one_that_a_small_difference_decides(row, threshold, close):
     values = values_of("similarity.s", pa.array([row], pa.list_(pa.float64())))
-    assert could_flip(values, Threshold(**threshold), 1e-3).tolist() == [close]
+    could, must = (kept_by_margin(values, Threshold(**threshold), margin)[0] for margin in (1e-3, -1e-3))
+    assert (could and not must) == close
 
 
 def test_the_ledger_counts_close_calls_of_neural_scores_only(tmp_path):
     datasets = {
         "similar": {"from": "pool", "filter": {"similarity": {"min": 0.3}}},
         "wide": {"from": "pool", "filter": {"shape.width": {"min": 3}}},
+        "wide_and_similar": {"from": "pool", "filter": {"shape.width": {"min": 4}, "similarity": {"min": 0.3}}},
     }
     configuration, layout, plan = make(tmp_path, datasets)
     write_scores(layout, plan, "shape", {f"r{n}": {"width": [n], "height": [1]} for n in range(10)})
     assert built(configuration, layout, plan, "similar")[0]["ledger"]["near"] == 1
     assert "near" not in built(configuration, layout, plan, "wide")[0]["ledger"]
+    assert "near" not in built(configuration, layout, plan, "wide_and_similar")[0]["ledger"], "r3 is narrow anyway"
 
 
 def test_scores_in_bf16_have_more_close_calls(tmp_path):

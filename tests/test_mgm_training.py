@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_mgm import make_run
 
+from bettersynth.configuration.types import Configuration
 from bettersynth.layout import Layout
 from bettersynth.mgm import trainer
 from bettersynth.mgm.checkpoints import checkpoints
@@ -124,6 +125,22 @@ def test_stage_1_goes_on_from_the_probe_as_if_it_had_not_stopped(start):
     folders = layout.pretrain("tiny", 1), straight_layout.pretrain("tiny", 1)
     assert len({sha256_file(folder / "connector.safetensors") for folder in folders}) == 1
     assert log_of(folders[0]) == log_of(folders[1])
+
+
+def test_a_probe_that_was_killed_beyond_a_shorter_ones_end_is_made_anew(start, kill):
+    configuration, layout = start(pretrain={"save_steps": 1})
+
+    def probing(steps: int) -> Configuration:
+        content = configuration.model_dump(by_alias=True, exclude_none=True)
+        content["training"]["probe"]["steps"] = steps
+        return Configuration.model_validate(content)
+
+    kill(4)
+    with pytest.raises(KilledError):
+        probe("tiny", 1, probing(5), layout)
+    kill(None)
+    card = probe("tiny", 1, probing(2), layout)
+    assert (card["steps"], card["resumed_from_step"]) == (2, 0)
 
 
 FINAL_ROUND = {"final": {"dataset": "pool", "seeds": [1, 2], "training": {"start_from": {"recipe": "tiny", "seed": 1}}}}

@@ -36,6 +36,26 @@ def test_a_captioner_that_chooses_by_an_operator_needs_its_model():
     assert "judge" not in configuration_needs(changed, "unfiltered").models
 
 
+def test_a_dataset_cleaned_by_language_needs_the_operators_model(tmp_path):
+    datasets = {
+        **CONFIGURATION["datasets"],
+        "english": {"from": "pool", "clean": {"language": {"operator": "language"}}},
+    }
+    changed = configuration(
+        models={**CONFIGURATION["models"], "lid": {"path": "models/lid.176.bin"}},
+        operators={**CONFIGURATION["operators"], "language": {"op": "language_id_score_filter", "model": "lid"}},
+        datasets=datasets,
+        recipes={**CONFIGURATION["recipes"], "english": {"dataset": "english"}},
+    )
+    assert job_needs("clean", {"source": "english", "shard": "english-0000"}, changed, Layout(tmp_path)) != Needs(
+        (), ()
+    )
+    plain = configuration_needs(changed, "unfiltered")
+    assert set(
+        configuration_needs(changed, "english").models + configuration_needs(changed, "english").resources
+    ) > set(plain.models + plain.resources)
+
+
 def test_taggers_at_a_models_path_are_resources():
     changed = configuration(
         models={**CONFIGURATION["models"], "spacy": {"path": "models/en_core_web_md-3.8.0"}},
@@ -48,7 +68,7 @@ def test_taggers_at_a_models_path_are_resources():
 def test_a_job_needs_what_it_loads(tmp_path):
     layout = Layout(tmp_path)
     chunk = Chunk("gpu-0123456789ab", "stage_1-0000-0002")
-    write_json(layout.scoring_pass(chunk.scoring), {"operators": {"similarity": "x"}})
+    write_json(layout.scoring_pass(chunk.scoring), {"operators": {"similarity": "x", "gone": "y"}})
     wildcards = {
         "score_neural": {"source": "pool", **chunk._asdict()},
         "recaption": {"source": "rewritten", "shard": "rewritten-0000"},

@@ -8,7 +8,7 @@ from bettersynth.configuration.types import Configuration
 from bettersynth.layout import Layout
 from bettersynth.passes import Chunk, Passes, chunk_name, chunk_shards
 from bettersynth.plan import Plan, Scores
-from bettersynth.publish import write_json
+from bettersynth.publish import read_json, write_json
 
 CONFIGURATION = Configuration.model_validate(
     {
@@ -38,7 +38,10 @@ def passes(tmp_path):
 
 def done(tmp_path, chunks):
     for chunk in chunks:
-        write_json(Layout(tmp_path).pass_card("pool", *chunk), {})
+        layout = Layout(tmp_path)
+        operators = read_json(layout.scoring_pass(chunk.scoring))["operators"]
+        shards = {shard: {"scores": operators} for shard in chunk_shards(chunk.chunk)}
+        write_json(layout.pass_card("pool", *chunk), {"shards": shards})
 
 
 def test_names_of_chunks():
@@ -76,6 +79,28 @@ def test_a_new_or_changed_operator_is_scored_by_itself(passes, tmp_path):
     changed = passes(similarity="another model")
     assert changed.operators(changed.chunks("pool", "similarity")[0].scoring) == {"similarity": "another model"}
     assert changed.chunks("pool", "matching") == then.chunks("pool", "matching")
+
+
+def test_an_operator_that_changed_takes_nothing_from_the_others_of_its_pass(passes, tmp_path):
+    before = passes().chunks("pool", "matching")
+    done(tmp_path, before)
+    changed = passes(similarity="another model")
+    assert changed.chunks("pool", "matching") == before
+    [due] = {chunk.scoring for chunk in changed.chunks("pool", "similarity")}
+    assert changed.operators(due) == {"similarity": "another model"}
+
+
+def test_scores_that_a_pass_left_out_when_it_ran_again_are_due(passes, tmp_path):
+    first = passes().chunks("pool", "matching")[0]
+    done(tmp_path, passes().chunks("pool", "matching"))
+    card = Layout(tmp_path).pass_card("pool", *first)
+    for entry in (content := read_json(card))["shards"].values():
+        del entry["scores"]["similarity"]
+    write_json(card, content)
+    planned = passes()
+    assert planned.chunks("pool", "matching")[0] == first
+    due = planned.chunks("pool", "similarity")[-1]
+    assert due.chunk == first.chunk and planned.operators(due.scoring) == {"similarity": "similarity"}
 
 
 def test_an_interrupted_run_goes_on_with_the_jobs_that_are_left(passes, tmp_path):

@@ -85,6 +85,13 @@ from bettersynth.configuration.types import Configuration
 from bettersynth.layout import Layout
 from bettersynth.network import forbid_network
 from bettersynth.operators.scoring import score_shards
+from bettersynth.operators.ray_engine import RayScorer
+on_ray = RayScorer._on_ray
+def with_small_blocks(*given):  # as if stats were large, which must not cut a shard in two
+    from ray.data import DataContext
+    DataContext.get_current().target_max_block_size = 2_000
+    return on_ray(*given)
+RayScorer._on_ray = with_small_blocks
 given = json.load(sys.stdin)
 forbid_network("the test")
 paths = {shard: {name: Path(path) for name, path in names.items()} for shard, names in given["paths"].items()}

@@ -21,7 +21,6 @@ def run(tmp_path, monkeypatch):
     write_json(tmp_path / "a.json", {"data": [annotation]})
     (tmp_path / "q.tsv").write_text("index\tquestion\tA\tB\tanswer\tcategory\n0\twhich?\tcat\tdog\tB\tocr\n")
     layout = Layout(tmp_path / "results")
-    write_json(layout.pretrain("best", 1) / "card.json", {"status": "done"})
     answers = {
         "textvqa": {"question_id": "i1", "prompt": prompt, "text": "Nokia"},
         "mmbench": {"question_id": 0, "round_id": 0, "text": "B"},
@@ -30,6 +29,7 @@ def run(tmp_path, monkeypatch):
         path = layout.answers("best", 1, benchmark)
         path.parent.mkdir(parents=True)
         path.write_text(json.dumps(answer) + "\n")
+        write_json(layout.answers_card("best", 1, benchmark), {"status": "done"})
     return fake_configuration(tmp_path), layout
 
 
@@ -44,7 +44,9 @@ def test_a_finished_run_is_scored_and_written(run, benchmark):
 
 def test_a_stopped_run_has_a_result_without_accuracy(run):
     configuration, layout = run
-    write_json(layout.pretrain("best", 1) / "card.json", {"status": "stopped"})
+    write_json(layout.answers_card("best", 1, "mmbench"), {"status": "stopped"})
+    (layout.finetune("best", 1) / "checkpoint").mkdir(parents=True)  # of a time before seeds were chosen
+    write_json(layout.finetune("best", 1) / "card.json", {"status": "stopped"})
     result = score_answers("mmbench", "best", 1, configuration, layout)
     assert result == {"benchmark": "mmbench", "status": "stopped"}
     assert read_json(layout.result("best", 1, "mmbench")) == result

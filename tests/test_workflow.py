@@ -171,12 +171,17 @@ def test_a_threshold_scores_nothing_and_touches_only_what_is_below(run):
     assert "Nothing to be done" in run.announced("recipe_unfiltered")
 
 
-def test_one_changed_word_scores_one_shard(run):
+def change_a_word(run):
+    """In the first record's caption."""
     path = run.folder / "data" / "mgm_pretrain_stage_1.jsonl"
     first, rest = path.read_text(errors="surrogateescape").split("\n", 1)
     record = json.loads(first)
     record["text"] = record["text"].replace("<__dj__image>\n", "<__dj__image>\nreally ")
     path.write_text(json.dumps(record) + "\n" + rest, errors="surrogateescape")
+
+
+def test_one_changed_word_scores_one_shard(run):
+    change_a_word(run)
     jobs = run.would_run("scores")
     assert jobs == {"ingest_stage_1": 1, "pool_index": 1, "score_neural": 1, "score_plain": 1, "scores_of": 2}
     folder = run.results / "scores" / "pool" / "similarity"
@@ -239,6 +244,24 @@ def test_operators_due_together_share_a_pass(run):
     run.snakemake("results/small/datasets/long/rows.parquet")
     assert not (run.results / "scores" / "pool" / "image_shape").exists()
     assert run.would_run("scores") == {"score_plain": 2, "scores_of": 1}
+
+
+def test_an_operator_that_changes_or_goes_leaves_the_others_of_its_pass(run):
+    changed = copy.deepcopy(run.configuration)
+    changed["operators"] |= {"image_shape": {"op": "image_shape_filter"}, "repeats": {"op": "word_repetition_filter"}}
+    run.configure(changed)
+    run.snakemake("scores")
+    changed["operators"]["repeats"]["parameters"] = {"rep_len": 2}
+    run.configure(changed)
+    assert run.would_run("scores") == {"score_plain": 2, "scores_of": 1}
+    del changed["operators"]["repeats"]
+    run.configure(changed)
+    assert run.would_run("scores") == {}
+
+    change_a_word(run)
+    assert run.would_run("scores")["score_plain"] == 2
+    run.snakemake("scores")
+    assert run.would_run("scores") == {}
 
 
 def test_a_page_of_what_is_there_so_far_leaves_the_report_alone(run):

@@ -17,7 +17,7 @@ from bettersynth.configuration.load import recipe_training
 from bettersynth.configuration.types import Configuration
 from bettersynth.expected import Basis, Expected, Rows, total
 from bettersynth.layout import BENCHMARKS, Layout
-from bettersynth.passes import chunk_shards
+from bettersynth.passes import chunk_shards, pass_operators
 from bettersynth.plan import Plan
 from bettersynth.publish import read_json
 from bettersynth.records import POOL
@@ -221,7 +221,7 @@ class Costs:
             if rate.on_gpu:
                 gpu += hours * max(job.gpus, 1)
             else:
-                cpu += hours * job.cores
+                cpu += hours * (job.cores if rate.origin == Origin.PAST else 1)
             left += size.per_job + member.amount.number * size.per_unit
         numbers = frozenset(number for number, _, _ in members)
         amount = total(member.amount for _, _, member in members)
@@ -275,7 +275,7 @@ class Costs:
         """What a pass does: every operator scores every shard of the chunk."""
         source = wildcards["source"]
         shards = [self.expected.shard(source, shard) for shard in chunk_shards(wildcards["chunk"])]
-        for operator in read_json(self.layout.scoring_pass(wildcards["scoring"]))["operators"]:
+        for operator in pass_operators(wildcards["scoring"], self.configuration, self.layout):
             kind = f"score {self.configuration.operators[operator].op}"
             yield Task("score", f"{operator} of {source}", kind, total(shards), "pairs")
 
@@ -429,12 +429,17 @@ def _done(card: dict[str, Any]) -> Done | None:
     amount = next((card[key] for key in ("lines", "asked", "records") if key in card), None)
     if "ledger" in card:
         amount = card["ledger"]["in"]
-    working = card.get("seconds_by_part", {}).get("computing", card["seconds"])
+    parts = card.get("seconds_by_part", {})
+    working = parts.get("computing", card["seconds"])
+    start = 0.0
+    if "preparing" in parts:  # one shard of a pass, whose models are loaded once for all its shards
+        working, start = card["seconds"], parts["loading"]
     if card.get("samples_per_second"):
         amount = (card["steps"] - card.get("resumed_from_step", 0)) * card["parameters"]["global_batch"]
         working = amount / card["samples_per_second"]
     amount = card.get("rows") if amount is None else amount
-    return Done(amount, working, max(card["seconds"], working), 0, card["device"]) if amount else None
+    wall = max(card["seconds"], working + start)
+    return Done(amount, working, wall, 0, card["device"]) if amount else None
 
 
 def _wall(benchmark: Path) -> float | None:

@@ -21,7 +21,15 @@ from bettersynth.layout import Layout
 from bettersynth.operators.catalogue import CATALOGUE
 from bettersynth.passes import Chunk, Passes, chunk_shards
 from bettersynth.plan import Plan
-from bettersynth.publish import read_json, sha256_bytes, sha256_file, sha256_json, write_json
+from bettersynth.publish import (
+    counts_in_folder,
+    files_below,
+    read_json,
+    sha256_bytes,
+    sha256_file,
+    sha256_json,
+    write_json,
+)
 from bettersynth.records import POOL
 
 SAMPLE_BYTES = 1 << 20
@@ -34,11 +42,9 @@ def model_identity(path: str | Path) -> str | None:
     built. Jobs record the full sha256 of what they loaded.
     """
     path = Path(path)
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-    counted = [file for file in files if file.suffix != ".md" and not file.name.startswith(".")]
-    if not counted:
-        return None
-    return sha256_json([[file.relative_to(path).as_posix(), *_ends(file)] for file in counted])
+    files = {".": path} if path.is_file() else files_below(path)
+    counted = [[name, *_ends(file)] for name, file in files.items() if path.is_file() or counts_in_folder(name)]
+    return sha256_json(counted) if counted else None
 
 
 def _remedy(path: str) -> str:
@@ -80,9 +86,7 @@ class Graph:
         Where a run was carried to in a bundle, only what its next jobs read is there.
         """
         pool = self.configuration.pool
-        if any(self.layout.received.glob("work-*")) and all(
-            is_remembered(file, self.layout.digests) for file in pool.files
-        ):
+        if self.layout.is_carried and all(is_remembered(file, self.layout.digests) for file in pool.files):
             return
         named = {f"pool.files.{file.name}": file.path for file in pool.files} | {"pool.images": pool.images}
         missing = {key: path for key, path in named.items() if not Path(path).exists()}
@@ -192,17 +196,11 @@ class Graph:
         }
         return sha256_json(facts)[:16]
 
-    def score(self, source: str, scoring: str, chunk: str) -> dict[str, Any]:
+    def score(self, source: str, chunk: str) -> dict[str, Any]:
         """What decides whether a pass runs again over a chunk: of the pool, the shards' contents.
 
-        Operators and models are in the pass's name. Raises ConfigurationError when they changed while it waited.
+        Operators and models are in the pass's name.
         """
-        for operator, fingerprint in self.passes.operators(scoring).items():
-            if operator not in self.configuration.operators or self.operator(operator) != fingerprint:
-                raise ConfigurationError(
-                    f"the pass {scoring}",
-                    [f"operators.{operator}: it or its model changed since this run was planned; run again"],
-                )
         if source != POOL:
             return {}
         file = chunk.rsplit("-", 2)[0]
@@ -314,9 +312,11 @@ class Graph:
     # report
     def report(self) -> dict[str, Any]:
         """What decides the report, apart from results."""
-        report = self.configuration.report
+        report, datasets, analyses = (getattr(self.configuration, part) for part in ("report", "datasets", "analyses"))
         return {
             "settings": report.model_dump_json(exclude={"truth"}),
+            "notes": {name: [dataset.note, dataset.published_rows] for name, dataset in datasets.items()},
+            "analyses": {name: analysis.model_dump_json() for name, analysis in analyses.items()},
             "truth": self.contents(report.truth) if report.truth else None,
             "version": versions.REPORT,
         }

@@ -32,9 +32,16 @@ def write_model_card(run: Path, folder: Path, finetuned: dict[str, Any] | None =
     cards = {name: read_json(path) for name, path in stages.items() if path.exists()}
     if finetuned is not None:
         cards["finetune"] = finetuned
+    results = None
+    while results != (found := _results(run)):  # the job that scores the other benchmark may publish meanwhile
+        results = found
+        with publish(folder / "README.md") as temporary:
+            temporary.write_text("\n".join(_lines(cards, results, folder)), encoding="utf-8")
+
+
+def _results(run: Path) -> list[dict[str, Any]]:
     results = [read_json(path) for path in sorted((run / "evaluation").glob("*/result.json"))]
-    with publish(folder / "README.md") as temporary:
-        temporary.write_text("\n".join(_lines(cards, results, folder)), encoding="utf-8")
+    return [result for result in results if result["status"] != "stopped"]
 
 
 def _lines(cards: dict[str, dict[str, Any]], results: list[dict[str, Any]], folder: Path) -> Iterator[str]:

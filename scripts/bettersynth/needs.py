@@ -6,18 +6,18 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from bettersynth.configuration.datasets import GENERATORS
 from bettersynth.configuration.load import recipe_start, recipe_training
 from bettersynth.configuration.generators import BestBy
 from bettersynth.configuration.training import Architecture
 from bettersynth.configuration.types import Configuration
 from bettersynth.layout import Layout
 from bettersynth.operators.catalogue import CATALOGUE
+from bettersynth.passes import pass_operators
 from bettersynth.plan import Plan
-from bettersynth.publish import read_json
 from bettersynth.staging import RESOURCES
 
 SCORING_RULES = ("score_neural", "score_plain")
-GENERATING_RULES = ("recaption", "redraw")
 TRAINING_RULES = ("probe", "pretrain", "finetune")
 
 
@@ -57,8 +57,8 @@ def _with_starts(recipe: str, configuration: Configuration) -> set[str]:
 def job_needs(rule: str, wildcards: Mapping[str, str], configuration: Configuration, layout: Layout) -> Needs:
     """What one job loads, from its rule and wildcards."""
     if rule in SCORING_RULES:
-        return _operator_needs(read_json(layout.scoring_pass(wildcards["scoring"]))["operators"], configuration)
-    if rule in GENERATING_RULES:
+        return _operator_needs(pass_operators(wildcards["scoring"], configuration, layout), configuration)
+    if rule in GENERATORS:
         return _generator_needs(wildcards["source"], configuration)
     if rule in TRAINING_RULES:
         return _needs(_parts(recipe_training(configuration, wildcards["recipe"]).architecture), (), configuration)
@@ -83,10 +83,12 @@ def _operator_needs(names: Iterable[str], configuration: Configuration) -> Needs
 
 
 def _generator_needs(source: str, configuration: Configuration) -> Needs:
-    """A captioner's model, and that of the operator which chooses among its captions; or a redrawer's."""
+    """A captioner's model, and that of the operator which chooses among its captions; a redrawer's; a language's."""
     node = configuration.datasets[source]
     if node.redraw:
         return _needs([configuration.redrawers[node.redraw.redrawer].model], (), configuration)
+    if node.clean and node.clean.language:
+        return _operator_needs([node.clean.language.operator], configuration)
     if not node.recaption:
         return Needs((), ())
     captioner = configuration.captioners[node.recaption.captioner]

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+from bettersynth.configuration.types import Configuration
 from bettersynth.layout import Layout
 from bettersynth.operators.catalogue import CATALOGUE
 from bettersynth.plan import Plan, Scores
@@ -41,6 +42,12 @@ def chunk_shards(chunk: str) -> list[str]:
     """The shards of a chunk, in order."""
     prefix, first, last = chunk.rsplit("-", 2)
     return [f"{prefix}-{number:04d}" for number in range(int(first), int(last) + 1)]
+
+
+def pass_operators(scoring: str, configuration: Configuration, layout: Layout) -> dict[str, str]:
+    """Operators of a pass and their fingerprints as it was planned, of those that the configuration still has."""
+    planned: dict[str, str] = read_json(layout.scoring_pass(scoring))["operators"]
+    return {name: fingerprint for name, fingerprint in planned.items() if name in configuration.operators}
 
 
 class Passes:
@@ -87,7 +94,7 @@ class Passes:
 
     def _plan_passes(self, source: str, operators: list[str]) -> None:
         """Find or plan the passes of operators of one device."""
-        made = {name: self._made(source, self._fingerprint(name)) for name in operators}
+        made = {name: self._made(source, name) for name in operators}
         due = {
             shard: tuple(name for name in operators if shard not in made[name]) for shard in self._plan.shards(source)
         }
@@ -99,19 +106,25 @@ class Passes:
         for name in operators:
             self._chunks[source, name] = chunks[name]
 
-    def _made(self, source: str, fingerprint: str) -> dict[str, Chunk]:
-        """Shard → the pass that has scored it by the operator of this fingerprint."""
+    def _made(self, source: str, operator: str) -> dict[str, Chunk]:
+        """Shard → the pass that has scored it by the operator as it is now."""
         present = self._plan.shards(source)
         found: dict[str, Chunk] = {}
         for folder in sorted((self._layout.root / "scores" / source / "passes").glob("*-*")):
-            if fingerprint not in self._known(folder.name).values():
+            if self._known(folder.name).get(operator) != self._fingerprint(operator):
                 continue
             for card in sorted(folder.glob("*.json")):
-                shards = chunk_shards(card.stem)
-                if set(shards) <= set(present):
-                    for shard in shards:
-                        found.setdefault(shard, Chunk(folder.name, card.stem))
+                scored = self._scored(card)
+                if scored.keys() <= set(present):
+                    for shard, operators in scored.items():
+                        if operator in operators:
+                            found.setdefault(shard, Chunk(folder.name, card.stem))
         return {shard: found[shard] for shard in present if shard in found}
+
+    @cache  # noqa: B019 - there is one graph in a process
+    def _scored(self, card: Path) -> dict[str, list[str]]:
+        """Shard → operators that a pass has scored it by; when it ran again, only those that were still in use."""
+        return {shard: list(entry["scores"]) for shard, entry in read_json(card)["shards"].items()}
 
     def _known(self, scoring: str) -> dict[str, str]:
         path: Path = self._layout.scoring_pass(scoring)

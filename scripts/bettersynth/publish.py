@@ -142,7 +142,7 @@ def file_digests(path: str | Path) -> dict[str, str]:
 def files_below(folder: Path) -> dict[str, Path]:
     """Name in the folder → path of every file below it, hidden ones left out, in order."""
     files = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
-    return {name: files[name] for name in sorted(files) if not name.startswith(".")}
+    return {name: files[name] for name in sorted(files) if not name.startswith(".") and "/." not in name}
 
 
 def _digest_memory(path: Path) -> Path:
@@ -178,13 +178,13 @@ class Card:
         self.facts: dict[str, Any] = facts
 
     def write(self, path: str | Path, **facts: Any) -> dict[str, Any]:
-        """Publish the card and return it; `seconds` among the facts stand instead of the clock's."""
+        """Publish the card and return it; `seconds` and `device` among the facts stand instead of this process's."""
         card = {
             "seconds": round(time.monotonic() - self._started, 3),
+            "device": device_name(),
             **self.facts,
             **facts,
             "versions": versions(),
-            "device": device_name(),
         }
         write_json(path, card)
         return card

@@ -25,7 +25,7 @@ from bettersynth.configuration.types import Configuration
 from bettersynth.images import ImageRoots
 from bettersynth.layout import Layout
 from bettersynth.manifest import manifest_path
-from bettersynth.needs import GENERATING_RULES, SCORING_RULES, job_needs
+from bettersynth.needs import SCORING_RULES, job_needs
 from bettersynth.plan import Plan
 from bettersynth.publish import files_below, read_json, sha256_file, write_json
 from bettersynth.records import POOL, read_table
@@ -175,7 +175,7 @@ class Relay:
             for records in job.input:
                 if Path(records).exists():
                     yield from self._images(Path(records))
-        elif job.rule in GENERATING_RULES:
+        elif job.rule in ("recaption", "redraw"):
             yield from self._dataset_images(self.configuration.datasets[job.wildcards["source"]].from_)
         elif job.rule == "trainset":
             yield from self._dataset_images(self.configuration.recipes[job.wildcards["recipe"]].dataset)
@@ -184,6 +184,10 @@ class Relay:
         elif job.rule in ("probe", "pretrain"):
             for trainset in self._if_there(self.layout.trainset(job.wildcards["recipe"])):
                 yield from _named_images(trainset, Path(self.configuration.pool.images))
+        elif job.rule == "score_answers":  # writes the model's card, which tells of both stages
+            run = (job.wildcards["recipe"], int(job.wildcards["seed"]))
+            yield from self._if_there(self.layout.pretrain(*run) / "card.json")
+            yield from self._if_there(self.layout.finetune(*run) / "card.json")
         elif job.rule == "finetune":
             stage = recipe_training(self.configuration, job.wildcards["recipe"]).finetune
             yield from _named_images(Path(stage.instructions), Path(stage.images))

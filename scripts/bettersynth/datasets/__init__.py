@@ -12,7 +12,7 @@ from bettersynth.configuration.types import Configuration
 from bettersynth.datasets import clusters, dedup, verbs
 from bettersynth.datasets.generated import generated
 from bettersynth.datasets.ledger import Outcome, Reasons, no_reasons, split, stays
-from bettersynth.datasets.scores import could_flip, load_scores, load_values, mean_per_row, threshold_reasons
+from bettersynth.datasets.scores import kept_by_margin, load_scores, load_values, mean_per_row, threshold_reasons
 from bettersynth.layout import Layout
 from bettersynth.plan import Plan
 from bettersynth.publish import Card, sha256_file
@@ -79,14 +79,15 @@ def _apply(name: str, node: Dataset, layout: Layout, plan: Plan) -> Outcome:
 def _filter(rows: pa.Table, thresholds: dict[str, Threshold], layout: Layout, plan: Plan) -> Outcome:
     """Every threshold must hold; a row that fails several is dropped for the first one configured."""
     reasons = no_reasons(rows.num_rows)
-    near = np.zeros(rows.num_rows, dtype=bool)
+    could, must = np.ones((2, rows.num_rows), dtype=bool)
     for key, threshold in thresholds.items():
         values = load_values(rows, key, layout, plan)
         found = threshold_reasons(values, threshold)
         reasons = np.where(stays(reasons), found, reasons)
-        if tolerance := plan.tolerance(key):
-            near |= could_flip(values, threshold, tolerance)
-    return split(rows, reasons)._replace(near=int(near.sum()))
+        tolerance = plan.tolerance(key)
+        could &= kept_by_margin(values, threshold, tolerance)
+        must &= kept_by_margin(values, threshold, -tolerance)
+    return split(rows, reasons)._replace(near=int((could & ~must).sum()))
 
 
 def _rank(rows: pa.Table, parameters: Rank, layout: Layout, plan: Plan) -> Outcome:

@@ -108,11 +108,9 @@ def threshold_reasons(values: Values, threshold: Threshold) -> Reasons:
     return reasons
 
 
-def could_flip(values: Values, threshold: Threshold, tolerance: float) -> npt.NDArray[np.bool_]:
-    """For each row, whether scores that differ by `tolerance` could keep what is dropped, or drop what is kept."""
-    widened = _kept(values, _inside(values, threshold, tolerance), threshold)
-    narrowed = _kept(values, _inside(values, threshold, -tolerance), threshold)
-    return widened & ~narrowed
+def kept_by_margin(values: Values, threshold: Threshold, margin: float) -> npt.NDArray[np.bool_]:
+    """For each row, whether it is kept by an interval that is wider by `margin` at both ends."""
+    return _kept(values, _inside(values, threshold, margin), threshold)
 
 
 def _kept(values: Values, inside: npt.NDArray[np.bool_], threshold: Threshold) -> npt.NDArray[np.bool_]:

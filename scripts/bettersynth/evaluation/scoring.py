@@ -8,7 +8,7 @@ from typing import Any
 from bettersynth.configuration.types import Configuration
 from bettersynth.evaluation.mmbench import score_mmbench
 from bettersynth.evaluation.textvqa import score_textvqa
-from bettersynth.layout import Layout
+from bettersynth.layout import CHECKPOINT, Layout
 from bettersynth.model_card import write_model_card
 from bettersynth.publish import read_json, write_json
 
@@ -21,12 +21,12 @@ def score_answers(
     A run whose seed was stopped after the probe has no answers: its result is `status: stopped`, without accuracy.
     Raises `AnswersError` for an answer file that is not whole.
     """
-    result = {"status": read_json(layout.pretrain(recipe, seed) / "card.json")["status"], "benchmark": benchmark}
+    result = {"status": read_json(layout.answers_card(recipe, seed, benchmark))["status"], "benchmark": benchmark}
     if result["status"] != "stopped":
         result |= _score(benchmark, configuration, layout.answers(recipe, seed, benchmark))
     write_json(layout.result(recipe, seed, benchmark), result)
-    model = layout.finetune(recipe, seed) / "checkpoint"
-    if model.is_dir():
+    model = layout.finetune(recipe, seed) / CHECKPOINT
+    if result["status"] != "stopped" and model.is_dir():
         write_model_card(layout.run(recipe, seed), model)
     return result
 

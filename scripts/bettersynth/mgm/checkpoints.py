@@ -76,12 +76,13 @@ def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def checkpoints(folder: Path) -> list[Path]:
     """Whole checkpoints in `folder`, the latest last."""
-    whole = [path for path in folder.glob(f"{PREFIX}*") if _step(path).isdigit() and _is_whole(path)]
-    return sorted(whole, key=lambda path: int(_step(path)))
+    found = [path for path in folder.glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdigit()]
+    return sorted(filter(_is_whole, found), key=step_of)
 
 
-def _step(checkpoint: Path) -> str:
-    return checkpoint.name.removeprefix(PREFIX)
+def step_of(checkpoint: Path) -> int:
+    """Steps that were done when the checkpoint was written."""
+    return int(checkpoint.name.removeprefix(PREFIX))
 
 
 def _is_whole(checkpoint: Path) -> bool:

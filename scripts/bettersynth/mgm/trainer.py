@@ -75,15 +75,22 @@ def steps_of(rows: int, stage: Stage) -> int:
     return math.ceil(stage.epochs * (rows // stage.global_batch))
 
 
-def _resumable(place: Path, inputs: dict[str, Any]) -> Path | None:
-    """The checkpoint to go on from; those of other data or parameters are removed, with a word in the log."""
+def _resumable(place: Path, inputs: dict[str, Any], stop_at: int | None) -> Path | None:
+    """The checkpoint to go on from.
+
+    Those of other data or parameters, or at `stop_at` and beyond, are removed, with a word in the log.
+    """
     try:
-        return checkpoints.latest_checkpoint(place, inputs)
+        found = checkpoints.latest_checkpoint(place, inputs)
+        if found is None or stop_at is None or checkpoints.step_of(found) < stop_at:
+            return found
+        why = f"{found}: cannot be gone on from to step {stop_at}"
     except checkpoints.ChangedInputsError as changed:
-        logger.warning("%s; starting anew", changed)
-        if is_main_process():
-            shutil.rmtree(place, ignore_errors=True)
-        return None
+        why = str(changed)
+    logger.warning("%s; starting anew", why)
+    if is_main_process():
+        shutil.rmtree(place, ignore_errors=True)
+    return None
 
 
 def train_stage(
@@ -120,7 +127,7 @@ def train_stage(
         model.vision_tower_aux.to(memory_format=torch.channels_last)  # type: ignore[call-arg]
         if stage.compile:
             model.compile_layers()
-    checkpoint = _resumable(place, inputs) or resume_from
+    checkpoint = _resumable(place, inputs, stop_at) or resume_from
     trainer = _StageTrainer(
         model=model,
         args=_arguments(stage, steps, seed, place),
@@ -138,7 +145,7 @@ def train_stage(
     trainer.remove_callback(PrinterCallback)
     started = time.monotonic()
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    resumed_from = 0 if checkpoint is None else int(checkpoint.name.removeprefix(checkpoints.PREFIX))
+    resumed_from = 0 if checkpoint is None else checkpoints.step_of(checkpoint)
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return Outcome(trainer.state.global_step, losses, resumed_from, time.monotonic() - started, log.moments)
 
@@ -256,7 +263,7 @@ class _Save(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
         step = state.global_step
-        if step == self._stop_at:
+        if self._stop_at is not None and step >= self._stop_at:
             control.should_training_stop = control.should_save = True
         elif step % self._every == 0 and step < state.max_steps:
             control.should_save = True

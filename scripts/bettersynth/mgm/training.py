@@ -287,15 +287,16 @@ def _made_before(
 
     A finished run from other inputs makes way, and with it the checkpoint that a probe leaves.
     """
-    if not (folder / DONE).exists():
+    try:
+        card = read_json(folder / DONE)
+    except FileNotFoundError:  # never made, or another process has just removed it
         return None
-    card = read_json(folder / DONE)
     if card["inputs"] == inputs and (result is None or _is_intact(folder / result, digest, card["sha256"])):
         if is_main_process():
             write_json(folder / CARD, card)
         return card
     if is_main_process():
-        (folder / DONE).unlink()
+        (folder / DONE).unlink(missing_ok=True)
         shutil.rmtree(folder / RESUME, ignore_errors=True)
     return None
 

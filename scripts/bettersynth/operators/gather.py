@@ -23,7 +23,13 @@ def gather_scores(source: str, operator: str, pass_cards: Iterable[str | Path], 
     scored: dict[str, dict[str, Any]] = {}
     for path in pass_cards:
         for shard, entry in read_json(path)["shards"].items():
-            scored.setdefault(shard, entry)
+            if operator in entry["scores"]:
+                scored.setdefault(shard, entry)
+    if missing := [shard for shard in plan.shards(source) if shard not in scored]:
+        raise ValueError(
+            f"`{operator}` has not scored {missing[0]} of {source}: it or its model changed while the pass waited; "
+            "run again"
+        )
     shards = {
         shard: {"records": scored[shard]["records"], "key": scored[shard]["scores"][operator]}
         for shard in plan.shards(source)

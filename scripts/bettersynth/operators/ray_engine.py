@@ -159,6 +159,7 @@ class RayScorer:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.execution_options.preserve_order = True
+        context.target_max_block_size = None  # or blocks of large stats would be cut inside of a shard
         data = RayDataset(ray.data.from_arrow(blocks), auto_op_parallelism=False)
         data.process([operator], stats_only=True)
         for block in data.data.iter_batches(batch_size=None, batch_format="pyarrow"):

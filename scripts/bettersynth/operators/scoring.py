@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from bettersynth.operators import offline
 from bettersynth.operators.batched.errors import RecordError
 from bettersynth.operators.catalogue import OperatorSpec, operator_spec
 from bettersynth.operators.ray_engine import RayScorer
-from bettersynth.passes import Chunk, chunk_shards
+from bettersynth.passes import Chunk, chunk_shards, pass_operators
 from bettersynth.publish import Card, read_json, sha256_file, sha256_folder, sha256_json
 from bettersynth.records import read_records, read_table, write_table
 from bettersynth.staging import staged
@@ -44,13 +44,25 @@ class ScoringError(RuntimeError):
     """A record could not be scored; the message names it."""
 
 
-def score_chunk(source: str, chunk: Chunk, configuration: Configuration, layout: Layout) -> None:
+def score_chunk(
+    source: str,
+    chunk: Chunk,
+    configuration: Configuration,
+    layout: Layout,
+    fingerprint: Callable[[str], str] | None = None,
+) -> None:
     """Score a chunk of shards by the operators of a pass; publish each shard's scores and, last, the pass's card.
 
     A shard that an operator has scored before, by these settings and of these records, is not scored again: so a job
-    that was killed goes on where it was. Raises ScoringError for a record that cannot be scored.
+    that was killed goes on where it was. An operator that the configuration no longer has, or has with another model or
+    other parameters by its `fingerprint`, is left out: when shards of a pass change, it runs again for the others.
+    Raises ScoringError for a record that cannot be scored.
     """
-    operators: dict[str, str] = read_json(layout.scoring_pass(chunk.scoring))["operators"]
+    operators = pass_operators(chunk.scoring, configuration, layout)
+    if fingerprint is not None:
+        operators = {name: known for name, known in operators.items() if fingerprint(name) == known}
+    if not operators:
+        raise ScoringError(f"the operators of the pass {chunk.scoring}, or their models, changed since; run again")
     card = Card(source=source, scoring=chunk.scoring, chunk=chunk.chunk, operators=operators)
     shards: dict[str, dict[str, Any]] = {}
     due: dict[str, dict[str, Path]] = {}
@@ -147,6 +159,7 @@ def publish_scores(path: Path, scores: OperatorScores, records_path: Path, card:
         sha256=sha256_file(path),
         rate=round(len(ids) / max(seconds, 1e-9), 3),
         seconds_by_part={part: round(spent, 3) for part, spent in scores.seconds.items()},
+        device=scores.device,
         precision=scores.precision,
         batch=scores.batch,
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bettersynth.configuration.load import recipe_training
 from bettersynth.configuration.types import Configuration
 from bettersynth.layout import Layout
 from bettersynth.plan import Plan
@@ -81,8 +82,9 @@ def _models(configuration: Configuration, layout: Layout, plan: Plan) -> Iterato
     for name, recipe in configuration.recipes.items():
         path = layout.pretrain(name, recipe.seeds[0]) / "card.json"
         if configuration.training and path.exists():
+            architecture = recipe_training(configuration, name).architecture
             for part, digest in read_json(path).get("inputs", {}).get("models_sha256", {}).items():
-                digests[getattr(configuration.training.architecture, part)] = digest
+                digests[getattr(architecture, part)] = digest
     for name, model in configuration.models.items():
         yield {"name": name, **model.model_dump(), "sha256": digests.get(name)}
 

@@ -84,7 +84,7 @@ def columns_first(length: tuple[int, int], size: tuple[int, int], resample: int)
     """
     if length[0] <= size[0]:
         return False
-    noise = Image.frombytes("RGB", length[::-1], Random(0).randbytes(3 * length[0] * length[1]))
+    noise = Image.frombytes("L", length[::-1], Random(0).randbytes(length[0] * length[1]))
     rows_first = noise.resize((size[1], length[0]), resample).resize(size[::-1], resample)
     return noise.resize(size[::-1], resample).tobytes() != rows_first.tobytes()
 

@@ -34,6 +34,7 @@ from bettersynth.operators.data_juicer import build
 from bettersynth.operators.own import load_own
 from bettersynth.pinned import PinnedSlots
 from bettersynth.progress import progress
+from bettersynth.publish import device_name
 from bettersynth.records import Record
 
 PIECE = 32
@@ -282,7 +283,7 @@ class BatchScorer:
             scores.seconds["decoding"] = shard.seconds["decoding"]
         if lane := self._lanes.get(name):
             scores.seconds["computing"] = shard.device_seconds[name]
-            scores.device = str(lane.kind.device)
+            scores.device = device_name() if lane.kind.device.type == "cuda" else "cpu"
             scores.precision = next(word for word, dtype in precision.DTYPES.items() if dtype == lane.kind.dtype)
             scores.batch = lane.batch
         return scores

@@ -12,8 +12,11 @@ import pytest
 import yaml
 from workflow import CONFIGURATION, ROOT
 
+from bettersynth.configuration import load
+from bettersynth.graph import Graph
 from bettersynth.layout import Layout
 from bettersynth.lease import Lease
+from bettersynth.plan import Plan
 from bettersynth.publish import write_json
 
 SQUEUE = """#!/bin/bash
@@ -58,7 +61,11 @@ def test_every_state_is_told_with_job_log_and_time_left(layout, tmp_path):
     write_json(layout.pretrain("best", 1) / "card.json", {"status": "stopped"})
     write_json(layout.pretrain("best", 2) / "card.json", {"status": "done"})
     log("pretrain/unfiltered/1.log", "on n1\nValueError: no rows\n")
+    words = Graph(load("small.yaml"), layout, Plan(load("small.yaml")), list).operator("words_num")
+    write_json(layout.scoring_pass("cpu-aab9dfe63d6c"), {"operators": {"words_num": words}})
     log("score/pool/cpu-aab9dfe63d6c/stage_1-0000-0002.log", "on n1\nMemoryError\n")
+    write_json(layout.scoring_pass("cpu-0123456789ab"), {"operators": {"words_num": "of other parameters"}})
+    log("score/pool/cpu-0123456789ab/stage_1-0000-0002.log", "on n1\nMemoryError\n")
     log("dataset/weak.log", "on n1\nweak: 20 of 60, 2.0/s, 20 s left\n")
     weak = Lease.acquire(layout.lease("logs/small/dataset/weak.log"))
     Path("snakemake.log").write_text("SLURM run ID: abc-1\n")

@@ -19,6 +19,7 @@ from bettersynth.layout import Layout
 from bettersynth.operators.catalogue import CATALOGUE
 from bettersynth.plan import Plan, Scores
 from bettersynth.publish import read_json, sha256_json, write_json
+from bettersynth.records import POOL
 
 CHUNK_PATTERN = r"[a-z0-9_]+-\d{4}-\d{4}"
 """`<prefix>-<first shard>-<last shard>`, such as `stage_1-0000-0015`."""
@@ -84,6 +85,15 @@ class Passes:
             together = {name for name in wanted if self._device(name) == self._device(operator)}
             self._plan_passes(source, sorted(together) if operator in wanted else [operator])
         return self._chunks[source, operator]
+
+    def is_due(self, source: str, chunk: Chunk) -> bool:
+        """Whether a pass over a chunk is still of use: by an operator as it is now, no other has scored those shards."""
+        if source != POOL and source not in self._plan.generators:
+            return False
+        planned = self._known(chunk.scoring).items()
+        present = self._plan.configuration.operators
+        current = [name for name, known in planned if name in present and self._fingerprint(name) == known]
+        return any(not set(chunk_shards(chunk.chunk)) <= self._made(source, name).keys() for name in current)
 
     @cached_property
     def _wanted(self) -> dict[str, set[str]]:

@@ -12,7 +12,9 @@ from bettersynth import lease
 from bettersynth.configuration.load import recipe_training
 from bettersynth.configuration.types import Configuration
 from bettersynth.driver import make
+from bettersynth.graph import Graph
 from bettersynth.layout import BENCHMARKS, Layout
+from bettersynth.passes import Chunk
 from bettersynth.plan import Plan
 from bettersynth.publish import read_json
 from bettersynth.slurm import queue
@@ -137,7 +139,12 @@ def describe(configuration: Configuration, layout: Layout) -> str:
     driver = lease.read(layout.driver)
     log = Path(driver["log"]) if driver else None
     jobs = queue.queued(log) if log else []
-    found = states(list(all_work(configuration, layout, jobs)), layout, jobs)
+    graph = Graph(configuration, layout, Plan(configuration), list)
+    found = [
+        state
+        for state in states(list(all_work(configuration, layout, jobs)), layout, jobs)
+        if not (state.state == "failed" and state.work.phase == "passes") or _is_due(state.work, graph)
+    ]
     lines = [_driver_line(layout, driver), ""]
     width = max(len(state.work.phase) for state in found)
     for phase in dict.fromkeys(state.work.phase for state in found):
@@ -150,6 +157,12 @@ def describe(configuration: Configuration, layout: Layout) -> str:
             f"{name:<8} {state.work.rule} {state.work.name}: {state.detail}" for state in found if state.state == name
         ]
     return "\n".join(lines).rstrip()
+
+
+def _is_due(work: Work, graph: Graph) -> bool:
+    """Whether a failed pass still has something to do; for a changed operator, or other sizes, others were made."""
+    source, scoring, chunk = work.wildcards
+    return graph.passes.is_due(source, Chunk(scoring, chunk))
 
 
 def _driver_line(layout: Layout, driver: dict[str, Any] | None) -> str:

@@ -87,7 +87,7 @@ class Passes:
         return self._chunks[source, operator]
 
     def is_due(self, source: str, chunk: Chunk) -> bool:
-        """Whether a pass over a chunk is still of use: by an operator as it is now, no other has scored those shards."""
+        """Whether a pass over a chunk is still of use: by an operator as it is now no other has scored the shards."""
         if source != POOL and source not in self._plan.generators:
             return False
         planned = self._known(chunk.scoring).items()

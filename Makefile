@@ -30,7 +30,7 @@ SEED ?=
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)/scripts
 # The configuration's name is its file's, unless it names itself.
-NAME = $(or $(shell sed -n 's/^name: *//p' $(CONFIG) 2>/dev/null),$(subst -,_,$(notdir $(basename $(CONFIG)))))
+NAME = $(or $(shell sed -n 's/^name: *["'"'"']\{0,1\}\([a-z0-9_]*\).*/\1/p' $(CONFIG) 2>/dev/null),$(subst -,_,$(notdir $(basename $(CONFIG)))))
 TARGET = $(if $(RECIPE),recipe_$(RECIPE),all)
 SNAKEMAKE = snakemake --configfile $(CONFIG) --cores $(CORES) $(if $(GPUS),--resources gpu=$(GPUS))
 # The miniature's raw pairs are rendered; other configurations name files that are there already.
@@ -85,8 +85,9 @@ dry-run: $(WORLD)  ## say what would run, why, and what it will cost
 explain: ready  ## say in words where a DATASET or RECIPE comes from, with row counts
 	@python scripts/explain.py --config $(CONFIG) $(if $(DATASET),--dataset $(DATASET)) $(if $(RECIPE),--recipe $(RECIPE))
 
+export IMAGE QUESTION
 ask: ready  ## ask a trained model: IMAGE=picture.jpg QUESTION="What is this?" [RECIPE=… SEED=…]
-	@python scripts/ask.py "$(IMAGE)" "$(QUESTION)" --config $(CONFIG) $(if $(RECIPE),--recipe $(RECIPE)) \
+	@python scripts/ask.py "$$IMAGE" "$$QUESTION" --config $(CONFIG) $(if $(RECIPE),--recipe $(RECIPE)) \
 		$(if $(SEED),--seed $(SEED))
 
 dag: $(WORLD)  ## draw rules and datasets of CONFIG as SVG; of one RECIPE, its jobs too

@@ -1,7 +1,8 @@
-"""What decides whether rules run again: models by their weights, the report by what it shows."""
+"""What decides whether rules run again, models by their weights, the report by what it shows; where variants lie."""
 
 from __future__ import annotations
 
+import pyarrow as pa
 import pytest
 from fake_results import fake_configuration
 
@@ -10,6 +11,10 @@ from bettersynth.graph import Graph, model_identity
 from bettersynth.layout import Layout
 from bettersynth.plan import Plan
 from bettersynth.publish import sha256_folder
+from bettersynth.records import write_table
+from bettersynth.report import examples
+from bettersynth.sharding import shard_name
+from bettersynth.sources import ROWS, _shards_of
 
 
 def test_what_a_download_leaves_beside_a_model_does_not_count(tmp_path):
@@ -41,3 +46,25 @@ def test_the_report_is_made_again_when_what_it_says_of_a_dataset_changes(tmp_pat
     before = parameters(content)
     next(iter(content["datasets"].values()))[key] = value
     assert parameters(content) != before
+
+
+def test_variants_are_looked_for_where_their_originals_ids_say(tmp_path):
+    content = fake_configuration(tmp_path).model_dump(by_alias=True, exclude_none=True)
+    content["datasets"]["rewritten"]["recaption"] |= {"keep_original": True, "shards": 16}
+    plan = Plan(Configuration.model_validate(content))
+    for name in ("a", "b", "c"):
+        expected = [shard_name("rewritten", name, 16)]
+        assert _shards_of("rewritten", pa.chunked_array([[f"{name}~1"]]), plan) == expected
+
+
+def test_examples_of_variants_stand_beside_their_originals(tmp_path, monkeypatch):
+    content = fake_configuration(tmp_path).model_dump(by_alias=True, exclude_none=True)
+    content["datasets"]["rewritten"]["recaption"]["keep_original"] = True
+    layout, plan = Layout(tmp_path / "results"), Plan(Configuration.model_validate(content))
+    write_table(layout.rows("weak"), pa.table([["a", "b"], ["pool", "pool"]], ROWS))
+    after = pa.table([["a", "a~1", "b", "b~1"], ["pool", "rewritten", "pool", "rewritten"]], ROWS)
+    write_table(layout.rows("rewritten"), after)
+    monkeypatch.setattr(examples, "_readable", lambda *_: True)
+    [found] = [each for each in examples._rewritten(layout, plan) if each["dataset"] == "rewritten"]
+    pairs = zip(*(found["rows"][side]["id"].to_pylist() for side in ("before", "after")), strict=True)
+    assert sorted(pairs) == [("a", "a~1"), ("b", "b~1")]

@@ -156,4 +156,9 @@ def test_image_roots_tell_the_pool_from_a_redrawer(tmp_path):
     from_pool = roots.from_pool("drawn", "a.png")
     assert from_pool == "../results/c/sources/drawn/images/a.png"
     assert (tmp_path / "data" / from_pool).samefile(layout.source_images("drawn") / "a.png")
+    elsewhere = tmp_path / "far" / "away"
+    elsewhere.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(elsewhere)
+    linked = ImageRoots(pool.model_copy(update={"images": str(tmp_path / "link")}), layout).from_pool("drawn", "a.png")
+    assert (tmp_path / "link" / linked).samefile(layout.source_images("drawn") / "a.png")
     assert reason(roots.path, "drawn", "../../../secret") == ImageReason.PATH

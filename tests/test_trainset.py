@@ -49,7 +49,7 @@ def test_an_entry_is_the_kits(tmp_path):
         llava_pair("b", "old"),
         {**llava_pair("a", "old"), "conversations": [{"from": "human", "value": question}]},
     ]
-    (tmp_path / "stage_1.json").write_text(json.dumps(restore[:1]))
+    (tmp_path / "stage_1.json").write_text(json.dumps([{"image": "x.png"}, *restore[:1], "torn"]))
     (tmp_path / "stage_2.json").write_text(json.dumps([*restore[1:], llava_pair("b", "x", question="Ignored?")]))
     files = [str(tmp_path / "stage_1.json"), str(tmp_path / "stage_2.json")]
     world = make(tmp_path, [pair("a", "a café"), pair("b", "two")], pool={"restore": files})

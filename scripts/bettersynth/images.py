@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import cached_property
 from enum import StrEnum
 from pathlib import Path
 
@@ -159,4 +160,13 @@ class ImageRoots:
         """The path relative to the pool's image folder, whichever folder the image lies in; `/` between parts."""
         if image_root == POOL:
             return relative
-        return os.path.relpath(self.folder(image_root) / relative, self._pool.images).replace(os.sep, "/")
+        folder = self.folder(image_root)
+        if self._behind_link:  # `..` leads elsewhere there
+            return os.path.relpath(folder.resolve() / relative, self._behind_link).replace(os.sep, "/")
+        return os.path.relpath(folder / relative, self._pool.images).replace(os.sep, "/")
+
+    @cached_property
+    def _behind_link(self) -> Path | None:
+        """Where the pool's image folder really is, if a link leads to it."""
+        folder = Path(self._pool.images)
+        return None if folder.resolve() == Path(os.path.abspath(folder)) else folder.resolve()  # noqa: PTH100

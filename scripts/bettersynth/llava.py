@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+from contextlib import suppress
 from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
@@ -12,7 +13,7 @@ import pyarrow as pa
 
 from bettersynth.configuration.types import Configuration
 from bettersynth.images import ImageRoots
-from bettersynth.raw import DERIVED_ID, PLAIN_IMAGE_TOKEN, parse_json, raw_lines
+from bettersynth.raw import DERIVED_ID, PLAIN_IMAGE_TOKEN, RecordProblem, parse_json, raw_lines
 from bettersynth.records import caption_of, original_id
 
 BATCH = 8192
@@ -49,10 +50,11 @@ def _restore(files: list[str], ids: set[str]) -> dict[str, str]:
     questions: dict[str, str] = {}
     for file in files:
         for _, raw in raw_lines(file):
-            entry = parse_json(raw)
-            record_id = str(entry["id"])
-            if record_id in ids:
-                questions.setdefault(record_id, sys.intern(entry["conversations"][0]["value"]))
+            with suppress(RecordProblem, LookupError, TypeError):  # such a line has no record that could ask for it
+                entry = parse_json(raw)
+                record_id = str(entry["id"])
+                if record_id in ids:
+                    questions.setdefault(record_id, sys.intern(entry["conversations"][0]["value"]))
     return questions
 
 

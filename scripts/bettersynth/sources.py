@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from bettersynth.layout import Layout
 from bettersynth.plan import Plan
 from bettersynth.publish import read_json
-from bettersynth.records import BATCH_ROWS, POOL, SCHEMA, read_table
+from bettersynth.records import BATCH_ROWS, POOL, SCHEMA, original_id, read_table
 from bettersynth.sharding import shard_name, shard_number
 
 ROWS = pa.schema([("id", pa.string()), ("source", pa.string())])
@@ -54,13 +54,15 @@ def load_records(rows: pa.Table, layout: Layout, plan: Plan) -> pa.Table:
 def _shards_of(source: str, ids: pa.ChunkedArray, plan: Plan) -> list[str]:
     """The shards of a source that may hold the ids, in order: of a few ids, few of many shards."""
     every = plan.shards(source)
+    makes_variants = source != POOL and plan.makes_variants(source)  # which lie where their originals' ids say
     if source == POOL:
         prefixes = {file.name: file.shards for file in plan.configuration.pool.files}
     else:
         prefixes = {source: len(every)}
     found: set[str] = set()
     for record_id in ids:
-        found.update(shard_name(prefix, record_id.as_py(), shards) for prefix, shards in prefixes.items())
+        deciding = original_id(record_id.as_py()) if makes_variants else record_id.as_py()
+        found.update(shard_name(prefix, deciding, shards) for prefix, shards in prefixes.items())
         if len(found) == len(every):
             break
     return [shard for shard in every if shard in found]

@@ -175,7 +175,13 @@ def _step(name: str, model: Model, listed: dict[str, Any] | None, copies: Path |
     path = Path(model.path)
     if _is_staged(model, listed):
         return Step(name, path, "staged")
-    if copies and (found := hub.local_copy(copies, name, model.hub)):
+    found = hub.local_copy(copies, name, model.hub) if copies else None
+    if found and not (path.exists() and found.samefile(path)):
+        if path.exists():
+            raise StagingError(
+                f"{path}: there already, but not as `make stage` left it; to take {found}, move it away: "
+                f"mv {path} {path}.old; to keep it, leave FROM out"
+            )
         sizes = [(found / file).stat().st_size for file in hub.choose_files(str(found), files_below(found))]
         return Step(name, path, "to copy", sum(sizes), folder=found)
     if model.hub:

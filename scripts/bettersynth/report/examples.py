@@ -21,7 +21,7 @@ from bettersynth.images import ImageProblem, ImageRoots
 from bettersynth.layout import Layout
 from bettersynth.plan import Plan
 from bettersynth.publish import sha256_bytes
-from bettersynth.records import caption_of, read_table
+from bettersynth.records import caption_of, original_id, read_table
 from bettersynth.report.distributions import Scores, filters
 from bettersynth.sources import ROWS, load_records, read_rows
 
@@ -179,8 +179,9 @@ def _rewritten(layout: Layout, plan: Plan) -> Iterator[dict[str, Any]]:
         made = pc.unique(after["id"].filter(pc.equal(after["source"], name))).to_pylist()
         chosen = sorted(made, key=lambda record_id: sha256_bytes(record_id.encode()))[:REWRITTEN]
         ids = pa.array(chosen, pa.string())
+        asked = pa.array(map(original_id, chosen), pa.string()) if plan.makes_variants(name) else ids
         rows = {
-            "before": before.take(pc.index_in(ids, value_set=before["id"])),
+            "before": before.take(pc.index_in(asked, value_set=before["id"])),
             "after": pa.table([ids, pa.repeat(name, len(ids))], ROWS),
         }
         if chosen and all(_readable(table, layout, plan) for table in rows.values()):

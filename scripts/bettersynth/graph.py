@@ -312,11 +312,11 @@ class Graph:
     # report
     def report(self) -> dict[str, Any]:
         """What decides the report, apart from results."""
-        report, datasets, analyses = (getattr(self.configuration, part) for part in ("report", "datasets", "analyses"))
+        configuration, report = self.configuration, self.configuration.report
         return {
             "settings": report.model_dump_json(exclude={"truth"}),
-            "notes": {name: [dataset.note, dataset.published_rows] for name, dataset in datasets.items()},
-            "analyses": {name: analysis.model_dump_json() for name, analysis in analyses.items()},
+            "notes": {name: [dataset.note, dataset.published_rows] for name, dataset in configuration.datasets.items()},
+            "analyses": {name: analysis.model_dump_json() for name, analysis in configuration.analyses.items()},
             "truth": self.contents(report.truth) if report.truth else None,
             "version": versions.REPORT,
         }

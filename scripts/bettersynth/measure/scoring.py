@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="(default: %(default)s)")
     parser.add_argument("--pairs", type=int, default=41_000, help="pairs of the joint pass (default: %(default)s)")
     parser.add_argument(
-        "--alone", type=int, default=24_000, help="pairs of each operator alone, 0 for none (default: %(default)s)"
+        "--alone", type=int, default=41_000, help="pairs of each operator alone, 0 for none (default: %(default)s)"
     )
     parser.add_argument(
         "--stock", type=int, default=200, help="pairs for Data-Juicer's operator (default: %(default)s)"

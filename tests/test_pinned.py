@@ -33,3 +33,15 @@ def test_the_device_takes_a_slots_first_bytes():
     for value in (1, 2):
         slots.memory(slots.take()).fill_(value)
         assert slots.upload(0, 3, torch.device("cuda")).tolist() == [value] * 3
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_slot_is_free_again_while_the_device_is_busy():
+    slots = PinnedSlots(1, 8)
+    slots.upload(slots.take(), 3, torch.device("cuda"))
+    torch.cuda._sleep(10**9)
+    slots.memory(slots.take()).fill_(5)
+    uploaded = slots.upload(0, 3, torch.device("cuda"))
+    assert slots.take() == 0
+    assert not torch.cuda.current_stream().query()
+    assert uploaded.tolist() == [5] * 3

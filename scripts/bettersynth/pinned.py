@@ -20,15 +20,16 @@ logger = logging.getLogger(__name__)
 class PinnedSlots:
     """Equal slots of bytes, used in turn; worker processes inherit them by fork.
 
-    The memory is pinned when the device first takes from it, so that copies run beside its work; where that is refused
-    (a limit on locked memory), a line in the log says so and copies are waited for.
+    The memory is pinned when the device first takes from it, so that copies run beside its work, in a stream of their
+    own: behind the work they would keep slots, and so the job's one thread, waiting for it. Where pinning is refused (a
+    limit on locked memory), a line in the log says so and copies are waited for.
     """
 
     def __init__(self, count: int, size: int) -> None:
         """`count` slots of `size` bytes."""
         self.size = size
         self._memory = torch.frombuffer(mmap.mmap(-1, count * size), dtype=torch.uint8).view(count, size)
-        self._pinned = False
+        self._copies: torch.cuda.Stream | None = None
         self._copied: list[torch.cuda.Event | None] = [None] * count
         self.reset()
 
@@ -49,12 +50,15 @@ class PinnedSlots:
 
     def upload(self, number: int, size: int, device: torch.device) -> torch.Tensor:
         """The slot's first `size` bytes on the device, uint8 `[size]`; the slot is free again."""
-        if not self._pinned:
-            self._pinned = True
+        if self._copies is None:
+            self._copies = torch.cuda.Stream(device)
             _pin(self, self._memory)
-        uploaded = self._memory[number, :size].to(device, non_blocking=True)
-        self._copied[number] = copied = torch.cuda.Event()
-        copied.record(torch.cuda.current_stream(device))
+        with torch.cuda.stream(self._copies):
+            uploaded = self._memory[number, :size].to(device, non_blocking=True)
+            self._copied[number] = copied = self._copies.record_event()
+        work = torch.cuda.current_stream(device)
+        work.wait_event(copied)
+        uploaded.record_stream(work)
         self._free.append(number)
         return uploaded
 

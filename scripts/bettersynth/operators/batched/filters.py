@@ -172,7 +172,7 @@ class Chunks(BatchedFilter):
         """The tensor on the device, without waiting for what the device is at."""
         return made.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else made
 
-    def _text_groups(self, texts: list[Tokens], groups: int = 4) -> Iterator[list[int]]:
+    def _text_groups(self, texts: list[Tokens], groups: int = 2) -> Iterator[list[int]]:
         """Positions of texts of like length: little of a group is padding."""
         order = sorted(range(len(texts)), key=lambda position: len(texts[position]))
         size = -(-len(order) // groups) if len(order) >= 32 else len(order)

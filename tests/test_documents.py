@@ -20,14 +20,15 @@ QUOTES = {
         "| stage 2 | {mgm-training.finetune_samples_per_second:.1f} "
         "| {mgm-training.finetune_model_flop_utilisation*100:.0f} % | {mgm-training.finetune_peak_gb:.0f} GB "
         "| {mgm-training-2-gpus.finetune_samples_per_second:.1f} |",
-        "the slowest took {mgm-training.finetune_slowest_step_seconds:.0f} s on one GPU, "
-        "{mgm-training-2-gpus.finetune_slowest_step_seconds:.0f} s on two",
-        "questions take about {mgm-training-parts.answer_textvqa_and_mmbench_minutes:.0f} minutes on one",
-        "eager attention is {mgm-training-parts.one_step_loss_fp32_eager:.4f}, in bf16 with PyTorch's attention "
-        "{mgm-training-parts.one_step_loss_bf16_fast:.4f}",
+        "the slowest took {mgm-training.finetune_step_7_seconds:.0f} s on one GPU, "
+        "{mgm-training-2-gpus.finetune_step_13_seconds:.0f} s on two",
+        "questions take about {mgm-training.answer_textvqa_and_mmbench_minutes:.1f} minutes on one",
+        "eager attention is {mgm-training.one_step_loss_fp32_eager:.4f}, on the fast path (bf16, PyTorch's attention, "
+        "compiled) {mgm-training.one_step_loss_bf16_fast:.4f}, and the cosine of all trained gradients "
+        "{mgm-training.one_step_gradient_cosine:.4f}",
         *(
-            f"| {{mgm-training-parts.pretrain_passes_{part}_samples_per_second:.1f}} "
-            f"| {{mgm-training-parts.pretrain_passes_{part}_peak_gb:.0f}} GB |"
+            f"| {{mgm-training.pretrain_passes_{part}_samples_per_second:.1f}} "
+            f"| {{mgm-training.pretrain_passes_{part}_peak_gb:.0f}} GB |"
             for part in (
                 "0_all_logits_eager_attention_checkpointing",
                 "1_logits_where_labels_are",
@@ -48,6 +49,15 @@ QUOTES = {
         "| {scoring.six_operators_times_data_juicer:.0f} |",
         "all six in one job take {scoring.six_operators_410k_minutes:.1f} minutes",
         "the job's start is {scoring.six_operators_start_seconds:.0f} s",
+        "similarity {scoring-faster-host.similarity_pairs_per_s:,.0f} pairs/s, "
+        "{scoring-faster-host.similarity_times_data_juicer:.0f} times Data-Juicer's "
+        "{scoring-faster-host.similarity_data_juicer_pairs_per_s:.0f}, and all six "
+        "{scoring-faster-host.six_operators_pairs_per_s:.0f}",
+        "scored {scoring-2-gpus.six_operators_times_one_gpu:.2f} times the pairs a second of one",
+        *(
+            f"| {{scoring.profile_{kind}_percent:.0f}} % |"
+            for kind in ("matrix_products", "attention", "norms", "activations", "sums")
+        ),
         "in {decoding.simplejpeg_decode_ms:.2f} ms instead of {decoding.pillow_decode_ms:.2f}, torchvision "
         "in {decoding.torchvision_decode_ms:.2f}",
         "({decoding.pillow_resize_224_ms:.1f} ms to 224 pixels, {decoding.pillow_resize_384_ms:.1f} to 384, "

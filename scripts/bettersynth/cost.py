@@ -156,7 +156,7 @@ MEASURED = {
     "probe": ("mgm-training", "pretrain_samples_per_second"),
     "pretrain": ("mgm-training", "pretrain_samples_per_second"),
     "finetune": ("mgm-training", "finetune_samples_per_second"),
-    "answer": ("mgm-training-parts", "answer_questions_per_second"),
+    "answer": ("mgm-training", "answer_questions_per_second"),
 }
 # Bytes left for each unit of work.
 GUESSED_SIZES = {

@@ -70,6 +70,7 @@ QUOTES = {
         "{captions.blip2_opt_2_7b_data_juicer_captions_per_s:.1f} eight at a time, its default "
         "({captions.blip2_opt_2_7b_times_data_juicer:.0f} times)",
         "the same, sampled | {captions.blip2_opt_2_7b_sampled_captions_per_s:.0f} |",
+        "writes {captions.blip2_opt_2_7b_transformers_generate_captions_per_s:.0f} of BLIP-2's",
         "greedy | {captions.llava_1_5_7b_captions_per_s:.1f} | {captions.llava_1_5_7b_words_per_s:,.0f} words a second",
         "| {captions.stable_diffusion_1_5_redraws_per_s:.1f} | Data-Juicer's mapper: "
         "{captions.stable_diffusion_1_5_data_juicer_redraws_per_s:.2f} "

@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from tiny_mgm import make_run
 
 from bettersynth.configuration.types import Configuration
 from bettersynth.layout import Layout
+from bettersynth.mgm import processes
 from bettersynth.mgm.checkpoints import checkpoints
 from bettersynth.mgm.processes import run
 from bettersynth.publish import read_json, write_json
@@ -51,11 +53,11 @@ def test_jobs_import_only_what_they_use():
 def test_two_processes_train_what_one_trains(start, capfd):
     stage = {"precision": "fp32", "device_batch": 1}
     results = []
-    for processes in (1, 2):
-        configuration, layout = start(f"{processes}", pretrain=stage)
-        run("pretrain", "tiny", 1, configuration, layout, processes=processes)
+    for count in (1, 2):
+        configuration, layout = start(f"{count}", pretrain=stage)
+        run("pretrain", "tiny", 1, configuration, layout, processes=count)
         card = read_json(layout.pretrain("tiny", 1) / "card.json")
-        assert (card["processes"], card["steps"], card["rows"]) == (processes, 6, 24)
+        assert (card["processes"], card["steps"], card["rows"]) == (count, 6, 24)
         results.append((card["last_loss"], load_file(layout.pretrain("tiny", 1) / "connector.safetensors")))
     (first_loss, first), (second_loss, second) = results
     assert second_loss == pytest.approx(first_loss, rel=1e-3)
@@ -75,9 +77,9 @@ def test_two_processes_answer_what_one_answers(start):
     evaluation = {"textvqa": textvqa | {"max_new_tokens": 6}, "mmbench": {"questions": "none"}, "batch": 2}
     asked = configuration.model_dump(by_alias=True) | {"evaluation": evaluation | {"precision": "fp32"}}
     path, answers = layout.answers("tiny", 1, "textvqa"), []
-    for processes in (1, 2):
+    for count in (1, 2):
         shutil.rmtree(path.parent, ignore_errors=True)
-        run("answer", "tiny", 1, Configuration.model_validate(asked), layout, "textvqa", processes=processes)
+        run("answer", "tiny", 1, Configuration.model_validate(asked), layout, "textvqa", processes=count)
         answers.append(path.read_text())
     assert answers[0] == answers[1] and len(answers[0].splitlines()) == 7
 
@@ -96,6 +98,57 @@ def test_several_nodes_are_refused_outside_of_slurm(start, monkeypatch):
     configuration, layout = start("nodes")
     with pytest.raises(ValueError, match="asks for 2 nodes, which only SLURM has"):
         run("pretrain", "tiny", 1, configuration, layout, nodes=2)
+
+
+@pytest.fixture
+def srun(tmp_path, monkeypatch):
+    """A job of SLURM on two nodes whose srun is this shell script; its arguments are torchrun's command."""
+
+    def be(script: str) -> None:
+        folder = tmp_path / "bin"
+        folder.mkdir()
+        (folder / "srun").write_text(f"#!/bin/sh\nwhile [ $1 != {sys.executable} ]; do shift; done\n{script}\n")
+        (folder / "srun").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+        monkeypatch.setenv("SLURM_JOB_ID", "4711")
+        monkeypatch.setenv("SLURM_JOB_NODELIST", "n[1-2]")
+
+    return be
+
+
+def test_torchruns_of_two_nodes_meet(start, srun):
+    srun('"$@" & "$@"; wait')
+    configuration, layout = start("meet", pretrain={"precision": "fp32", "device_batch": 1})
+    run("pretrain", "tiny", 1, configuration, layout, processes=1, nodes=2)
+    assert read_json(layout.pretrain("tiny", 1) / "card.json")["processes"] == 2
+
+
+@pytest.mark.parametrize(
+    ("script", "began"),
+    [
+        ('exec "$@"', r"0 of 2 began\. "),  # the second node's torchrun never comes
+        # srun itself ends, and what it started holds on to its output
+        ("echo 'bettersynth-begun| process 0 on n1'; sleep 600", r"1 of 2 began \(process 0 on n1\)\. "),
+    ],
+)
+def test_whoever_waits_in_vain_is_ended_and_the_job_says_who_came(start, srun, monkeypatch, script, began):
+    srun(script)
+    monkeypatch.setattr(processes, "MEETING_MINUTES", 0.1)
+    configuration, layout = start("vain")
+    since = time.monotonic()
+    with pytest.raises(RuntimeError, match=rf"on each of 2 nodes: within 0\.1 minutes .* job on n\[1-2\], {began}"):
+        run("pretrain", "tiny", 1, configuration, layout, processes=1, nodes=2)
+    assert time.monotonic() - since < 60
+
+
+def test_nodes_meet_at_a_port_that_nothing_uses(monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "20004")
+    usual = processes._meeting_place(2)[-1]
+    port = int(usual.rpartition(":")[2])
+    assert port in processes.PORTS and processes._meeting_place(2)[-1] == usual
+    with socket.socket() as other:
+        other.bind(("", port))
+        assert processes._meeting_place(2)[-1].endswith(f":{port + 1}")
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "finetune"])

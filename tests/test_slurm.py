@@ -243,7 +243,7 @@ def test_stage_1_over_two_nodes_trains_what_one_process_trains(mishaps_happen, w
     run, snakemake = workflow_begins
     layout, alone = Layout(run.results), Layout(run.folder / "results" / "alone")
     card = layout.pretrain("best", 1) / "card.json"
-    until(lambda: card.exists() or snakemake.poll() is not None)
+    until(lambda: card.exists() or snakemake.poll() is not None, seconds=1200)
     assert card.exists(), run.said()
     assert read_json(card)["processes"] == 2
     for place in (Layout.trainset, Layout.seeds):

@@ -7,6 +7,7 @@ nodes of a SLURM job, one torchrun on each.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import logging
 import os
@@ -15,9 +16,12 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from torch import distributed
 
@@ -39,6 +43,15 @@ WORK = {
 
 OURS = "bettersynth| "
 """Begins those lines of a process that are for people."""
+BEGUN, MET = "bettersynth-begun| ", "bettersynth-met| "
+"""Begin the lines by which each process says that it runs, and the first one that it has spoken with all."""
+
+MEETING_MINUTES = 10.0
+"""How long processes may take from their start until all have met: whoever is not here by then does not come."""
+SILENCE_MINUTES = 30
+"""How long one may then be silent: the first writes a checkpoint while the others wait for it."""
+PORTS = range(10_000, 30_000)
+"""Where nodes meet: below those that Linux (from 32768) gives to connections, which come and go."""
 
 
 def run(
@@ -72,10 +85,10 @@ def run(
         file.write(configuration.model_dump_json(by_alias=True))
         file.flush()
         torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={count}"]
-        start = [*_on_nodes(nodes), *torchrun, *_meeting(nodes)]
+        start = [*_on_nodes(nodes), *torchrun, *_meeting_place(nodes)]
         module = ["--module", __name__, "--config", file.name, "--results", str(layout.root)]
         what = f"{work} in {count} processes" + (f" on each of {nodes} nodes" if nodes > 1 else "")
-        _relay([*start, *module, work, *before, recipe, str(seed)], what)
+        _relay([*start, *module, work, *before, recipe, str(seed)], what, count * nodes)
 
 
 def _on_nodes(nodes: int) -> list[str]:
@@ -87,36 +100,87 @@ def _on_nodes(nodes: int) -> list[str]:
     return ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--cpu-bind=none", "--kill-on-bad-exit=1"]
 
 
-def _meeting(nodes: int) -> list[str]:
-    """Where the nodes' torchruns find each other: at a free port of this host, the first of the job's."""
+def _meeting_place(nodes: int) -> list[str]:
+    """Where the nodes' torchruns find each other: at a port of this host, the first of the job's, that nothing uses."""
     if nodes == 1:
         return ["--standalone"]
+    job = int(os.environ["SLURM_JOB_ID"])
+    candidates = (PORTS[(job + further) % len(PORTS)] for further in range(100))
+    endpoint = f"--rdzv-endpoint={platform.node()}:{next(filter(_is_free, candidates))}"
+    return [f"--nnodes={nodes}", "--rdzv-backend=c10d", f"--rdzv-id={job}", endpoint]
+
+
+def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.bind(("", 0))
-        port = probe.getsockname()[1]
-    endpoint = f"--rdzv-endpoint={platform.node()}:{port}"
-    return [f"--nnodes={nodes}", "--rdzv-backend=c10d", f"--rdzv-id={os.environ['SLURM_JOB_ID']}", endpoint]
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+        return True
 
 
-def _relay(command: list[str], what: str) -> None:
-    """Run the command; log its lines for people, and print the others, which a job's log collects."""
+def _relay(command: list[str], what: str, processes: int) -> None:
+    """Run the command; log its lines for people, and print the others, which a job's log collects.
+
+    Its processes are ended, and `RuntimeError` says who was missing, when they have not all met within
+    `MEETING_MINUTES`: torch would wait for half an hour or, for a step that SLURM never starts, for good.
+    """
     here = str(Path(__file__).resolve().parents[2])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])}
+    begun: list[str] = []
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
     ) as process:
+        in_vain = threading.Event()
+
+        def give_up() -> None:
+            in_vain.set()
+            _end(process)
+
+        patience = threading.Timer(60 * MEETING_MINUTES, give_up)
+        patience.daemon = True
+        patience.start()
         try:
             for line in process.stdout or ():
                 if line.startswith(OURS):
                     logger.info("%s", line.removeprefix(OURS).rstrip("\n"))
+                elif line.startswith(BEGUN):
+                    begun.append(line.removeprefix(BEGUN).rstrip("\n"))
+                elif line.startswith(MET):
+                    patience.cancel()
                 else:
                     print(line, end="", flush=True)
         finally:
+            patience.cancel()
             process.terminate()
+    if in_vain.is_set():
+        raise RuntimeError(_missed(what, begun, processes))
     if process.returncode:
         raise RuntimeError(
             f"{what} ended with code {process.returncode}; the reason is printed above, in the job's log"
         )
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End a process and all that it started: what it leaves behind would keep its output open."""
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    for how, seconds in ((psutil.Process.terminate, 30), (psutil.Process.kill, 0)):
+        for member in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                how(member)
+        family = psutil.wait_procs(family, timeout=seconds)[1]
+
+
+def _missed(what: str, begun: list[str], processes: int) -> str:
+    """The message of processes that waited for each other in vain."""
+    nodes = os.environ.get("SLURM_JOB_NODELIST", platform.node())
+    came = f"{len(begun)} of {processes} began" + (f" ({', '.join(sorted(begun))})" if begun else "")
+    return (
+        f"{what}: within {MEETING_MINUTES:g} minutes not all processes had met, so all were ended. Of the job on "
+        f"{nodes}, {came}. If none began on a node, look at it (`scontrol show node`, slurmd's log) and leave it out "
+        "(`slurm_extra: --exclude=NODE`); if all began, they cannot reach each other: set NCCL_SOCKET_IFNAME and "
+        "GLOO_SOCKET_IFNAME to the network of the nodes. The next attempt starts anew."
+    )
 
 
 def is_main_process() -> bool:
@@ -128,10 +192,20 @@ def gathered(found: dict[Any, Any]) -> dict[Any, Any]:
     """What all processes found."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return found
-    distributed.init_process_group("gloo")
     parts: list[dict[Any, Any]] = [{}] * distributed.get_world_size()
     distributed.all_gather_object(parts, found)
     return {key: value for part in parts for key, value in part.items()}
+
+
+def _meet() -> None:
+    """Form the group of all processes, and see one sum go round."""
+    print(f"{BEGUN}process {os.environ['RANK']} on {platform.node()}", flush=True)
+    backend, device = ("nccl", "cuda") if torch.cuda.is_available() else ("gloo", "cpu")
+    distributed.init_process_group(backend, timeout=timedelta(minutes=SILENCE_MINUTES))
+    processes = torch.ones((), device=device)
+    distributed.all_reduce(processes)
+    if is_main_process():
+        print(f"{MET}{processes.item():.0f}", flush=True)
 
 
 def _function(work: str) -> Any:
@@ -154,6 +228,8 @@ def main() -> None:
         logging.getLogger("bettersynth").setLevel(logging.INFO)
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    if distributed.is_torchelastic_launched():
+        _meet()
     try:
         configuration = Configuration.model_validate(read_yaml(options.config))
         _function(options.work)(*names, int(seed), configuration, Layout(options.results))

@@ -37,6 +37,7 @@ def wanted(torch: str) -> dict[str, str]:
 def make_venv() -> Path:
     """Make the virtual environment, with pip, and return its Python."""
     python = VENV / "bin" / "python"
+    shutil.rmtree(VENV / "bin", ignore_errors=True)  # first: half a `.venv`, where one stops this, must have no Python
     shutil.rmtree(VENV, ignore_errors=True)
     try:
         import ensurepip  # noqa: F401

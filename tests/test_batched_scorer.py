@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import random
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 
 from bettersynth.configuration.pool import Model, Operator, Scoring
 from bettersynth.operators.batched.errors import RecordError
+from bettersynth.operators.batched.resize import resize
 from bettersynth.records import Record, text_of
 
 REPOSITORY = Path(__file__).parents[1]
@@ -97,7 +99,11 @@ def test_resizing_on_the_device_changes_nothing(load, images, records, monkeypat
     here = load(*OPERATORS).score(records, Folder(images))
     scorer = load(*OPERATORS)
     scorer._device_resizes = True  # as on a GPU
+    together: list[int] = []
+    module = import_module("bettersynth.operators.batched.scorer")  # not before `offline.prepare`
+    monkeypatch.setattr(module, "resize", lambda *some: together.append(len(some[1])) or resize(*some))
     there = scorer.score(records, Folder(images))
+    assert max(together) > module.PIECE
     monkeypatch.setattr("bettersynth.operators.batched.preparing.MOST_PIXELS", 40_000)  # too many in the first piece
     some_there = scorer.score(records, Folder(images))
 
@@ -109,8 +115,8 @@ def test_each_image_is_decoded_once_for_all_operators(load, images, records, mon
     from bettersynth.operators.batched import preparing
 
     opened = []
-    original = preparing.open_image
-    monkeypatch.setattr(preparing, "open_image", lambda path, most: opened.append(path) or original(path, most))
+    original = preparing.open_pixels
+    monkeypatch.setattr(preparing, "open_pixels", lambda path, most: opened.append(path) or original(path, most))
     load(*OPERATORS, "image_shape_filter", "image_hash").score(records[:5], Folder(images))
 
     assert len(opened) == 5

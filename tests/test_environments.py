@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -90,6 +91,8 @@ def test_bare_make_lists_every_command():
 def test_a_second_setup_is_quick():
     if not (ROOT / ".venv" / "setup.json").exists():
         pytest.skip("this environment was not made by `make setup`")
+    made = json.loads((ROOT / ".venv" / "setup.json").read_text())
+    assert made.items() >= script("setup").wanted(made["torch"]).items(), "the lock has changed; run: make setup"
     result = subprocess.run(["timeout", "5", "make", "setup"], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
 

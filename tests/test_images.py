@@ -9,7 +9,7 @@ from pairs import write_image
 from PIL import ExifTags, Image, ImageFile
 
 from bettersynth.configuration.pool import Pool
-from bettersynth.images import ImageProblem, ImageReason, ImageRoots, check_image, open_image, resolve
+from bettersynth.images import ImageProblem, ImageReason, ImageRoots, check_image, open_image, open_pixels, resolve
 from bettersynth.layout import Layout
 
 LIMIT = 100_000_000
@@ -142,6 +142,69 @@ def test_every_kind_of_image_is_decoded_as_data_juicer_decodes_it(tmp_path):
         assert ours.mode == "RGB"
         np.testing.assert_array_equal(np.asarray(ours), np.asarray(load_image(str(path))), err_msg=path.name)
     assert open_image(tmp_path / "turned.jpg", LIMIT).size == (20, 30)
+
+
+def outcome(path):
+    """The pixels of `open_image` and of `open_pixels`, or the reason of either."""
+
+    def one(function):
+        try:
+            return np.asarray(function(path, LIMIT))
+        except ImageProblem as problem:
+            return problem.reason
+
+    return one(open_image), one(open_pixels)
+
+
+def jpegs():
+    """Every way in which Pillow writes a JPEG: name, size, mode and options."""
+    for size in [(1, 1), (7, 5), (33, 16), (70, 61)]:
+        for subsampling in ("4:4:4", "4:2:2", "4:2:0"):
+            yield f"{subsampling}", size, "RGB", {"subsampling": subsampling}
+            yield f"{subsampling}, progressive", size, "RGB", {"subsampling": subsampling, "progressive": True}
+        yield "grey", size, "L", {}
+        yield "grey, progressive", size, "L", {"progressive": True}
+        yield "rgb", size, "RGB", {"keep_rgb": True}
+        yield "cmyk", size, "CMYK", {}
+        yield "low quality", size, "RGB", {"quality": 3}
+        yield "with restarts", size, "RGB", {"restart_marker_blocks": 1, "quality": 100}
+
+
+@pytest.mark.parametrize(("name", "size", "mode", "options"), jpegs())
+def test_pixels_are_those_of_the_image(tmp_path, name, size, mode, options):
+    noise = np.random.default_rng(0).integers(0, 255, (*reversed(size), 3), dtype=np.uint8)
+    path = tmp_path / "a.jpg"
+    Image.fromarray(noise).convert(mode).save(path, "JPEG", **options)
+    image, pixels = outcome(path)
+    assert pixels.dtype == np.uint8 and np.array_equal(image, pixels)
+
+
+def test_pixels_of_every_other_kind_of_image_are_those_of_the_image(tmp_path):
+    for path in odd_images(tmp_path):
+        image, pixels = outcome(path)
+        assert np.array_equal(image, pixels), path.name
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_damage_is_judged_alike(tmp_path, progressive):
+    """Cut short anywhere, or with a byte changed: the same pixels, or the same reason."""
+    chance = np.random.default_rng(0)
+    path = tmp_path / "a.jpg"
+    Image.fromarray(chance.integers(0, 255, (40, 50, 3), dtype=np.uint8)).save(path, progressive=progressive)
+    whole = path.read_bytes()
+    seen = {"equal": 0, "refused": 0}
+    for number in range(300):
+        place = int(chance.integers(2, len(whole)))
+        changed = bytes([chance.integers(256)]) + whole[place + 1 :] if number % 2 else b""
+        path.write_bytes(whole[:place] + changed)
+        image, pixels = outcome(path)
+        if isinstance(image, np.ndarray):
+            assert np.array_equal(image, pixels), (number, place)
+            seen["equal"] += 1
+        else:
+            assert image == pixels, (number, place)
+            seen["refused"] += 1
+    assert min(seen.values()) > 50
 
 
 def test_image_roots_tell_the_pool_from_a_redrawer(tmp_path):

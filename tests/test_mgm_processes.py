@@ -123,6 +123,22 @@ def test_torchruns_of_two_nodes_meet(start, srun):
     assert read_json(layout.pretrain("tiny", 1) / "card.json")["processes"] == 2
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_process_of_torchrun_trains_over_nccl(start, tmp_path):
+    """One alone, but by the way that several take."""
+    configuration, layout = start("nccl", pretrain={"device_batch": 2})
+    path = tmp_path / "config.json"
+    path.write_text(configuration.model_dump_json(by_alias=True))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=1"]
+    module = ["--module", processes.__name__, "--config", path, "--results", layout.root]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "scripts"), "NCCL_DEBUG": "VERSION"}
+    environment["PYTHONPATH"] += os.pathsep + os.environ.get("PYTHONPATH", "")
+    command = [*torchrun, *module, "pretrain", "tiny", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0 and f"{processes.MET}1" in done.stdout and "NCCL version" in done.stdout, done.stderr
+    assert read_json(layout.pretrain("tiny", 1) / "card.json")["steps"] == 6
+
+
 @pytest.mark.parametrize(
     ("script", "began"),
     [

@@ -6,12 +6,16 @@ checked, and an image that is cut short is an error, never a grey rest.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from functools import cached_property
+from functools import cached_property, lru_cache
 from enum import StrEnum
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from bettersynth.configuration.pool import Pool
@@ -62,11 +66,17 @@ def resolve(root: str | Path, relative: str) -> Path:
         raise ImageProblem(ImageReason.PATH, f"{relative!r} is absolute; give it relative to the image folder")
     if ".." in re.split(r"[/\\]", relative):
         raise ImageProblem(ImageReason.PATH, f"{relative!r} has a `..` in it")
-    real_root = Path(root).resolve()
-    real = (real_root / relative).resolve()
+    real_root = _resolved(os.path.abspath(root))  # noqa: PTH100 - without the file system
+    real = Path(os.path.realpath(f"{real_root}/{relative}"))
     if not real.is_relative_to(real_root):
         raise ImageProblem(ImageReason.PATH, f"{relative!r} leaves the image folder through a symbolic link to {real}")
     return real
+
+
+@lru_cache(maxsize=64)
+def _resolved(root: str) -> Path:
+    """Asked for every image, and the same for all of a pool."""
+    return Path(root).resolve()
 
 
 def check_image(path: str | Path, max_pixels: int, *, decode: bool = False) -> tuple[int, int]:
@@ -90,13 +100,31 @@ def open_image(path: str | Path, max_pixels: int) -> Image.Image:
     cut short is refused. Raises ImageProblem: those of `check_image`, and `image unreadable`.
     """
     with _open_header(path, max_pixels) as image:
-        _load(image, path)
-        try:
-            if image.getexif().get(ExifTags.Base.Orientation) is not None:
-                image = ImageOps.exif_transpose(image)
-            return image.convert("RGB")
-        except Exception as error:  # a decoder fails in many ways on hostile bytes; all mean the same here
-            raise ImageProblem(ImageReason.UNREADABLE, f"{path}: {error}") from error
+        return _decoded(image, path)
+
+
+def open_pixels(path: str | Path, max_pixels: int) -> npt.NDArray[np.uint8]:
+    """The pixels of `open_image`, uint8 `[height, width, 3]`; raises the same.
+
+    TurboJPEG writes those of the usual JPEG where they are to be; Pillow's are copied twice on the way. What TurboJPEG
+    refuses or warns of is Pillow's to judge, as is every other format, a fourth channel, and a picture with EXIF data,
+    which may be turned.
+    """
+    with _open_header(path, max_pixels) as image:
+        if image.format == "JPEG" and image.mode in ("RGB", "L") and "exif" not in image.info:
+            with contextlib.suppress(ValueError, OSError):
+                return simplejpeg.decode_jpeg(Path(path).read_bytes(), "RGB")
+        return np.asarray(_decoded(image, path))
+
+
+def _decoded(image: Image.Image, path: str | Path) -> Image.Image:
+    _load(image, path)
+    try:
+        if image.getexif().get(ExifTags.Base.Orientation) is not None:
+            image = ImageOps.exif_transpose(image)
+        return image if image.mode == "RGB" else image.convert("RGB")
+    except Exception as error:  # a decoder fails in many ways on hostile bytes; all mean the same here
+        raise ImageProblem(ImageReason.UNREADABLE, f"{path}: {error}") from error
 
 
 def _open_header(path: str | Path, max_pixels: int) -> Image.Image:

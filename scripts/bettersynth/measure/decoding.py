@@ -1,8 +1,8 @@
-"""Decoding JPEGs by Pillow, simplejpeg and torchvision, and resizing by Pillow, on one core.
+"""On one core: JPEGs decoded by Pillow, simplejpeg and torchvision; a file's way to its pixels; Pillow's resizing.
 
-simplejpeg and torchvision are not among the project's packages: what cannot be imported is left out, with a word. To
-compare them all, `pip install --target FOLDER simplejpeg torchvision` and give `PYTHONPATH=FOLDER` to the command.
-Another decoder may stand in for Pillow only where its pixels are Pillow's, so that is counted too.
+torchvision is not among the project's packages: where it cannot be imported it is left out, with a word. To compare it
+too, `pip install --target FOLDER torchvision` and give `PYTHONPATH=FOLDER` to the command. Another decoder may stand in
+for Pillow only where its pixels are Pillow's, so that is counted too.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     import numpy as np
     from PIL import Image
 
+    from bettersynth.images import open_image, open_pixels
     from bettersynth.measure._photographs import draw_photographs
 
     with tempfile.TemporaryDirectory() as temporary:
@@ -42,9 +43,14 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
         if options.images is None:
             draw_photographs(folder, options.limit)
         paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))[: options.limit]
+        if not paths:
+            raise FileNotFoundError(f"{folder}: no JPEG; name another folder with --images, or leave it out")
         contents = [path.read_bytes() for path in paths]
-    if not contents:
-        raise FileNotFoundError(f"{folder}: no JPEG; name another folder with --images, or leave it out")
+        ways = {
+            "open_image": lambda path: np.asarray(open_image(path, 10**8)),
+            "open_pixels": lambda path: open_pixels(path, 10**8),
+        }
+        ways_ms = {f"{name}_to_memory_ms": _to_memory(way, paths) for name, way in ways.items()}
     pictures = [_by_pillow(content) for content in contents]
     figures: dict[str, float] = {
         "images": len(contents),
@@ -54,6 +60,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
         figures[f"{name}_decode_ms"] = _milliseconds(decode, contents)
         same = [np.array_equal(decode(content), picture) for content, picture in zip(contents, pictures, strict=True)]
         figures[f"{name}_same_pixels_percent"] = round(100 * statistics.mean(same), 2)
+    figures |= ways_ms
     images = [Image.fromarray(picture) for picture in pictures]
     for side in SIDES:
         figures[f"pillow_resize_{side}_ms"] = _milliseconds(_resize(side), images)
@@ -62,13 +69,10 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
 
 def _decoders() -> dict[str, Callable[[bytes], np.ndarray]]:
     """Those that can be imported: JPEG bytes to RGB (height, width, 3)."""
-    found: dict[str, Callable[[bytes], np.ndarray]] = {"pillow": _by_pillow}
-    try:
-        import simplejpeg
+    import simplejpeg
 
-        found["simplejpeg"] = lambda content: simplejpeg.decode_jpeg(content, "RGB")
-    except ImportError as error:
-        print(f"left out: {error}")
+    found: dict[str, Callable[[bytes], np.ndarray]] = {"pillow": _by_pillow}
+    found["simplejpeg"] = lambda content: simplejpeg.decode_jpeg(content, "RGB")
     try:
         import torch
         from torchvision.io import ImageReadMode, decode_jpeg
@@ -96,6 +100,22 @@ def _resize(side: int) -> Callable[[Image.Image], np.ndarray]:
     from PIL import Image
 
     return lambda image: np.asarray(image.resize((side, side), Image.Resampling.BICUBIC))
+
+
+def _to_memory(way: Callable[[Path], np.ndarray], paths: Sequence[Path]) -> float:
+    """A worker's milliseconds for an image, the mean: from its file to where the device takes it from.
+
+    The process's own, in which the kernel's for new memory is.
+    """
+    import numpy as np
+
+    largest = max(way(path).size for path in paths)
+    memory = np.empty(largest, np.uint8)
+    started = time.process_time()
+    for path in paths:
+        pixels = way(path)
+        memory[: pixels.size] = pixels.ravel()
+    return round(1000 * (time.process_time() - started) / len(paths), 3)
 
 
 def _milliseconds(work: Callable[[Any], np.ndarray], given: Sequence[object]) -> float:

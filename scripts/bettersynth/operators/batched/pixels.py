@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 from transformers.image_transforms import center_crop
 from transformers.image_utils import ChannelDimension
 
-from bettersynth.operators.batched.resize import SUPPORT, Axis, Picture, columns_first
+from bettersynth.operators.batched.resize import SUPPORT, Axis, Picture, Plan, columns_first
 
 SUPPORTED = (
     "CLIPImageProcessor",
@@ -52,7 +52,7 @@ class Geometry(NamedTuple):
             image = ImageOps.mirror(image)
         if self.vertical_flip:
             image = ImageOps.flip(image)
-        height, width = self._resized(image.height, image.width)
+        height, width = self.resized(image.height, image.width)
         pixels = np.asarray(image.resize((width, height), resample=self.resample))
         return center_crop(pixels, self.crop, input_data_format=ChannelDimension.LAST) if self.crop else pixels
 
@@ -65,17 +65,22 @@ class Geometry(NamedTuple):
 
     def picture(self, offset: int, height: int, width: int) -> Picture:
         """What `apply` does, in the device's words, to a picture that begins at pixel `offset` of a buffer."""
-        size = self._resized(height, width)
-        crop = self.crop or size
-        down = Axis(size[0], (size[0] - crop[0]) // 2, crop[0], self.vertical_flip)
-        across = Axis(size[1], (size[1] - crop[1]) // 2, crop[1], self.horizontal_flip)
-        return Picture(offset, height, width, down, across, columns_first((height, width), size, self.resample))
+        return Picture(offset, _plan(self, height, width))
 
-    def _resized(self, height: int, width: int) -> tuple[int, int]:
+    def resized(self, height: int, width: int) -> tuple[int, int]:
         if isinstance(self.size, tuple):
             return self.size
         long = int(self.size * max(height, width) / min(height, width))
         return (long, self.size) if height > width else (self.size, long)
+
+
+@lru_cache(maxsize=4096)
+def _plan(geometry: Geometry, height: int, width: int) -> Plan:
+    size = geometry.resized(height, width)
+    crop = geometry.crop or size
+    down = Axis(size[0], (size[0] - crop[0]) // 2, crop[0], geometry.vertical_flip)
+    across = Axis(size[1], (size[1] - crop[1]) // 2, crop[1], geometry.horizontal_flip)
+    return Plan(height, width, down, across, columns_first((height, width), size, geometry.resample))
 
 
 @dataclass(frozen=True)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from torch.utils.data import Dataset, get_worker_info
 
-from bettersynth.images import ImageProblem, ImageReason, open_image
+from bettersynth.images import ImageProblem, ImageReason, open_pixels
 from bettersynth.operators.batched.filters import BatchedFilter, Fields
 from bettersynth.operators.batched.pixels import Geometry
 from bettersynth.operators.batched.resize import Picture
@@ -66,6 +69,9 @@ class Prepared:
     """A piece after its worker; positions count from the shard's first record."""
 
     piece: Piece
+    """Without its records, which the job has."""
+    records: int
+    """How many these are."""
     pixels: dict[Geometry, torch.Tensor] = field(default_factory=dict)
     """uint8 `[images, height, width, 3]`, where the worker resized."""
     buffer: torch.Tensor | None = None
@@ -134,11 +140,12 @@ class Preparer(Dataset[Prepared]):
         self._slots = slots
 
     def __getitem__(self, piece: Piece) -> Prepared:
-        prepared = Prepared(piece)
+        prepared = Prepared(piece, len(piece.records))
         try:
             self._prepare(prepared)
         except _Failure as failure:
             prepared.failure = failure.args
+        prepared.piece = piece._replace(records=())
         return prepared
 
     def _prepare(self, prepared: Prepared) -> None:
@@ -147,7 +154,7 @@ class Preparer(Dataset[Prepared]):
         others = {name: kind for name, kind in self._others.items() if name in piece.operators}
         paths = [self._resolved(piece, record) for record in piece.records]
         started = time.perf_counter()
-        decoded: list[dict[str, Image.Image]] = [{} for _ in paths]
+        decoded: list[dict[str, Decoded]] = [{} for _ in paths]
         if filters or any(kind.decodes for kind in others.values()):
             decoded = [self._decoded(position, prepared, paths[position]) for position in range(len(paths))]
         prepared.seconds["decoding"] = time.perf_counter() - started
@@ -187,10 +194,10 @@ class Preparer(Dataset[Prepared]):
         except ImageProblem as problem:
             raise _Failure(piece, record, problem) from None
 
-    def _decoded(self, position: int, prepared: Prepared, paths: list[str]) -> dict[str, Image.Image]:
+    def _decoded(self, position: int, prepared: Prepared, paths: list[str]) -> dict[str, Decoded]:
         """The record's pictures by path; none when one is damaged, which is noted. Any other problem is a failure."""
         try:
-            return {path: open_image(path, self._max_pixels) for path in dict.fromkeys(paths)}
+            return {path: Decoded(open_pixels(path, self._max_pixels)) for path in dict.fromkeys(paths)}
         except ImageProblem as problem:
             if problem.reason != ImageReason.UNREADABLE:
                 raise _Failure(prepared.piece, prepared.piece.records[position], problem) from None
@@ -204,11 +211,12 @@ class Preparer(Dataset[Prepared]):
         piece: Piece,
         chosen: list[int],
         paths: list[list[str]],
-        decoded: list[dict[str, Image.Image]],
+        decoded: list[dict[str, Decoded]],
     ) -> list[Stats]:
         def stats(positions: list[int]) -> list[Stats]:
             texts = [piece.records[position].text for position in positions]
-            return operator.stats(texts, [paths[at] for at in positions], [decoded[at] for at in positions])
+            images = [{path: one.image for path, one in decoded[at].items()} for at in positions]
+            return operator.stats(texts, [paths[at] for at in positions], images)
 
         try:
             return stats(chosen) if chosen else []
@@ -255,10 +263,29 @@ class Preparer(Dataset[Prepared]):
             raise
 
 
+class Decoded:
+    """An image's pixels, and, for those who ask, Pillow's image of them."""
+
+    def __init__(self, pixels: npt.NDArray[np.uint8]) -> None:
+        """uint8 `[height, width, 3]`."""
+        self.pixels = pixels
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        height, width, _ = self.pixels.shape
+        return width, height
+
+    @cached_property
+    def image(self) -> Image.Image:
+        """In mode RGB."""
+        return Image.fromarray(self.pixels)
+
+
 class Pictures:
     """The piece's pictures, in the sizes that models ask for: each once, whichever operators ask."""
 
-    def __init__(self, decoded: list[dict[str, Image.Image]]) -> None:
+    def __init__(self, decoded: list[dict[str, Decoded]]) -> None:
         self._decoded = decoded
         self._rows: dict[Geometry, dict[tuple[int, str], int]] = {}
 
@@ -270,7 +297,7 @@ class Pictures:
     @property
     def area(self) -> int:
         """Pixels of all pictures as they were decoded."""
-        return sum(picture.width * picture.height for pictures in self._decoded for picture in pictures.values())
+        return sum(math.prod(picture.size) for pictures in self._decoded for picture in pictures.values())
 
     def pixels(self, except_for: Collection[Geometry]) -> dict[Geometry, torch.Tensor]:
         """The pixels of every other geometry that was asked for."""
@@ -279,7 +306,7 @@ class Pictures:
             pixels = _shared((len(self._rows[geometry]), *geometry.shape))
             array = pixels.numpy()
             for (position, path), row in self._rows[geometry].items():
-                array[row] = geometry.apply(self._decoded[position][path])
+                array[row] = geometry.apply(self._decoded[position][path].image)
             made[geometry] = pixels
         return made
 
@@ -292,7 +319,7 @@ class Pictures:
         offsets: dict[tuple[int, str], int] = {}
         array, total = buffer.numpy(), 0
         for position, path in dict.fromkeys(key for rows in wanted.values() for key in rows):
-            picture = np.asarray(self._decoded[position][path]).reshape(-1, 3)
+            picture = self._decoded[position][path].pixels.reshape(-1, 3)
             array[total : total + len(picture)] = picture
             offsets[position, path] = total
             total += len(picture)

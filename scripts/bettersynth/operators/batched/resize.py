@@ -18,13 +18,14 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from PIL.Image import Resampling
-from torch.nn.functional import pad
 
 logger = logging.getLogger(__name__)
 
 BITS = 22
 HALF = 1 << (BITS - 1)
 """Where a fixed-point sum begins, which rounds it."""
+MOST_TAPS = 1 << 25
+"""Numbers of taps that a device keeps, 128 MB: some 8,000 lengths of an axis."""
 SUPPORT = {Resampling.BILINEAR: 1.0, Resampling.BICUBIC: 2.0}
 """Half the width of each filter that is implemented here, in pixels."""
 
@@ -48,7 +49,6 @@ class Taps(NamedTuple):
     weights: npt.NDArray[np.int32]
 
 
-@lru_cache(maxsize=4096)
 def taps(length: int, axis: Axis, resample: int) -> Taps:
     """The taps of an axis of `length` pixels: `precompute_coeffs` and `normalize_coeffs_8bpc` of Pillow."""
     scale = length / axis.size
@@ -89,10 +89,9 @@ def columns_first(length: tuple[int, int], size: tuple[int, int], resample: int)
     return noise.resize(size[::-1], resample).tobytes() != rows_first.tobytes()
 
 
-class Picture(NamedTuple):
-    """A picture in a buffer of pixels, row after row, and what is to become of it."""
+class Plan(NamedTuple):
+    """What is to become of the pictures of one size."""
 
-    offset: int
     height: int
     width: int
     down: Axis
@@ -100,107 +99,152 @@ class Picture(NamedTuple):
     columns_first: bool
 
 
+class Picture(NamedTuple):
+    """A picture in a buffer of pixels, row after row from pixel `offset` on."""
+
+    offset: int
+    plan: Plan
+
+
 def resize(buffer: torch.Tensor, pictures: Sequence[Picture], resample: int) -> torch.Tensor:
     """The pictures of the uint8 `buffer` `[pixels, 3]`, resized: uint8 `[pictures, height, width, 3]`.
 
     All keep equally many pixels of each axis.
     """
-    by_order = [[at for at, one in enumerate(pictures) if one.columns_first == order] for order in (False, True)]
+    by_order = [[at for at, one in enumerate(pictures) if one.plan.columns_first == order] for order in (False, True)]
     if all(by_order):
         made = torch.empty(
-            (len(pictures), pictures[0].down.kept, pictures[0].across.kept, 3),
+            (len(pictures), pictures[0].plan.down.kept, pictures[0].plan.across.kept, 3),
             dtype=torch.uint8,
             device=buffer.device,
         )
         for some in by_order:
             made[some] = resize(buffer, [pictures[at] for at in some], resample)
         return made
-    device = buffer.device
-    down, downs = _stacked(device, [(one.height, one.down) for one in pictures], resample)
-    across, acrosses = _stacked(device, [(one.width, one.across) for one in pictures], resample)
-    offsets, heights, widths = np.array([one[:3] for one in pictures]).T
+    plans = [picture.plan for picture in pictures]
+    down, across = plans[0].down.kept, plans[0].across.kept
+    table = _table(buffer.device, resample)
+    places = table.places([(one.height, one.down) for one in plans] + [(one.width, one.across) for one in plans])
+    downs, acrosses = places[:, : len(plans)], places[:, len(plans) :]
+    offsets = np.array([picture.offset for picture in pictures])
+    heights, widths = np.array([plan[:2] for plan in plans]).T
     once = np.ones_like(offsets)
-    if pictures[0].columns_first:
-        first = _weighed(buffer, _lines(device, offsets, once, widths, widths, downs), down)
-        piles = _lines(device, widths.cumsum() - widths, once, once, once, acrosses)
-        return _weighed(first.flatten(1), piles, across).unflatten(2, first.shape[1:]).transpose(1, 2)
-    first = _weighed(buffer, _lines(device, offsets, widths, once, heights, acrosses), across)
-    piles = _lines(device, heights.cumsum() - heights, once, once, once, downs)
-    return _weighed(first.flatten(1), piles, down).unflatten(2, first.shape[1:])
+    if plans[0].columns_first:
+        first = Lines.of(offsets, once, widths, widths, downs, down)
+        piles = Lines.of(widths.cumsum() - widths, once, once, once, acrosses, across)
+    else:
+        first = Lines.of(offsets, widths, once, heights, acrosses, across)
+        piles = Lines.of(heights.cumsum() - heights, once, once, once, downs, down)
+    first, piles = _on_device(buffer.device, first, piles)
+    half = _weighed(buffer, first, table.memory)
+    made = _weighed(half.flatten(1), piles, table.memory).unflatten(2, half.shape[1:])
+    return made.transpose(1, 2) if plans[0].columns_first else made
 
 
 class Lines(NamedTuple):
-    """Lines of items that are resized; each tensor is `[lines]`."""
+    """Lines of items that are resized, some of each picture."""
 
-    begins: torch.Tensor
-    """Item with which a line begins."""
-    steps: torch.Tensor
-    """Items from one of a line to its next."""
-    taps: torch.Tensor
-    """Which of several taps resize it."""
+    table: torch.Tensor
+    """`[7, pictures]`: the item with which a picture's first line begins, items from there to the next line's, items
+    from one of a line to its next, lines, lines of all pictures before, place of its taps, and their number."""
+    total: int
+    """Lines of all pictures."""
+    longest: int
+    """Lines of the picture that has most."""
+    taps: int
+    """The largest number of taps."""
+    targets: int
+    """What each line becomes."""
+
+    @classmethod
+    def of(cls, begins: Ints, apart: Ints, steps: Ints, counts: Ints, taps: Ints, targets: int) -> Lines:
+        """All but `taps`, which `_Table.places` gives, are `[pictures]`."""
+        rows = np.stack([begins, apart, steps, counts, counts.cumsum() - counts, *taps])
+        return cls(torch.from_numpy(rows), int(counts.sum()), int(counts.max()), int(taps[1].max()), targets)
 
 
-def _lines(device: torch.device, begins: Ints, apart: Ints, steps: Ints, counts: Ints, taps: Ints) -> Lines:
-    """`counts` lines of each picture, of which one begins `apart` items after the other; all arguments `[pictures]`."""
-    within = np.arange(counts.sum()) - (counts.cumsum() - counts).repeat(counts)
-    lines = np.stack([begins.repeat(counts) + apart.repeat(counts) * within, steps.repeat(counts), taps.repeat(counts)])
-    made = torch.from_numpy(lines)
-    return Lines(*(made.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else made))
+def _on_device(device: torch.device, *lines: Lines) -> list[Lines]:
+    """The lines with their tables on the device, by one copy that is not waited for."""
+    tables = torch.stack([one.table for one in lines])
+    if device.type == "cuda":
+        tables = tables.pin_memory().to(device, non_blocking=True)
+    return [one._replace(table=table) for one, table in zip(lines, tables, strict=True)]
 
 
-def _weighed(items: torch.Tensor, lines: Lines, taps: Weighed) -> torch.Tensor:
-    """Weighed sums of the items of each line: uint8 `[lines, targets, width]` from uint8 `[items, width]`."""
+def _weighed(items: torch.Tensor, lines: Lines, memory: torch.Tensor) -> torch.Tensor:
+    """Weighed sums of the items of each line: uint8 `[lines, targets, width]` from uint8 `[items, width]`.
+
+    `memory` is `_Table`'s, whose places the lines name.
+    """
     if items.is_cuda and (fused := _fused()):
-        return fused(items, lines, taps)
-    sums = torch.full(
-        (len(lines.begins), taps.sources.shape[2], items.shape[1]), HALF, dtype=torch.int32, device=items.device
-    )
-    for sources, weights in zip(*taps, strict=True):
-        chosen = lines.begins[:, None] + lines.steps[:, None] * sources[lines.taps]
+        return fused(items, lines, memory)
+    counts = lines.table[3]
+    begins, apart, steps, _, before, places, taps = lines.table.repeat_interleave(counts, 1, output_size=lines.total)
+    begins = begins + apart * (torch.arange(lines.total, device=items.device) - before)
+    target = torch.arange(lines.targets, device=items.device)
+    sums = torch.full((lines.total, lines.targets, items.shape[1]), HALF, dtype=torch.int32, device=items.device)
+    for tap in range(lines.taps):
+        there = tap < taps
+        at = (places + tap * lines.targets * there)[:, None] + target
+        chosen = begins[:, None] + steps[:, None] * memory[at]
         found = items.index_select(0, chosen.flatten()).view(sums.shape)
-        sums.addcmul_(found, weights[lines.taps][..., None])
+        weights = memory[at + (taps * lines.targets)[:, None]] * there[:, None]
+        sums.addcmul_(found, weights[..., None])
     return sums.bitwise_right_shift_(BITS).clamp_(0, 255).to(torch.uint8)  # Pillow's `clip8`
 
 
 @cache
-def _fused() -> Callable[[torch.Tensor, Lines, Weighed], torch.Tensor] | None:
+def _fused() -> Callable[[torch.Tensor, Lines, torch.Tensor], torch.Tensor] | None:
     """The same in one kernel; None, with a word in the log, where Triton cannot make it."""
     try:
         from bettersynth.operators.batched.resize_kernel import weighed
 
-        nothing = torch.zeros(1, 1, 1, dtype=torch.int64, device="cuda")
-        weighed(nothing[0].byte(), Lines(*3 * [nothing[0, 0]]), Weighed(nothing, nothing.int()))
+        nothing = torch.zeros(7, 1, dtype=torch.int64, device="cuda")
+        weighed(nothing.byte(), Lines(nothing, 1, 1, 0, 1), nothing[0].int())
     except Exception as error:  # no Triton, no C compiler for it, no folder it may write to, …
         logger.warning("pictures are resized by many small kernels instead of one, which is slower: %s", error)
         return None
     return weighed
 
 
-class Weighed(NamedTuple):
-    """Taps on the device: `[taps, targets]` of one axis, `[taps, axes, targets]` of several."""
+class _Table:
+    """The taps of every axis that was met, on the device, one axis after the other."""
 
-    sources: torch.Tensor
-    weights: torch.Tensor
+    def __init__(self, device: torch.device, resample: int) -> None:
+        self.memory = torch.empty(0, dtype=torch.int32, device=device)
+        """Of each axis the source pixels `[taps, targets]`, then their weights."""
+        self._resample = resample
+        self._used = 0
+        self._places: dict[tuple[int, Axis], tuple[int, int]] = {}
+
+    def places(self, axes: Sequence[tuple[int, Axis]]) -> Ints:
+        """`[2, axes]`: where the taps of an axis begin in `memory`, and how many a target has. Axes may repeat.
+
+        They hold until the next call.
+        """
+        if new := [axis for axis in dict.fromkeys(axes) if axis not in self._places]:
+            self._add(new, axes)
+        return np.array([self._places[axis] for axis in axes]).T
+
+    def _add(self, new: Sequence[tuple[int, Axis]], axes: Sequence[tuple[int, Axis]]) -> None:
+        made = [taps(length, axis, self._resample) for length, axis in new]
+        size = sum(one.sources.size + one.weights.size for one in made)
+        if self._used + size > MOST_TAPS and self._used:
+            self._used = 0
+            self._places.clear()
+            self._add(list(dict.fromkeys(axes)), axes)
+            return
+        for axis, one in zip(new, made, strict=True):
+            self._places[axis] = self._used, one.sources.shape[1]
+            self._used += one.sources.size + one.weights.size
+        if self._used > len(self.memory):
+            larger = self.memory.new_empty(2 * self._used)
+            larger[: self._used - size] = self.memory[: self._used - size]
+            self.memory = larger
+        flat = np.concatenate([part.T.ravel() for one in made for part in one]).astype(np.int32)
+        self.memory[self._used - size : self._used] = torch.from_numpy(flat).to(self.memory.device)
 
 
-def _stacked(device: torch.device, axes: Sequence[tuple[int, Axis]], resample: int) -> tuple[Weighed, Ints]:
-    """The taps of all different axes, and the number of each axis among them."""
-    numbers = {axis: number for number, axis in enumerate(dict.fromkeys(axes))}
-    return _different(device, tuple(numbers), resample), np.array([numbers[axis] for axis in axes])
-
-
-@lru_cache(maxsize=64)
-def _different(device: torch.device, axes: tuple[tuple[int, Axis], ...], resample: int) -> Weighed:
-    """Axes with fewer taps than others have some that weigh nothing."""
-    each = [_taps_on(device, *axis, resample) for axis in axes]
-    most = max(len(one.weights) for one in each)
-
-    def stack(parts: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        return torch.stack([pad(part, (0, 0, 0, most - len(part))) for part in parts], 1)
-
-    return Weighed(*map(stack, zip(*each, strict=True)))
-
-
-@lru_cache(maxsize=4096)
-def _taps_on(device: torch.device, length: int, axis: Axis, resample: int) -> Weighed:
-    return Weighed(*(torch.from_numpy(part.T.copy()).to(device) for part in taps(length, axis, resample)))
+@cache
+def _table(device: torch.device, resample: int) -> _Table:
+    return _Table(device, resample)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import time
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import DataLoader
@@ -39,6 +40,8 @@ from bettersynth.records import Record
 
 PIECE = 32
 """Records that a worker prepares at one time."""
+TOGETHER = 4
+"""Pieces whose pictures the device resizes at one time: what that costs the job's one thread hardly grows with them."""
 PREFETCHED = 2
 """Pieces under way for each worker."""
 SLOT = PIECE * 448 * 448 * 3
@@ -71,6 +74,12 @@ class OperatorScores:
         return self.seconds["preparing"] + self.seconds.get("computing", 0.0)
 
 
+class _Uploaded(NamedTuple):
+    prepared: Prepared
+    buffer: torch.Tensor | None
+    """Its pictures on the device as they were decoded, uint8 `[pixels, 3]`; None where the worker resized."""
+
+
 @dataclass
 class _Shard:
     key: Any
@@ -80,6 +89,8 @@ class _Shard:
     parts: dict[str, dict[int, list[float | None]]] = field(default_factory=lambda: defaultdict(dict))
     stats: dict[str, dict[int, Stats]] = field(default_factory=lambda: defaultdict(dict))
     unreadable: dict[int, str] = field(default_factory=dict)
+    uploaded: list[_Uploaded] = field(default_factory=list)
+    """Pieces that wait for others, to be given to the models with them."""
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     device_seconds: dict[str, float] = field(default_factory=dict)
 
@@ -106,6 +117,7 @@ class BatchScorer:
         self._loading = loading
         self._lanes = {name: Lane(name, kind, settings.batch) for name, kind in filters.items()}
         self._cuda = any(kind.device.type == "cuda" for kind in filters.values())
+        self._device_resizes = self._cuda
         self._slots: PinnedSlots | None = None
 
     @classmethod
@@ -169,7 +181,7 @@ class BatchScorer:
         open_shards: dict[int, _Shard] = {}
         loader = self._loader(self._pieces(shards, open_shards), paths, total)
         closing: deque[Piece] = deque()
-        for prepared in progress(loader, total, "scoring pairs", size=lambda done: len(done.piece.records)):
+        for prepared in progress(loader, total, "scoring pairs", size=lambda done: done.records):
             piece = prepared.piece
             try:
                 with _naming_record(open_shards):
@@ -218,7 +230,7 @@ class BatchScorer:
         elif self._cuda and workers:  # one more is taken before the oldest is given back, another while it is copied
             self._slots = PinnedSlots(PREFETCHED * workers + 2, SLOT)
         return DataLoader(
-            Preparer(self._filters, self._others, paths, self._max_pixels, self._cuda, self._slots),
+            Preparer(self._filters, self._others, paths, self._max_pixels, self._device_resizes, self._slots),
             sampler=pieces,  # type: ignore[arg-type]
             batch_size=None,
             num_workers=workers,
@@ -235,17 +247,26 @@ class BatchScorer:
             shard.seconds[part] += seconds
         for name, stats in prepared.stats.items():
             shard.stats[name].update(stats)
-        on_device: dict[Geometry, torch.Tensor] = {}
-        buffer = self._uploaded(prepared) if self._cuda else None
-        for name, jobs in prepared.jobs.items():
+        shard.uploaded.append(_Uploaded(prepared, self._uploaded(prepared) if self._device_resizes else None))
+        if len(shard.uploaded) == (TOGETHER if self._device_resizes else 1) or prepared.piece.last:
+            pieces, shard.uploaded = shard.uploaded, []
+            self._give(pieces, shard)
+
+    def _give(self, pieces: list[_Uploaded], shard: _Shard) -> None:
+        """Give the models what they are to score of these pieces."""
+        buffers = _Buffers([buffer for _, buffer in pieces])
+        on_device: dict[Geometry, list[torch.Tensor | None]] = {}
+        for name in pieces[0].prepared.jobs:
             lane = self._lanes[name]
-            shard.parts[name].update(prepared.parts[name])
-            shard.jobs[name] += len(jobs)
-            if jobs:
-                geometry = lane.kind.geometry
-                if geometry not in on_device:
-                    on_device[geometry] = _pixels(prepared, geometry, buffer, lane.kind.device)
-                lane.add(jobs, on_device[geometry])
+            geometry = lane.kind.geometry
+            if geometry not in on_device:
+                on_device[geometry] = _pixels([prepared for prepared, _ in pieces], buffers, geometry, lane.kind.device)
+            for (prepared, _), pixels in zip(pieces, on_device[geometry], strict=True):
+                jobs = prepared.jobs[name]
+                shard.parts[name].update(prepared.parts[name])
+                shard.jobs[name] += len(jobs)
+                if pixels is not None:
+                    lane.add(jobs, pixels)
 
     def _uploaded(self, prepared: Prepared) -> torch.Tensor | None:
         """The piece's pictures on the device, as they were decoded."""
@@ -289,11 +310,37 @@ class BatchScorer:
         return scores
 
 
-def _pixels(prepared: Prepared, geometry: Geometry, buffer: torch.Tensor | None, device: torch.device) -> torch.Tensor:
-    """The piece's pixels of one geometry on the device, from the worker or resized now."""
-    if buffer is not None and geometry in prepared.pictures:
-        return _resized(buffer, prepared.pictures[geometry], geometry.resample)
-    return prepared.pixels[geometry].to(device, non_blocking=True)
+def _pixels(
+    pieces: list[Prepared], buffers: _Buffers, geometry: Geometry, device: torch.device
+) -> list[torch.Tensor | None]:
+    """Each piece's pixels of one geometry on the device: from its worker, or resized now, all in one; None for none."""
+    ready = [prepared.pixels.get(geometry) for prepared in pieces]
+    resized = buffers.resized([prepared.pictures.get(geometry, []) for prepared in pieces], geometry)
+    return [
+        made if one is None else one.to(device, non_blocking=True) for one, made in zip(ready, resized, strict=True)
+    ]
+
+
+class _Buffers:
+    """Pictures of several pieces as they were decoded, in one buffer on the device."""
+
+    def __init__(self, buffers: list[torch.Tensor | None]) -> None:
+        """For each piece its pixels `[pixels, 3]`, or None."""
+        there = [buffer for buffer in buffers if buffer is not None]
+        self._pixels = torch.cat(there) if len(there) > 1 else there[0] if there else None
+        self._begins = [0, *itertools.accumulate(0 if buffer is None else len(buffer) for buffer in buffers)]
+
+    def resized(self, pictures: list[list[Picture]], geometry: Geometry) -> list[torch.Tensor | None]:
+        """Each piece's pictures at this geometry; None for a piece without any."""
+        every = [
+            Picture(begin + offset, plan)
+            for begin, some in zip(self._begins, pictures, strict=False)
+            for offset, plan in some
+        ]
+        if self._pixels is None or not every:
+            return [None] * len(pictures)
+        parts = _resized(self._pixels, every, geometry.resample).split([len(some) for some in pictures])
+        return [part if len(part) else None for part in parts]
 
 
 def _resized(buffer: torch.Tensor, pictures: list[Picture], resample: int) -> torch.Tensor:

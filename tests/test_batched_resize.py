@@ -1,6 +1,5 @@
 """Resizing on the device against Pillow and the stock image processors: the same bytes."""
 
-from functools import cache
 from random import Random
 
 import numpy as np
@@ -61,15 +60,16 @@ def test_same_bytes_as_pillow_after_a_crop(pictures, device):
 def test_same_bytes_whatever_was_resized_before(pictures, device, monkeypatch):
     """The device keeps the taps of few axes here: it adds some, and begins anew when they are too many."""
     monkeypatch.setattr(resize_module, "MOST_TAPS", 20_000)
-    monkeypatch.setattr(resize_module, "_table", cache(resize_module._Table))
     geometry = Geometry((32, 48), int(Image.Resampling.BICUBIC), None)
+    table = resize_module._Table(torch.device(device), geometry.resample)
+    monkeypatch.setattr(resize_module, "_table", lambda *_: table)
     chance = Random(0)
     sizes = []
     for _ in range(12):
         some = chance.sample(pictures, 3)
         for made, picture in zip(on_device(some, geometry, device), some, strict=True):
             assert np.array_equal(made, geometry.apply(Image.fromarray(picture))), picture.shape
-        sizes.append(resize_module._table(torch.device(device), geometry.resample)._used)
+        sizes.append(table._used)
     assert max(sizes) <= 20_000 and sorted(sizes) != sizes
 
 

@@ -209,9 +209,9 @@ def test_new_records_are_asked_their_originals_question(world, tmp_path):
     place = world(new=recaption("blip2_all", seed=2)).pool(["00"])
     pool = place.configuration.pool.model_copy(update={"restore": [str(restore)]})
     configuration = place.configuration.model_copy(update={"pool": pool})
-    questions = Questions(configuration, "unused", list(place.make("new")))
+    questions = Questions(configuration, "unused", [*place.make("new"), "id 00~3~1"])
 
-    assert questions["id 00~3"] == questions["id 00"] == "What is it?\n<image>"
+    assert questions["id 00~3~1"] == questions["id 00~3"] == questions["id 00"] == "What is it?\n<image>"
 
 
 def test_the_best_candidate_by_a_score_stays(world):

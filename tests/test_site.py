@@ -102,6 +102,18 @@ def test_the_doctor_reads_the_profiles_as_snakemake_does():
     assert second[doctor.OTHERS].memory_mb == 8000
 
 
+def test_the_doctor_reads_sizes_and_times_as_snakemake_does(tmp_path, monkeypatch):
+    default = yaml.safe_load((ROOT / "profiles" / "default" / "config.yaml").read_text())
+    default["set-resources"]["finetune"] |= {"runtime": "2d", "mem": "64GB"}
+    del default["set-resources"]["finetune"]["mem_mb"]
+    (tmp_path / "default").mkdir()
+    (tmp_path / "default" / "config.yaml").write_text(yaml.safe_dump(default))
+    monkeypatch.setattr(doctor, "PROFILES", tmp_path)
+    profile = yaml.safe_load((ROOT / "profiles" / "slurm" / "config.yaml").read_text())
+    asked = doctor.rule_requests(profile, 16, 1)["finetune"]
+    assert (asked.minutes, asked.memory_mb) == (2880, 64_000)
+
+
 def test_without_slurm_the_doctor_says_how_to_run_here(tmp_path):
     command = [sys.executable, ROOT / "scripts" / "doctor.py"]
     environment = {"PATH": str(tmp_path), "PYTHONPATH": str(ROOT / "scripts")}

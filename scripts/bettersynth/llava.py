@@ -26,23 +26,29 @@ class Questions:
     def __init__(self, configuration: Configuration, question: str, ids: Iterable[str]) -> None:
         self._files = configuration.pool.restore
         self._same = f"{question}\n{PLAIN_IMAGE_TOKEN}"
-        wanted = set(ids)
-        self._restored = _restore(self._files, wanted | set(map(original_id, wanted)))
+        self._restored = _restore(self._files, {one for record_id in ids for one in _origins(record_id)})
 
     def __getitem__(self, record_id: str) -> str:
-        """The human turn, image token included; of a variant, its original's.
+        """The human turn, image token included; of a variant, that of what it was made of.
 
         Raises ValueError when the restore files do not have the id.
         """
         if not self._files or record_id.startswith(DERIVED_ID):
             return self._same  # an id that the raw file did not give is in no restore file either
-        question = self._restored.get(record_id) or self._restored.get(original_id(record_id))
+        question = next((self._restored[one] for one in _origins(record_id) if one in self._restored), None)
         if question is None:
             raise ValueError(
                 f"record `{record_id}` has no question in {', '.join(self._files)}; "
                 "add the file that holds it to `pool.restore`, or empty that list to ask one question everywhere"
             )
         return question
+
+
+def _origins(record_id: str) -> Iterator[str]:
+    """The id, and what it is a variant of, if it is: variants are made of variants too."""
+    while record_id:
+        yield record_id
+        record_id = original_id(record_id)
 
 
 def _restore(files: list[str], ids: set[str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from snakemake.resources import Resource
 
 from bettersynth.slurm.queue import SlurmError, slurm
 from bettersynth.slurm.site import Request, Site, chosen_from, describe, look
@@ -88,21 +90,26 @@ def _accounting(site: Site, profile: dict[str, Any]) -> Iterator[Finding]:
 def rule_requests(profile: dict[str, Any], shards_per_job: int, attempt: int) -> dict[str, Request]:
     """What a job of each rule of `profiles/default` asks for at an attempt; `OTHERS` have the defaults.
 
-    Expressions are those of our own profiles, with `attempt` and `input` as Snakemake gives them.
+    Expressions are those of our own profiles, with `attempt` and `input` as Snakemake gives them. Sizes and times may
+    be written as Snakemake takes them (`mem: 16GB`, `runtime: 12h`).
     """
     rules = yaml.safe_load((PROFILES / "default" / "config.yaml").read_text())["set-resources"]
     known = {"attempt": attempt, "input": range(shards_per_job), "len": len, "max": max, "min": min}
 
     def value(resources: dict[str, Any], key: str, default: int = 0) -> int:
         written = resources.get(key, default)
-        return int(eval(written, {"__builtins__": {}}, known)) if isinstance(written, str) else written
+        if isinstance(written, str):
+            with contextlib.suppress(NameError, SyntaxError):  # then it is no expression
+                written = eval(written, {"__builtins__": {}}, known)
+        return int(Resource.parse_human_friendly(key, written))  # type: ignore[arg-type]
 
     found = {}
     for rule, own in {**rules, OTHERS: {}}.items():
-        resources = {**profile["default-resources"], **own}
+        both = (*profile["default-resources"].items(), *own.items())
+        resources = {"mem" if key == "mem_mb" else key: written for key, written in both}
         found[rule] = Request(
             cpus=value(resources, "cpus_per_task", 1),
-            memory_mb=value(resources, "mem_mb"),
+            memory_mb=value(resources, "mem"),
             minutes=value(resources, "runtime"),
             gpus=value(resources, "gpu"),
             gpu_model=resources.get("gpu_model"),

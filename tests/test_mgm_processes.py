@@ -65,21 +65,26 @@ def test_two_processes_train_what_one_trains(start, capfd):
         torch.testing.assert_close(first[name], second[name], rtol=1e-2, atol=2e-4)
 
 
-def test_two_processes_answer_what_one_answers(start):
-    configuration, layout = start("asked")
-    for stage in ("pretrain", "finetune"):
-        run(stage, "tiny", 1, configuration, layout, processes=1)
-    folder = layout.root.parent
+def asking(configuration: Configuration, folder: Path) -> Configuration:
+    """The configuration with seven questions about the images in `folder`."""
     words = ["what is this ?", "is it a red square ?", "what ?"]
     rows = [{"question_id": f"{n}", "image": f"{n % 8}.png", "text": words[n % 3]} for n in range(7)]
     (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     textvqa = {"questions": str(folder / "questions.jsonl"), "annotations": "none", "images": str(folder / "images")}
     evaluation = {"textvqa": textvqa | {"max_new_tokens": 6}, "mmbench": {"questions": "none"}, "batch": 2}
     asked = configuration.model_dump(by_alias=True) | {"evaluation": evaluation | {"precision": "fp32"}}
+    return Configuration.model_validate(asked)
+
+
+def test_two_processes_answer_what_one_answers(start):
+    configuration, layout = start("asked")
+    for stage in ("pretrain", "finetune"):
+        run(stage, "tiny", 1, configuration, layout, processes=1)
+    asked = asking(configuration, layout.root.parent)
     path, answers = layout.answers("tiny", 1, "textvqa"), []
     for count in (1, 2):
         shutil.rmtree(path.parent, ignore_errors=True)
-        run("answer", "tiny", 1, Configuration.model_validate(asked), layout, "textvqa", processes=count)
+        run("answer", "tiny", 1, asked, layout, "textvqa", processes=count)
         answers.append(path.read_text())
     assert answers[0] == answers[1] and len(answers[0].splitlines()) == 7
 
@@ -124,19 +129,21 @@ def test_torchruns_of_two_nodes_meet(start, srun):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_process_of_torchrun_trains_over_nccl(start, tmp_path):
+def test_a_process_of_torchrun_trains_and_answers_over_nccl(start, tmp_path):
     """One alone, but by the way that several take."""
-    configuration, layout = start("nccl", pretrain={"device_batch": 2})
+    configuration, layout = start("nccl", pretrain={"device_batch": 2}, finetune={"device_batch": 2})
     path = tmp_path / "config.json"
-    path.write_text(configuration.model_dump_json(by_alias=True))
+    path.write_text(asking(configuration, layout.root.parent).model_dump_json(by_alias=True))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=1"]
     module = ["--module", processes.__name__, "--config", path, "--results", layout.root]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "scripts"), "NCCL_DEBUG": "VERSION"}
-    environment["PYTHONPATH"] += os.pathsep + os.environ.get("PYTHONPATH", "")
-    command = [*torchrun, *module, "pretrain", "tiny", "1"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 0 and f"{processes.MET}1" in done.stdout and "NCCL version" in done.stdout, done.stderr
-    assert read_json(layout.pretrain("tiny", 1) / "card.json")["steps"] == 6
+    known = filter(None, [str(Path(__file__).parents[1] / "scripts"), os.environ.get("PYTHONPATH")])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(known), "NCCL_DEBUG": "VERSION"}
+    for work in (["pretrain"], ["finetune"], ["answer", "textvqa"]):
+        command = [*torchrun, *module, *work, "tiny", "1"]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        assert done.returncode == 0, done.stderr
+        assert f"{processes.MET}1" in done.stdout and "NCCL version" in done.stdout
+    assert len(layout.answers("tiny", 1, "textvqa").read_text().splitlines()) == 7
 
 
 @pytest.mark.parametrize(

@@ -190,7 +190,7 @@ def is_main_process() -> bool:
 
 def gathered(found: dict[Any, Any]) -> dict[Any, Any]:
     """What all processes found."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if not distributed.is_initialized():
         return found
     parts: list[dict[Any, Any]] = [{}] * distributed.get_world_size()
     distributed.all_gather_object(parts, found)

@@ -73,6 +73,23 @@ def test_same_bytes_whatever_was_resized_before(pictures, device, monkeypatch):
     assert max(sizes) <= 20_000 and sorted(sizes) != sizes
 
 
+def test_taps_that_found_no_memory_are_not_taken_for_there(pictures, monkeypatch):
+    geometry = Geometry((32, 48), int(Image.Resampling.BICUBIC), None)
+    table = resize_module._Table(torch.device("cpu"), geometry.resample)
+    monkeypatch.setattr(resize_module, "_table", lambda *_: table)
+
+    def no_memory(*_):
+        raise torch.OutOfMemoryError
+
+    with monkeypatch.context() as full:
+        full.setattr(resize_module.torch, "from_numpy", no_memory)
+        with pytest.raises(torch.OutOfMemoryError):
+            table.places([(100, geometry.picture(0, 100, 90).plan.down)])
+    assert table.places([]).size == 0 and table._used == 0 and not table._places
+    for made, picture in zip(on_device(pictures, geometry), pictures, strict=True):
+        assert np.array_equal(made, geometry.apply(Image.fromarray(picture))), picture.shape
+
+
 def processors():
     """One of each supported class, with the published settings where they are not the class's own."""
     from transformers import BlipImageProcessor, CLIPImageProcessor, OwlViTImageProcessor, ViTImageProcessor

@@ -52,6 +52,10 @@ def test_a_link_out_of_the_folder_is_refused_and_a_linked_folder_is_not(tmp_path
     assert reason(resolve, inside, "a.png") == ImageReason.PATH
     assert reason(resolve, inside, "folder/a.png") == ImageReason.PATH
 
+    other = write_image(tmp_path / "far" / "images" / "b.png")
+    (tmp_path / "far" / "deep").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "deep")
+    assert resolve(tmp_path / "link" / ".." / "images", "b.png") == other
     (tmp_path / "linked").symlink_to(tmp_path / "elsewhere")
     assert resolve(tmp_path / "linked", "a.png") == tmp_path / "elsewhere" / "a.png"
 
@@ -124,6 +128,11 @@ def odd_images(folder):
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     picture.save(folder / "turned.jpg", exif=exif)
+    turned = b'http://ns.adobe.com/xap/1.0/\0<rdf:Description tiff:Orientation="6"/>'
+    picture.save(folder / "plain.jpg")
+    plain = (folder / "plain.jpg").read_bytes()
+    segment = b"\xff\xe1" + struct.pack(">H", len(turned) + 2) + turned
+    (folder / "turned by XMP.jpg").write_bytes(plain[:2] + segment + plain[2:])
     picture.convert("CMYK").save(folder / "cmyk.jpg")
     picture.convert("P").save(folder / "palette.png")
     picture.convert("RGBA").save(folder / "alpha.png")
@@ -142,6 +151,7 @@ def test_every_kind_of_image_is_decoded_as_data_juicer_decodes_it(tmp_path):
         assert ours.mode == "RGB"
         np.testing.assert_array_equal(np.asarray(ours), np.asarray(load_image(str(path))), err_msg=path.name)
     assert open_image(tmp_path / "turned.jpg", LIMIT).size == (20, 30)
+    assert open_image(tmp_path / "turned by XMP.jpg", LIMIT).size == (20, 30)
 
 
 def outcome(path):

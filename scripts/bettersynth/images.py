@@ -66,7 +66,7 @@ def resolve(root: str | Path, relative: str) -> Path:
         raise ImageProblem(ImageReason.PATH, f"{relative!r} is absolute; give it relative to the image folder")
     if ".." in re.split(r"[/\\]", relative):
         raise ImageProblem(ImageReason.PATH, f"{relative!r} has a `..` in it")
-    real_root = _resolved(os.path.abspath(root))  # noqa: PTH100 - without the file system
+    real_root = _resolved(os.path.join(os.getcwd(), root))  # noqa: PTH109, PTH118 - links before `..`
     real = Path(os.path.realpath(f"{real_root}/{relative}"))
     if not real.is_relative_to(real_root):
         raise ImageProblem(ImageReason.PATH, f"{relative!r} leaves the image folder through a symbolic link to {real}")
@@ -107,13 +107,15 @@ def open_pixels(path: str | Path, max_pixels: int) -> npt.NDArray[np.uint8]:
     """The pixels of `open_image`, uint8 `[height, width, 3]`; raises the same.
 
     TurboJPEG writes those of the usual JPEG where they are to be; Pillow's are copied twice on the way. What TurboJPEG
-    refuses or warns of is Pillow's to judge, as is every other format, a fourth channel, and a picture with EXIF data,
-    which may be turned.
+    refuses or warns of is Pillow's to judge, as is every other format, a fourth channel, and a picture with EXIF or XMP
+    data, which may be turned.
     """
     with _open_header(path, max_pixels) as image:
-        if image.format == "JPEG" and image.mode in ("RGB", "L") and "exif" not in image.info:
-            with contextlib.suppress(ValueError, OSError):
-                return simplejpeg.decode_jpeg(Path(path).read_bytes(), "RGB")
+        usual = image.mode in ("RGB", "L") and not image.info.keys() & {"exif", "xmp"}
+        if image.format == "JPEG" and usual and image.fp:
+            with contextlib.suppress(ValueError, OSError, MemoryError):
+                image.fp.seek(0)
+                return simplejpeg.decode_jpeg(image.fp.read(), "RGB")
         return np.asarray(_decoded(image, path))
 
 
@@ -127,7 +129,7 @@ def _decoded(image: Image.Image, path: str | Path) -> Image.Image:
         raise ImageProblem(ImageReason.UNREADABLE, f"{path}: {error}") from error
 
 
-def _open_header(path: str | Path, max_pixels: int) -> Image.Image:
+def _open_header(path: str | Path, max_pixels: int) -> ImageFile.ImageFile:
     Image.MAX_IMAGE_PIXELS = max_pixels  # Pillow's own guard, at our limit: it warns above it, and refuses at twice
     try:
         image = Image.open(path, formats=FORMATS)

@@ -228,21 +228,21 @@ class _Table:
 
     def _add(self, new: Sequence[tuple[int, Axis]], axes: Sequence[tuple[int, Axis]]) -> None:
         made = [taps(length, axis, self._resample) for length, axis in new]
-        size = sum(one.sources.size + one.weights.size for one in made)
-        if self._used + size > MOST_TAPS and self._used:
+        flat = np.concatenate([part.T.ravel() for one in made for part in one]).astype(np.int32)
+        used = self._used + len(flat)
+        if used > MOST_TAPS and self._used:
             self._used = 0
             self._places.clear()
             self._add(list(dict.fromkeys(axes)), axes)
             return
-        for axis, one in zip(new, made, strict=True):
+        if used > len(self.memory):
+            larger = self.memory.new_empty(max(used, min(2 * used, MOST_TAPS)))
+            larger[: self._used] = self.memory[: self._used]
+            self.memory = larger
+        self.memory[self._used : used] = torch.from_numpy(flat).to(self.memory.device)
+        for axis, one in zip(new, made, strict=True):  # no sooner: the device may have had no memory for them
             self._places[axis] = self._used, one.sources.shape[1]
             self._used += one.sources.size + one.weights.size
-        if self._used > len(self.memory):
-            larger = self.memory.new_empty(2 * self._used)
-            larger[: self._used - size] = self.memory[: self._used - size]
-            self.memory = larger
-        flat = np.concatenate([part.T.ravel() for one in made for part in one]).astype(np.int32)
-        self.memory[self._used - size : self._used] = torch.from_numpy(flat).to(self.memory.device)
 
 
 @cache

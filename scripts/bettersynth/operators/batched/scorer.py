@@ -254,7 +254,15 @@ class BatchScorer:
 
     def _give(self, pieces: list[_Uploaded], shard: _Shard) -> None:
         """Give the models what they are to score of these pieces."""
-        buffers = _Buffers([buffer for _, buffer in pieces])
+        try:
+            buffers = _Buffers([buffer for _, buffer in pieces])
+        except torch.OutOfMemoryError:
+            buffers = None
+        if buffers is None:  # one by one, then, which copies nothing
+            torch.cuda.empty_cache()
+            for piece in pieces:
+                self._give([piece], shard)
+            return
         on_device: dict[Geometry, list[torch.Tensor | None]] = {}
         for name in pieces[0].prepared.jobs:
             lane = self._lanes[name]

@@ -77,3 +77,8 @@ def write_scores(
     write_table(layout.scores(source, operator), table)
     shards = {path.stem: {"records": sha256_file(path), "key": "made-up"} for path in paths}
     write_json(layout.scores_card(source, operator), {"shards": shards})
+
+
+def pairs_of(table: pa.Table) -> list[tuple[str, str]]:
+    """`(id, source)` of each row."""
+    return list(zip(table["id"].to_pylist(), table["source"].to_pylist(), strict=True))

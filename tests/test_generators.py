@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -12,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import tiny_diffusion
 import tiny_models
 import torch
 from PIL import Image
 
-from bettersynth.captioners.choice import captioned_text, keep_candidate, simhash_of
 from bettersynth.captioners.families import Family
 from bettersynth.captioners.recaptioner import Recaptioner
 from bettersynth.captioners.slots import Slots
@@ -63,7 +62,7 @@ def models(tmp_path_factory):
     return {
         "blip2": tiny_models.blip2(root / "blip2"),
         "llava": tiny_models.llava(root / "llava"),
-        "diffusion": tiny_models.stable_diffusion(root / "diffusion"),
+        "diffusion": tiny_diffusion.stable_diffusion(root / "diffusion"),
         "language": staged("lid_176"),
     }
 
@@ -247,50 +246,6 @@ def test_a_recaption_keeps_id_and_image_and_takes_data_juicers_form(world, capti
         assert record.text.startswith(f"{IMAGE_TOKEN} ")
         assert record.text.endswith(f" {END_OF_CHUNK}")
         assert "USER" not in record.text
-
-
-# --- Data-Juicer's own choices ---------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def stock_mapper():
-    """Data-Juicer's captioning mapper; its model is never opened."""
-    from bettersynth.operators.offline import import_data_juicer
-
-    import_data_juicer()
-    from data_juicer.ops.mapper.image_captioning_mapper import ImageCaptioningMapper
-
-    def make(**options):
-        return ImageCaptioningMapper(hf_img2seq="nowhere", keep_original_sample=False, **options)
-
-    return make
-
-
-def test_text_has_data_juicers_spaces(stock_mapper):
-    text = text_of("a dog") + f"{IMAGE_TOKEN} a cat{END_OF_CHUNK}"
-    sample = {"id": "1", "text": text, "images": ["a.png", "b.png"]}
-    places = [(0, 0, 0), (0, 1, 0)]
-    stock = stock_mapper()._distribute_captions([["one"], ["two"]], places, [sample])
-
-    assert captioned_text(text, ["one", "two"]) == stock[0]["text"]
-
-
-def test_similar_one_is_data_juicers_choice(stock_mapper):
-    mapper = stock_mapper(keep_candidate_mode="similar_one_simhash", caption_num=4)
-    chance = random.Random(3)
-    for _ in range(30):
-        original, *candidates = (
-            " ".join(chance.choices(tiny_models.WORDS, k=chance.randrange(1, 9))) for _ in range(5)
-        )
-        stock = mapper._reduce_captions_per_image(text_of(original), candidates)
-        assert keep_candidate(candidates, original, "similar_one_simhash", 0, "x") == stock[0]
-    assert simhash_of("one") == simhash_of("")
-
-
-def test_random_any_is_drawn_by_record():
-    chosen = {keep_candidate(["a", "b", "c"], "", "random_any", 0, f"id {number}") for number in range(20)}
-
-    assert chosen == {"a", "b", "c"}
 
 
 # --- resuming -------------------------------------------------------------------------------------

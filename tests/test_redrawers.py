@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-import tiny_models
+import tiny_diffusion
 import torch
 from PIL import Image
 from pydantic import ValidationError
@@ -18,11 +18,11 @@ FAMILIES = ("stable_diffusion", "stable_diffusion_xl", "stable_diffusion_3")
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     root = tmp_path_factory.mktemp("pipelines")
-    return {name: getattr(tiny_models, name)(root / name) for name in FAMILIES}
+    return {name: getattr(tiny_diffusion, name)(root / name) for name in FAMILIES}
 
 
 def model(folder, batch=4, strength=0.8):
-    settings = Redrawer(model="any", strength=strength, steps=3, size=tiny_models.SIDE, batch=batch)
+    settings = Redrawer(model="any", strength=strength, steps=3, size=tiny_diffusion.SIDE, batch=batch)
     return DiffusionModel(settings, folder, "cpu")
 
 
@@ -45,7 +45,7 @@ def test_a_picture_depends_on_its_record(folders, family, strength):
     one_by_one = model(folders[family], batch=1, strength=strength).draw(asked, seed=3)
     other_seed = model(folders[family], strength=strength).draw(asked[:1], seed=4)
 
-    assert {picture.size for picture in together} == ({(50, 40)} if strength else {(tiny_models.SIDE,) * 2})
+    assert {picture.size for picture in together} == ({(50, 40)} if strength else {(tiny_diffusion.SIDE,) * 2})
     assert len({picture.tobytes() for picture in [*together, *other_seed]}) == 6
     assert [picture.tobytes() for picture in reordered] == [picture.tobytes() for picture in together[:2:-1]]
     assert abs(pixels(one_by_one) - pixels(together)).max() <= 2

@@ -33,10 +33,6 @@ from transformers import (
     CLIPImageProcessor,
     CLIPModel,
     CLIPProcessor,
-    CLIPTextConfig,
-    CLIPTextModel,
-    CLIPTextModelWithProjection,
-    CLIPTokenizer,
     CLIPTokenizerFast,
     CLIPVisionConfig,
     Florence2Config,
@@ -129,7 +125,8 @@ def _clip_vocabulary(folder: Path) -> tuple[Path, Path]:
     return vocabulary, merges
 
 
-def _clip_tokenizer(folder: Path, length: int = 64, kind: type = CLIPTokenizerFast) -> Any:
+def clip_tokenizer(folder: Path, length: int = 64, kind: type = CLIPTokenizerFast) -> Any:
+    """CLIP's tokenizer with a vocabulary of `WORDS`, written into the folder."""
     vocabulary, merges = _clip_vocabulary(folder)
     return kind(str(vocabulary), str(merges), model_max_length=length)
 
@@ -138,7 +135,8 @@ def _clip_image_processor() -> CLIPImageProcessor:
     return CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
 
 
-def _clip_text_config(tokenizer: Any, length: int = 64) -> dict[str, Any]:
+def clip_text_config(tokenizer: Any, length: int = 64) -> dict[str, Any]:
+    """Settings of a text encoder for the tokenizer."""
     return {
         "vocab_size": len(tokenizer),
         "hidden_size": 32,
@@ -166,8 +164,8 @@ def _vision_config(**more: Any) -> dict[str, Any]:
 
 def clip(folder: Path) -> Path:
     """CLIP for `image_text_similarity_filter`."""
-    tokenizer = _clip_tokenizer(folder)
-    config = CLIPConfig(text_config=_clip_text_config(tokenizer), vision_config=_vision_config(), projection_dim=16)
+    tokenizer = clip_tokenizer(folder)
+    config = CLIPConfig(text_config=clip_text_config(tokenizer), vision_config=_vision_config(), projection_dim=16)
     return _save(folder, _seeded(CLIPModel, config, 1), CLIPProcessor(_clip_image_processor(), tokenizer))
 
 
@@ -217,7 +215,7 @@ def aesthetics(folder: Path) -> Path:
     from aesthetics_predictor import AestheticsPredictorV2Linear
 
     config = CLIPVisionConfig(**_vision_config(projection_dim=16))
-    processor = CLIPProcessor(_clip_image_processor(), _clip_tokenizer(folder))
+    processor = CLIPProcessor(_clip_image_processor(), clip_tokenizer(folder))
     return _save(folder, _seeded(AestheticsPredictorV2Linear, config, 3), processor)
 
 
@@ -230,8 +228,8 @@ def classifier(folder: Path, seed: int) -> Path:
 
 def owlvit(folder: Path) -> Path:
     """OWL-ViT for `phrase_grounding_recall_filter`."""
-    tokenizer = _clip_tokenizer(folder, length=16)
-    text = {**_clip_text_config(tokenizer, 16), "pad_token_id": 0}
+    tokenizer = clip_tokenizer(folder, length=16)
+    text = {**clip_text_config(tokenizer, 16), "pad_token_id": 0}
     config = OwlViTConfig(text_config=text, vision_config=_vision_config(), projection_dim=32)
     images = OwlViTImageProcessor(size={"height": SIDE, "width": SIDE})
     return _save(folder, _seeded(OwlViTForObjectDetection, config, 5), OwlViTProcessor(images, tokenizer))
@@ -474,111 +472,3 @@ def florence2(folder: Path) -> Path:
     images.image_seq_length = 2
     processor = Florence2Processor(images, tokenizer)
     return _save(folder, _speaking(_seeded(Florence2ForConditionalGeneration, config, 13), tokenizer), processor)
-
-
-def _vae(latent_channels: int = 4, **more: Any) -> Any:
-    from diffusers import AutoencoderKL
-
-    return AutoencoderKL(
-        block_out_channels=(16, 32),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        latent_channels=latent_channels,
-        norm_num_groups=8,
-        sample_size=SIDE,
-        **more,
-    )
-
-
-def _unet(**more: Any) -> Any:
-    from diffusers import UNet2DConditionModel
-
-    return UNet2DConditionModel(
-        block_out_channels=(16, 32),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        attention_head_dim=8,
-        norm_num_groups=8,
-        sample_size=SIDE // 2,
-        **{"cross_attention_dim": 32, **more},
-    )
-
-
-def stable_diffusion(folder: Path) -> Path:
-    """Stable Diffusion's text-to-image pipeline, as version 1 is published, without a safety checker."""
-    from diffusers import DDIMScheduler, StableDiffusionPipeline
-
-    tokenizer = _clip_tokenizer(folder / "tokenizer", kind=CLIPTokenizer)
-    torch.manual_seed(8)
-    pipeline = StableDiffusionPipeline(
-        vae=_vae(),
-        text_encoder=CLIPTextModel(CLIPTextConfig(**_clip_text_config(tokenizer))),
-        tokenizer=tokenizer,
-        unet=_unet(),
-        scheduler=DDIMScheduler(steps_offset=1, clip_sample=False),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipeline.save_pretrained(folder)
-    return folder
-
-
-def stable_diffusion_xl(folder: Path) -> Path:
-    """Stable Diffusion XL, whose two text encoders see one tokenizer here."""
-    from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
-
-    tokenizer = _clip_tokenizer(folder / "tokenizer", kind=CLIPTokenizer)
-    text = CLIPTextConfig(**_clip_text_config(tokenizer), projection_dim=32)
-    torch.manual_seed(9)
-    pipeline = StableDiffusionXLPipeline(
-        vae=_vae(),
-        text_encoder=CLIPTextModel(text),
-        text_encoder_2=CLIPTextModelWithProjection(text),
-        tokenizer=tokenizer,
-        tokenizer_2=tokenizer,
-        unet=_unet(
-            cross_attention_dim=64,
-            addition_embed_type="text_time",
-            addition_time_embed_dim=8,
-            projection_class_embeddings_input_dim=6 * 8 + 32,
-        ),
-        scheduler=EulerDiscreteScheduler(steps_offset=1, timestep_spacing="trailing"),
-        add_watermarker=False,
-    )
-    pipeline.save_pretrained(folder)
-    return folder
-
-
-def stable_diffusion_3(folder: Path) -> Path:
-    """Stable Diffusion 3, without its optional T5 encoder."""
-    from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
-
-    tokenizer = _clip_tokenizer(folder / "tokenizer", kind=CLIPTokenizer)
-    text = CLIPTextConfig(**_clip_text_config(tokenizer), projection_dim=32)
-    torch.manual_seed(10)
-    pipeline = StableDiffusion3Pipeline(
-        transformer=SD3Transformer2DModel(
-            sample_size=SIDE // 2,
-            patch_size=2,
-            in_channels=4,
-            num_layers=1,
-            attention_head_dim=8,
-            num_attention_heads=4,
-            caption_projection_dim=32,
-            joint_attention_dim=64,
-            pooled_projection_dim=64,
-            out_channels=4,
-        ),
-        scheduler=FlowMatchEulerDiscreteScheduler(),
-        vae=_vae(shift_factor=0.06, use_quant_conv=False, use_post_quant_conv=False),
-        text_encoder=CLIPTextModelWithProjection(text),
-        tokenizer=tokenizer,
-        text_encoder_2=CLIPTextModelWithProjection(text),
-        tokenizer_2=tokenizer,
-        text_encoder_3=None,
-        tokenizer_3=None,
-    )
-    pipeline.save_pretrained(folder)
-    return folder

@@ -38,6 +38,7 @@ QUOTES = {
             )
         ),
     ],
+    "CHANGELOG.md": ["in one pass score {scoring.six_operators_pairs_per_s:.0f} pairs/s on an H100"],
     "docs/scoring.md": [
         *(
             f"| {{scoring.{name}_data_juicer_pairs_per_s:.0f}} | {{scoring.{name}_pairs_per_s:,.0f}} "
@@ -59,7 +60,9 @@ QUOTES = {
         "({decoding.pillow_resize_224_ms:.1f} ms to 224 pixels, {decoding.pillow_resize_384_ms:.1f} to 384, "
         "{decoding.pillow_resize_768_ms:.1f} to 768)",
         "all of the {1000/scoring.six_operators_pairs_per_s:.2f} s that 1,000 pairs take",
-        "of 1,000 pairs' {1000/scoring.similarity_pairs_per_s:.2f} s, waits",
+        "computes for {scoring.six_operators_similarity_gpu_seconds/41:.2f} s of 1,000 pairs' "
+        "{1000/scoring.similarity_pairs_per_s:.2f} s, waits",
+        "each image takes {scoring.six_operators_decoding_worker_seconds/41:.1f} ms of one of them",
     ],
     "docs/captions.md": [
         "greedy | {captions.blip2_opt_2_7b_captions_per_s:.0f} | Data-Juicer's mapper: "

@@ -97,6 +97,28 @@ def test_a_second_setup_is_quick():
     assert result.returncode == 0, result.stderr
 
 
+def test_half_a_deleted_environment_has_no_python(tmp_path, monkeypatch):
+    """Where PATH begins with it, the next setup would run by it and link it to itself."""
+    setup = script("setup")
+    monkeypatch.setattr(setup, "VENV", tmp_path / ".venv")
+    for name in ("bin/python", "lib/module.py", "pyvenv.cfg"):
+        (setup.VENV / name).parent.mkdir(parents=True, exist_ok=True)
+        (setup.VENV / name).touch()
+    deleted = []
+
+    def stopped(path, **options):
+        deleted.append(path)
+        if len(deleted) > 1:
+            raise KeyboardInterrupt
+        rmtree(path, **options)
+
+    rmtree = setup.shutil.rmtree
+    monkeypatch.setattr(setup.shutil, "rmtree", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        setup.make_venv()
+    assert sorted(path.name for path in setup.VENV.iterdir()) == ["lib", "pyvenv.cfg"]
+
+
 def test_profile_links_once_and_spares_what_is_not_ours(tmp_path):
     link = tmp_path / "snakemake" / "slurm"
     assert make("profile", XDG_CONFIG_HOME=str(tmp_path)).returncode == 0

@@ -126,7 +126,7 @@ def _clip_vocabulary(folder: Path) -> tuple[Path, Path]:
 
 
 def clip_tokenizer(folder: Path, length: int = 64, kind: type = CLIPTokenizerFast) -> Any:
-    """CLIP's tokenizer with a vocabulary of `WORDS`, written into the folder."""
+    """CLIP's tokenizer of single letters, written into the folder."""
     vocabulary, merges = _clip_vocabulary(folder)
     return kind(str(vocabulary), str(merges), model_max_length=length)
 

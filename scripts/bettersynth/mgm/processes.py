@@ -105,8 +105,8 @@ def _meeting_place(nodes: int) -> list[str]:
     if nodes == 1:
         return ["--standalone"]
     job = int(os.environ["SLURM_JOB_ID"])
-    candidates = (PORTS[(job + further) % len(PORTS)] for further in range(100))
-    endpoint = f"--rdzv-endpoint={platform.node()}:{next(filter(_is_free, candidates))}"
+    port = next(filter(_is_free, (PORTS[(job + further) % len(PORTS)] for further in range(len(PORTS)))))
+    endpoint = f"--rdzv-endpoint={platform.node()}:{port}"
     return [f"--nnodes={nodes}", "--rdzv-backend=c10d", f"--rdzv-id={job}", endpoint]
 
 

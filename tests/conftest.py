@@ -5,6 +5,16 @@ from collections.abc import Iterator
 
 import pytest
 
+from bettersynth import gpus
+
+GPUS = os.environ.setdefault("BETTERSYNTH_TEST_GPUS", ",".join(gpus.visible())).split(",")
+"""All of this machine's, or ""; a worker of xdist has them from its parent.
+
+A test sees the first: a process that trains refuses several, and jobs that a test starts would share them out.
+"""
+if GPUS[0]:
+    os.environ["CUDA_VISIBLE_DEVICES"] = GPUS[0]
+
 
 @pytest.fixture(scope="module", autouse=True)
 def environment() -> Iterator[None]:

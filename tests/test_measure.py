@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from bettersynth.configuration.datasets import VERBS
-from bettersynth.measure import MEASUREMENTS, ROOT, mgm_training, record
+from bettersynth.measure import MEASUREMENTS, ROOT, mgm_training, record, scoring
 from bettersynth.measure.mgm_training import TEXT, TOLERANCE, VISION, VISION_AUX, Bench
-from bettersynth.measure.scoring import kind_of_kernel
 from bettersynth.mgm.model import MGMConfig, MGMForConditionalGeneration
 from bettersynth.publish import read_json
 
@@ -50,6 +49,13 @@ def test_a_dry_run_is_timed_without_the_inputs(tmp_path):
     figures = read_json(out)["figures"]
     assert figures["recipes"] == 10 and figures["jobs"] > 100
     assert 0 < figures["second_seconds"] < 60 and figures["peak_mb"] > 20
+
+
+@pytest.mark.parametrize(("pairs", "gpus"), [(1999, 1), (4000, 3)])
+def test_a_pass_too_short_to_be_measured_is_refused(pairs, gpus):
+    options = argparse.Namespace(pairs=pairs, gpus=gpus, only=None)
+    with pytest.raises(ValueError, match=f"--pairs {pairs}: .*{gpus} GPU.* measured on {gpus * 2000} or more"):
+        scoring.measure(options)
 
 
 def test_training_is_measured_part_by_part(tmp_path, monkeypatch):
@@ -112,4 +118,4 @@ def test_kernels_are_told_apart_by_their_names():
         "Memcpy HtoD (Pinned -> Device)": "copies",
         "_resize": "others",
     }
-    assert {name: kind_of_kernel(name) for name in names} == names
+    assert {name: scoring.kind_of_kernel(name) for name in names} == names

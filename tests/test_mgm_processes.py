@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import GPUS
 from safetensors.torch import load_file
 from tiny_mgm import make_run
 
@@ -128,21 +129,29 @@ def test_torchruns_of_two_nodes_meet(start, srun):
     assert read_json(layout.pretrain("tiny", 1) / "card.json")["processes"] == 2
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_process_of_torchrun_trains_and_answers_over_nccl(start, tmp_path):
-    """One alone, but by the way that several take."""
+@pytest.mark.parametrize("count", [1, 2])
+def test_processes_of_torchrun_train_and_answer_over_nccl(count, start, tmp_path):
+    """Also one alone, by the way that several take."""
+    if not torch.cuda.is_available() or len(GPUS) < count:
+        pytest.skip(f"needs {count} GPU" + "s" * (count > 1))
     configuration, layout = start("nccl", pretrain={"device_batch": 2}, finetune={"device_batch": 2})
     path = tmp_path / "config.json"
     path.write_text(asking(configuration, layout.root.parent).model_dump_json(by_alias=True))
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=1"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
     module = ["--module", processes.__name__, "--config", path, "--results", layout.root]
     known = filter(None, [str(Path(__file__).parents[1] / "scripts"), os.environ.get("PYTHONPATH")])
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(known), "NCCL_DEBUG": "VERSION"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(known),
+        "NCCL_DEBUG": "VERSION",
+        "CUDA_VISIBLE_DEVICES": ",".join(GPUS[:count]),
+    }
     for work in (["pretrain"], ["finetune"], ["answer", "textvqa"]):
         command = [*torchrun, *module, *work, "tiny", "1"]
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
         assert done.returncode == 0, done.stderr
-        assert f"{processes.MET}1" in done.stdout and "NCCL version" in done.stdout
+        assert f"{processes.MET}{count}" in done.stdout and "NCCL version" in done.stdout
+    assert read_json(layout.pretrain("tiny", 1) / "card.json")["processes"] == count
     assert len(layout.answers("tiny", 1, "textvqa").read_text().splitlines()) == 7
 
 

@@ -67,7 +67,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(options: argparse.Namespace) -> dict[str, float]:
-    """Both sides of every operator, then the pass."""
+    """Both sides of every operator, then the pass.
+
+    Raises ValueError for a pass too short to be measured.
+    """
+    least = options.gpus * 2 * SHARD  # a pass is measured after the first shard of each GPU
+    if not options.only and options.pairs < least:
+        raise ValueError(f"--pairs {options.pairs}: a pass over {options.gpus} GPU(s) is measured on {least} or more")
     with tempfile.TemporaryDirectory(prefix="bench-scoring-") as temporary:
         folder = Path(temporary)
         records = make_pairs(folder / "images", max(options.pairs, options.alone), options.files)

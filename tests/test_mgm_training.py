@@ -103,7 +103,7 @@ def test_stage_1_leaves_the_language_model_alone(start, monkeypatch):
     original = MGMForConditionalGeneration.connector_state
 
     def connector_state(model):
-        seen.update({name: value.clone() for name, value in model.state_dict().items()})
+        seen.update({name: value.cpu().clone() for name, value in model.state_dict().items()})
         return original(model)
 
     monkeypatch.setattr(MGMForConditionalGeneration, "connector_state", connector_state)

@@ -40,6 +40,7 @@ WORLD = ready $(if $(shell grep -l data/miniature/ $(CONFIG) 2>/dev/null),data/m
 .PHONY: ready environment
 environment:
 	@test -x .venv/bin/snakemake || { echo "There is no environment yet; first run: make setup (OFFLINE=1 from staged wheels)"; exit 1; }
+	@test -x "$$(sed -n '1s/^#!//p' .venv/bin/snakemake)" || { echo ".venv was made for another folder; first run: make setup (OFFLINE=1 from staged wheels)"; exit 1; }
 
 ready: environment
 	@test -f $(CONFIG) || { echo "$(CONFIG): no such configuration; there are: $(wildcard config/*.yaml)"; exit 1; }

@@ -13,6 +13,8 @@ from bettersynth.configuration.datasets import EXPORT_FORMATS
 from bettersynth.configuration.load import did_you_mean, recipe_start, recipe_trainset, recipe_training
 from bettersynth.graph import Graph
 from bettersynth.layout import BENCHMARKS, Layout
+from bettersynth.manifest import missing, missing_words
+from bettersynth.needs import job_needs
 from bettersynth.operators.catalogue import CATALOGUE
 from bettersynth.passes import CHUNK_PATTERN, PASS_PATTERN, Chunk, chunk_shards
 from bettersynth.plan import Plan
@@ -22,6 +24,7 @@ from bettersynth.slurm.site import Request, refuse_impossible
 
 config_file = workflow.configfiles[0] if workflow.configfiles else "config/miniature.yaml"
 try:
+    driver.check_path(sys.executable)
     contents = [read_yaml(path) for path in workflow.configfiles or [config_file]]  # refuses a key given twice
     if not config:
         config.update(contents[0])
@@ -31,14 +34,19 @@ try:
     plan = Plan(configuration)
     # what this run is asked for is known once the graph is built
     graph = Graph(configuration, layout, plan, lambda: workflow.dag_settings.targets or ["all"])
-    graph.check_inputs()
-except ConfigurationError as error:
+    graph.check_inputs(config_file)
+except (ConfigurationError, driver.DriverError) as error:
     raise WorkflowError(str(error)) from None
 if workflow.is_main_process and (hint := driver.hint(layout.driver)):
     logger.warning(hint)
 
 
 onstart:
+    needs = (
+        job_needs(job.rule.name, job.wildcards_dict, configuration, layout) for job in workflow.dag.needrun_jobs()
+    )
+    if absent := missing(needs, configuration, config_file):
+        logger.warning(missing_words(absent))
     try:
         driver.start(layout.driver, log[0], workflow.rundir)
         if type(workflow.executor_settings).__module__ == "snakemake_executor_plugin_slurm":

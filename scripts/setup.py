@@ -146,6 +146,12 @@ def main() -> None:
     if sys.version_info < (3, 11):  # noqa: UP036 - this script runs on whatever Python the machine has
         found = sys.version.split()[0]
         raise SystemExit(f"setup: Python 3.11 or newer is needed, this is {found}; try: make setup PYTHON=python3.12")
+    from bettersynth import driver  # which, like all that it imports, needs no package
+
+    try:
+        driver.check_path(str(VENV / "bin" / "python"))
+    except driver.DriverError as error:
+        raise SystemExit(f"setup: {error}") from None
     made = json.loads(STAMP.read_text()) if STAMP.exists() else {}
     torch = arguments.torch or made.get("torch") or (arguments.offline and staged_torch()) or "cpu"
     python_version = sys.version.split()[0] if arguments.this_python else made.get("python", sys.version.split()[0])

@@ -302,7 +302,7 @@ def test_dedup_by_caption_and_by_image(tmp_path):
     assert card["ledger"]["dropped"] == {"duplicate image": 1, "near-duplicate image": 1}
 
 
-def test_nothing_left_is_a_dataset_too(tmp_path):
+def test_nothing_left_is_a_dataset_too(tmp_path, caplog):
     datasets = {
         "none": {"from": "pool", "filter": {"similarity": {"min": 5}}},
         "still": {"from": "none", "filter": {"similarity": {"min": 0}}},
@@ -314,6 +314,10 @@ def test_nothing_left_is_a_dataset_too(tmp_path):
     sizes = {name: built(*world, name)[0]["rows"] for name in datasets}
     assert sizes == {"none": 0, "still": 0, "texts": 0, "spliced": 10, "twice": 0}
     assert load_records(read_rows("none", world[1]), *world[1:]).num_rows == 0
+    assert [record.message for record in caplog.records] == [
+        "Dataset `none` has no rows: all 10 were dropped (10 similarity.s below 5).",
+        *(f"Dataset `{name}` has no rows: `none` has none." for name in ("still", "texts", "twice")),
+    ]
 
 
 def test_a_record_of_two_files_has_the_text_and_score_of_the_file_that_won(tmp_path):

@@ -140,9 +140,10 @@ def test_the_bare_profile_name_works_from_the_root():
 @pytest.fixture
 def checkout(tmp_path):
     """A project whose lock is two tiny packages."""
-    folder = tmp_path / "a checkout"
+    folder = tmp_path / "checkout"
     (folder / "scripts").mkdir(parents=True)
     shutil.copyfile(ROOT / "scripts" / "setup.py", folder / "scripts" / "setup.py")
+    (folder / "scripts" / "bettersynth").symlink_to(ROOT / "scripts" / "bettersynth")
     (folder / "envs").mkdir()
     (folder / "envs" / "lock.txt").write_text("tiny-words==1.0\n")
     for kind in ("cpu", "cuda"):
@@ -182,10 +183,30 @@ def test_an_environment_that_was_copied_is_made_anew(checkout):
     stage_wheels(checkout)
     assert offline_setup(checkout).returncode == 0
     assert offline_setup(checkout).stdout == "", "nothing to do"
-    copy = shutil.copytree(checkout, checkout.with_name("copy of it"), symlinks=True)
+    copy = shutil.copytree(checkout, checkout.with_name("copy"), symlinks=True)
     assert "making .venv" in offline_setup(copy).stdout
     assert str(copy) in (copy / ".venv" / "bin" / "pip").read_text()
     assert word_in(copy) == "staged\n"
+
+
+def test_a_path_that_snakemake_cannot_use_is_refused_at_setup(checkout):
+    copy = shutil.copytree(checkout, checkout.with_name("my copy"), symlinks=True)
+    refused = offline_setup(copy)
+    assert refused.returncode != 0 and "/my copy/.venv/bin/python: Snakemake starts jobs by a path without ' '" in (
+        refused.stderr
+    )
+    assert not (copy / ".venv").exists()
+
+
+def test_make_says_that_an_environment_was_moved(tmp_path):
+    command = tmp_path / ".venv" / "bin" / "snakemake"
+    command.parent.mkdir(parents=True)
+    command.touch(mode=0o755)
+    ask = ["make", "--file", ROOT / "Makefile", "--directory", tmp_path, "environment"]
+    for python, code in ((tmp_path / "before" / "python", 2), (sys.executable, 0)):
+        command.write_text(f"#!{python}\n")
+        done = subprocess.run(ask, capture_output=True, text=True)
+        assert done.returncode == code and (".venv was made for another folder" in done.stdout) == bool(code)
 
 
 def test_setup_says_why_staged_wheels_do_not_do(checkout):

@@ -115,6 +115,13 @@ def test_a_terminated_job_gives_its_lease_back(tmp_path):
     assert process.wait(10) == 143 and not path.exists()
 
 
+@pytest.mark.parametrize("python", ["/my data/.venv/bin/python", "/data$1/python", "/it's/python"])
+def test_a_path_that_snakemake_would_not_quote_is_refused(python):
+    with pytest.raises(driver.DriverError, match="move or clone this folder"):
+        driver.check_path(python)
+    driver.check_path("/home/jürgen/büro-2/a_b.c+d@e=f,g/python")
+
+
 def test_a_second_driver_is_refused_with_the_first_ones_process(tmp_path):
     path = tmp_path / "driver.json"
     first = hold(path, 60)

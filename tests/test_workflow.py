@@ -141,6 +141,10 @@ def test_a_model_that_is_not_there_is_not_taken_for_the_last_one(run):
     changed["models"]["clip"]["path"] += "-missing"
     run.configure(changed)
     assert run.would_run("scores") == {"score_neural": 2, "scores_of": 1}
+    words = f"{changed['models']['clip']['path']}: not there\n    put the model there, or correct `models.clip.path` in"
+    assert words in run.snakemake("--dry-run", "--logger", "cost", "--", "scores").stdout
+    started = run.snakemake("--", "scores", check=False)
+    assert started.returncode != 0 and words in started.stderr.partition("Execute 1 jobs")[0]
 
 
 def test_a_key_twice_is_refused_by_snakemake_too(run):

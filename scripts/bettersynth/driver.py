@@ -20,8 +20,21 @@ from bettersynth import lease
 from bettersynth.slurm import queue
 
 
+SPECIAL = frozenset(" \t\n\"'`$&|;<>()*?[]{}!#~\\")
+"""Characters that a shell does not take for themselves."""
+
+
 class DriverError(RuntimeError):
     """This configuration must not be run now; the message says what to do."""
+
+
+def check_path(python: str) -> None:
+    """Raise DriverError when Snakemake's jobs could not start this Python: its path is given to a shell unquoted."""
+    if special := sorted(set(python) & SPECIAL):
+        raise DriverError(
+            f"{python}: Snakemake starts jobs by a path without {' '.join(map(repr, special))}: "
+            "move or clone this folder to such a path, and there: make setup"
+        )
 
 
 def start(path: Path, log: str, folder: str) -> lease.Lease:

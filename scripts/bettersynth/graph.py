@@ -80,7 +80,7 @@ class Graph:
         self._ledgers: dict[str, dict[str, Any]] = {}
         self._contents: dict[str, list[Any]] | None = None
 
-    def check_inputs(self) -> None:
+    def check_inputs(self, config_file: str) -> None:
         """Refuse to go on when raw files are missing: ConfigurationError names each, and what to do.
 
         Where a run was carried to in a bundle, only what its next jobs read is there.
@@ -92,7 +92,7 @@ class Graph:
         missing = {key: path for key, path in named.items() if not Path(path).exists()}
         if missing:
             raise ConfigurationError(
-                f"results/{self.configuration.name}",
+                config_file,
                 [f"{key}: {path}: not there; {_remedy(path)}" for key, path in missing.items()],
             )
 

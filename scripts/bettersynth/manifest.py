@@ -95,15 +95,36 @@ def _mend(config: str | Path) -> str:
 
 def check_needs(needs: Needs, configuration: Configuration, config_file: str | Path) -> Iterator[Problem]:
     """Compare models and resources with the manifest; those that it does not list are looked at by themselves."""
+    for path, files, command in _places(needs, configuration, config_file):
+        yield from check_unlisted(path, command) if files is None else check_folder(path, files, command)
+
+
+def missing(needs: Iterable[Needs], configuration: Configuration, config_file: str | Path) -> list[Problem]:
+    """Models and resources of which nothing is there, once each; no model is read."""
+    places = (place for each in dict.fromkeys(needs) for place in _places(each, configuration, config_file))
+    return list(dict.fromkeys(Problem(path, "not there", mend) for path, _, mend in places if not path.exists()))
+
+
+def missing_words(problems: list[Problem]) -> str:
+    """What is said of these before a run."""
+    return "\n".join(["Not there yet, and a job that loads it stops at once:", *(f"  {one}" for one in problems)])
+
+
+def _places(
+    needs: Needs, configuration: Configuration, config_file: str | Path
+) -> Iterator[tuple[Path, dict[str, Any] | None, str]]:
+    """Path of each need, its files as the manifest lists them, and what to do when something is wrong there."""
     manifest, command = read_manifest(configuration), _mend(config_file)
     listed = {**manifest.get("resources", {}), **manifest.get("models", {})}
     paths = {name: resource(name).path for name in needs.resources}
     paths |= {name: Path(configuration.models[name].path) for name in needs.models}
     for name, path in paths.items():
         if name in listed and Path(listed[name]["path"]) == path:
-            yield from check_folder(path, listed[name]["files"], command)
+            yield path, listed[name]["files"], command
+        elif name in needs.resources or path.exists() or configuration.models[name].hub:
+            yield path, None, command
         else:
-            yield from check_unlisted(path, command)
+            yield path, None, f"put the model there, or correct `models.{name}.path` in {config_file}"
 
 
 def check_everything(

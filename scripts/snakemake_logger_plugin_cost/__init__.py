@@ -1,4 +1,4 @@
-"""Snakemake's logger plugin `cost`: after a dry run, say what its jobs will cost (`make dry-run`).
+"""Snakemake's logger plugin `cost`: after a dry run, say what its jobs will cost and miss (`make dry-run`).
 
 `snakemake --dry-run --logger cost` finds this package by its name, once `scripts/` is on PYTHONPATH.
 """
@@ -17,13 +17,14 @@ from bettersynth.configuration import load
 from bettersynth.cost import Costs, Job
 from bettersynth.cost_table import cost_table
 from bettersynth.layout import Layout
-
+from bettersynth.manifest import missing, missing_words
+from bettersynth.needs import job_needs
 
 MEASUREMENTS = Path("docs") / "measurements"
 
 
 class LogHandler(LogHandlerBase):
-    """Collects the jobs that a dry run announces, and prints their costs when it is over."""
+    """Collects the jobs that a dry run announces; when it is over, prints what they cost and what they would miss."""
 
     def __post_init__(self) -> None:
         self.jobs: list[Job] = []
@@ -43,22 +44,27 @@ class LogHandler(LogHandlerBase):
                 self.jobs.append(Job(facts["rule_name"], dict(facts["wildcards"] or {}), gpus, cores))
 
     def close(self) -> None:
-        """Print the costs, below all that Snakemake says."""
+        """Print the costs and what is missing, below all that Snakemake says."""
         super().close()
         jobs, self.jobs = self.jobs, []
         if not jobs or not self.common_settings.dryrun:
             return
         try:
-            print(f"\n{self._table(jobs)}")
+            print(f"\n{self._words(jobs)}")
         except Exception:  # Snakemake would swallow it
             traceback.print_exc()
 
-    def _table(self, jobs: list[Job]) -> str:
+    def _words(self, jobs: list[Job]) -> str:
         base, files = Path(self.started["basedir"]), self.started["configfiles"]
-        configuration = load(files[0] if files else base / "config" / "miniature.yaml")
+        file = files[0] if files else base / "config" / "miniature.yaml"
+        configuration = load(file)
         name = str(configuration.name)
-        costs = Costs(configuration, Layout(Path("results") / name), Path("benchmarks") / name, base / MEASUREMENTS)
-        return cost_table(costs.lines(jobs), costs.model_bytes)
+        layout = Layout(Path("results") / name)
+        costs = Costs(configuration, layout, Path("benchmarks") / name, base / MEASUREMENTS)
+        needs = [job_needs(job.rule, job.wildcards, configuration, layout) for job in jobs]
+        absent = missing(needs, configuration, file)
+        table = cost_table(costs.lines(jobs), costs.model_bytes)
+        return f"{table}\n\n{missing_words(absent)}" if absent else table
 
     @property
     def writes_to_stream(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,9 @@ from bettersynth.records import caption_of, read_table, write_table
 from bettersynth.sources import load_records, read_rows
 
 
+logger = logging.getLogger(__name__)
+
+
 def build_dataset(name: str, configuration: Configuration, layout: Layout, plan: Plan) -> dict[str, Any]:
     """Apply the dataset's verb; publish its rows, its dropped rows and, last, its card, which is returned."""
     node = configuration.datasets[name]
@@ -32,12 +36,21 @@ def build_dataset(name: str, configuration: Configuration, layout: Layout, plan:
     )
     outcome = _apply(name, node, layout, plan)
     ledger = outcome.ledger()
+    if not ledger["out"]:
+        logger.warning(_empty(name, node, ledger))
     _one_source_per_id(name, outcome.rows)
     write_table(layout.rows(name), outcome.rows.combine_chunks())
     write_table(layout.dropped(name), outcome.dropped.combine_chunks())
     return card.write(
         layout.dataset_card(name), ledger=ledger, rows=ledger["out"], sha256=sha256_file(layout.rows(name))
     )
+
+
+def _empty(name: str, node: Dataset, ledger: dict[str, Any]) -> str:
+    """What is said of a dataset without rows."""
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in ledger["dropped"].items())
+    why = f"all {ledger['in']:,} were dropped ({reasons})" if reasons else f"`{node.parents[0]}` has none"
+    return f"Dataset `{name}` has no rows: {why}."
 
 
 def _apply(name: str, node: Dataset, layout: Layout, plan: Plan) -> Outcome:

@@ -38,6 +38,9 @@ rule scores_of:
         f"logs/{configuration.name}/scores/{{source}}/{{operator}}.log",
     conda:
         "../envs/conda-cpu.yaml"
+    params:
+        # of an id in two files the first one's score counts, and Snakemake does not see an order change
+        files=lambda wildcards: [file.name for file in configuration.pool.files] if wildcards.source == POOL else [],
     message:
         "Gather the scores of {wildcards.source} by {wildcards.operator}"
     script:

@@ -57,6 +57,19 @@ def test_a_batch_of_text_alone_has_no_images(tmp_path):
     assert Collator(0, AUX_SIDE)([dataset[0]])["pixel_values"].shape == (0, 3, AUX_SIDE, AUX_SIDE)
 
 
+def test_an_image_beyond_the_cut_is_left_out_with_its_tokens(tmp_path):
+    late = conversation(0)
+    late["conversations"] = [
+        *text_only(1)["conversations"],
+        *({**turn} for turn in late["conversations"]),
+    ]
+    samples = [open_dataset(tmp_path, [late], max_length)[0] for max_length in (2048, 8)]
+    assert [sample["pixels"] is None for sample in samples] == [False, True]
+    for sample in samples:
+        batch = Collator(0, AUX_SIDE)([sample])
+        assert len(batch["pixel_values"]) == (IMAGE_TOKEN_INDEX in batch["input_ids"])
+
+
 def test_an_unreadable_image_is_an_error_that_names_the_record(tmp_path):
     dataset = open_dataset(tmp_path, [conversation(0), conversation(1), conversation(2)])
     whole = (tmp_path / "1.png").read_bytes()

@@ -14,7 +14,7 @@ from bettersynth.layout import Layout
 from bettersynth.plan import Plan
 from bettersynth.publish import read_json
 from bettersynth.records import write_table
-from bettersynth.report import build_leaderboard, build_report
+from bettersynth.report import build_leaderboard, build_report, examples
 from bettersynth.report.charts import Node, graph, number, thin, ticks
 from bettersynth.report.distributions import bin_edges, distribution
 from bettersynth.report.truth import filter_quality
@@ -73,6 +73,14 @@ def elements(page):
 
 def _words(elements):
     return " ".join("".join(elements.text).split())
+
+
+def test_of_two_stats_of_one_operator_each_has_its_own_dropped_rows():
+    reasons = ["shape.image_width below 224", "shape.image_height below 224"]
+    dropped = pa.table({"id": ["narrow", "low"], "source": ["pool", "pool"], "reason": reasons})
+    bound = examples.Bound("large", "shape", "image_width", "any", "min", 224)
+    assert examples._dropped_by(bound, dropped)["id"].to_pylist() == ["narrow"]
+    assert examples._dropped_by(bound._replace(stat="image_height"), dropped)["id"].to_pylist() == ["low"]
 
 
 def test_rows_unlike_the_published_ones_are_called_so(elements):

@@ -214,6 +214,13 @@ def test_another_file_scores_only_its_own_shards(run):
     assert card["duplicate_across_files"] == 1
 
 
+def test_another_order_of_the_files_gathers_the_scores_again(run):
+    changed = copy.deepcopy(run.configuration)
+    changed["pool"]["files"].reverse()
+    run.configure(changed)
+    assert run.would_run("scores") == {"pool_index": 1, "scores_of": 2}, "of an id in two files, the first one's counts"
+
+
 def test_another_operator_scores_only_itself(run):
     changed = copy.deepcopy(run.configuration)
     changed["operators"]["image_shape"] = {"op": "image_shape_filter"}

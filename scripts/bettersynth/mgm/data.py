@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.utils.data import Dataset, Sampler
 
 from bettersynth.images import ImageProblem, open_image
-from bettersynth.mgm.model import IGNORE_INDEX
+from bettersynth.mgm.model import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from bettersynth.mgm.processing import ConversationError, Processor
 from bettersynth.publish import read_json
 
@@ -67,7 +67,8 @@ class ConversationDataset(Dataset):
         return {
             "input_ids": torch.from_numpy(encoded.input_ids).long(),
             "labels": torch.from_numpy(encoded.labels).long(),
-            "pixels": self._pixels(number),
+            # an image that begins beyond the cut has no tokens left
+            "pixels": self._pixels(number) if IMAGE_TOKEN_INDEX in encoded.input_ids else None,
         }
 
     def _pixels(self, number: int) -> torch.Tensor | None:

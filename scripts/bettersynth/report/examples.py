@@ -116,10 +116,15 @@ def _at_thresholds(
         if dropped.num_rows and all(_readable(near, layout, plan) for near in rows.values()):
             yield {
                 "dataset": bound.dataset,
-                "rule": f"{bound.operator} {'≥' if bound.side == 'min' else '≤'} {plain(bound.value)}",
+                "rule": f"{_key(bound)} {'≥' if bound.side == 'min' else '≤'} {plain(bound.value)}",
                 "rows": rows,
                 "scores": {side: values for side, (_, values) in nearest.items()},
             }
+
+
+def _key(bound: Bound) -> str:
+    """The bound's operator as a configuration names it."""
+    return f"{bound.operator}.{bound.stat}" if bound.stat else bound.operator
 
 
 def _bounds(configuration: Configuration) -> Iterator[Bound]:
@@ -132,7 +137,8 @@ def _bounds(configuration: Configuration) -> Iterator[Bound]:
 def _dropped_by(bound: Bound, dropped: pa.Table) -> pa.Table:
     """The rows that a dataset dropped for this bound, as the reasons say."""
     end = f" {'below' if bound.side == 'min' else 'above'} {plain(bound.value)}"
-    mine = pc.and_(pc.starts_with(dropped["reason"], f"{bound.operator}."), pc.ends_with(dropped["reason"], end))
+    begin = f"{_key(bound)} " if bound.stat else f"{bound.operator}."
+    mine = pc.and_(pc.starts_with(dropped["reason"], begin), pc.ends_with(dropped["reason"], end))
     return dropped.filter(mine).select(ROWS.names)
 
 

@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from bettersynth.configuration.datasets import Dataset
+from bettersynth.configuration.load import recipe_training
 from bettersynth.configuration.types import Configuration
 from bettersynth.layout import BENCHMARKS, Layout
 from bettersynth.plan import Plan
@@ -365,7 +366,7 @@ def _curves(configuration: Configuration, layout: Layout) -> Iterator[dict[str, 
             for stage in STAGES
             if any(lines[stage, recipe].values())
         }
-        choice = _read(layout.seeds(recipe))
+        choice = _read(layout.seeds(recipe)) if recipe_training(configuration, recipe).probe.keep else None
         seeds = (
             choice["seeds"]
             if choice

@@ -6,8 +6,10 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from bettersynth.configuration import Configuration, ConfigurationError, load
+from bettersynth.configuration.pool import USUAL, Reading
 from bettersynth.layout import Layout
 from bettersynth.operators.offline import ENVIRONMENT
 
@@ -27,7 +29,7 @@ def main() -> None:
         layout = Layout(Path("results") / str(configuration.name))
         folder = find_model(configuration, layout, options.recipe, options.seed, options.config)
         os.environ.update(ENVIRONMENT)
-        print(answer(folder, options.question, options.image, options.max_new_tokens))
+        print(answer(folder, options.question, options.image, options.max_new_tokens, configuration.pool.reading))
     except (ConfigurationError, LookupError, ValueError) as error:
         sys.exit(str(error.args[0]))
 
@@ -51,15 +53,15 @@ def find_model(configuration: Configuration, layout: Layout, recipe: str | None,
     )
 
 
-def answer(folder: Path, question: str, image: Path, max_new_tokens: int) -> str:
+def answer(folder: Path, question: str, image: Path, max_new_tokens: int, reading: Reading = USUAL) -> str:
     """The answer of the model in a folder."""
     import torch
 
     from bettersynth.mgm.generation import Question, answer_questions
 
     precision = "fp16" if torch.cuda.is_available() else "fp32"
-    asked = [Question("asked", question, image)]
-    return answer_questions(folder, asked, max_new_tokens=max_new_tokens, batch=1, precision=precision)[0]
+    options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "precision": precision, "reading": reading}
+    return answer_questions(folder, [Question("asked", question, image)], batch=1, **options)[0]
 
 
 if __name__ == "__main__":

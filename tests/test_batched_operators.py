@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
-from bettersynth.configuration.pool import Model, Operator, Scoring
+from bettersynth.configuration.pool import Model, Operator, Reading, Scoring
 from bettersynth.operators.catalogue import CATALOGUE
 from bettersynth.records import Record, text_of
 from bettersynth.staging import resource
@@ -156,7 +156,9 @@ def batched(operator, model, records, folder, **settings):
     """What the batch scorer gives each record."""
     from bettersynth.operators.batched.scorer import BatchScorer
 
-    scorer = BatchScorer.load({"it": (operator, model)}, max_pixels=10**8, settings=Scoring(**settings), device="cpu")
+    scorer = BatchScorer.load(
+        {"it": (operator, model)}, reading=Reading(deep_grey="clip"), settings=Scoring(**settings), device="cpu"
+    )
     return scorer.score(records, Folder(folder))["it"].stats
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bettersynth.configuration.pool import Model, Operator, Scoring
+from bettersynth.configuration.pool import Model, Operator, Reading, Scoring
 from bettersynth.operators.batched.errors import RecordError
 from bettersynth.operators.batched.resize import resize
 from bettersynth.records import Record, text_of
@@ -51,7 +51,7 @@ def load(tmp_path_factory):
             name: (Operator(op=name), Model(path=str(models[name])) if name in models else None) for name in names
         }
         device = settings.pop("device", "cpu")
-        return BatchScorer.load(operators, max_pixels=10**6, settings=Scoring(**settings), device=device)
+        return BatchScorer.load(operators, reading=Reading(10**6), settings=Scoring(**settings), device=device)
 
     return loaded
 
@@ -285,7 +285,7 @@ def test_other_image_processors_are_refused(load, tmp_path):
     with pytest.raises(ValueError, match=r"ConvNextImageProcessor is not supported; .* ViTImageProcessor"):
         BatchScorer.load(
             {"nsfw": (Operator(op="image_nsfw_filter"), Model(path=str(folder)))},
-            max_pixels=10**6,
+            reading=Reading(10**6),
             settings=Scoring(),
             device="cpu",
         )

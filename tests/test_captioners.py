@@ -15,6 +15,7 @@ from bettersynth.captioners.reading import Request
 from bettersynth.captioners.recaptioner import Writer
 from bettersynth.captioners.sampling import Sampler, gumbel
 from bettersynth.configuration.generators import Captioner
+from bettersynth.configuration.pool import Reading
 from bettersynth.images import open_image
 
 KINDS = ("blip2", "blip2_t5", "llava", "llava_next", "qwen2_vl", "qwen2_5_vl", "internvl", "florence2")
@@ -63,7 +64,7 @@ def test_greedy_captions_are_what_transformers_says_of_one_image(folders, pictur
     family = open_family(Captioner(model="any", sampling=False, max_new_tokens=8), folders[kind], "cpu")
     alone = {}
     for request in requests(pictures):
-        inputs = family.inputs([open_image(request.file, 10**6)])
+        inputs = family.inputs([open_image(request.file, Reading())])
         tokens = family.model.generate(**inputs, max_new_tokens=8, do_sample=False, num_beams=1)[0]
         start = 0 if family.encodes else inputs["input_ids"].shape[1]
         alone[request.key] = [" ".join(family.tokenizer.decode(tokens[start:], skip_special_tokens=True).split())]
@@ -131,7 +132,7 @@ def test_the_prompt_is_not_part_of_the_caption(folders, pictures):
     for kind, prompt in (("blip2", "a photo of"), ("llava", "the picture"), ("qwen2_vl", "the picture")):
         family = open_family(Captioner(model="any", prompt=prompt), folders[kind], "cpu")
         asked = family.tokenizer.decode(
-            family.inputs([open_image(pictures / "0.png", 10**6)])["input_ids"][0], skip_special_tokens=True
+            family.inputs([open_image(pictures / "0.png", Reading())])["input_ids"][0], skip_special_tokens=True
         )
         assert prompt in asked
         (answer,) = captions(folders[kind], requests(pictures, [0]), prompt=prompt).values()
@@ -229,7 +230,7 @@ def test_the_models_repetition_penalty_counts_as_in_transformers(folders, pictur
         config.repetition_penalty = 3.0
     alone = {}
     for request in requests(pictures):
-        inputs = family.inputs([open_image(request.file, 10**6)])
+        inputs = family.inputs([open_image(request.file, Reading())])
         tokens = family.model.generate(**inputs, max_new_tokens=12, do_sample=False, num_beams=1)[0]
         alone[request.key] = [family.caption(tokens[inputs["input_ids"].shape[1] :])]
 

@@ -6,13 +6,22 @@ import zlib
 import numpy as np
 import pytest
 from pairs import write_image
-from PIL import ExifTags, Image, ImageFile
+from PIL import ExifTags, Image, ImageFile, ImageOps
 
-from bettersynth.configuration.pool import Pool
-from bettersynth.images import ImageProblem, ImageReason, ImageRoots, check_image, open_image, open_pixels, resolve
+from bettersynth.configuration.pool import Pool, Reading
+from bettersynth.images import (
+    MOST_SIDE,
+    ImageProblem,
+    ImageReason,
+    ImageRoots,
+    check_image,
+    open_image,
+    open_pixels,
+    resolve,
+)
 from bettersynth.layout import Layout
 
-LIMIT = 100_000_000
+LIMIT = Reading()
 
 
 def reason(function, *arguments):
@@ -108,7 +117,7 @@ def test_too_large_an_image_is_refused_by_its_header(tmp_path, size):
 
 
 def test_the_limit_is_ours_not_pillows(tmp_path):
-    assert check_image(bomb(tmp_path / "wide.png", 20_000, 20_000), 400_000_000) == (20_000, 20_000)
+    assert check_image(bomb(tmp_path / "wide.png", 20_000, 20_000), Reading(400_000_000)) == (20_000, 20_000)
 
 
 def test_an_image_cut_short_is_refused_even_after_data_juicer_allowed_it(tmp_path):
@@ -147,11 +156,64 @@ def test_every_kind_of_image_is_decoded_as_data_juicer_decodes_it(tmp_path):
     from data_juicer.utils.mm_utils import load_image
 
     for path in odd_images(tmp_path):
-        ours = open_image(path, LIMIT)
+        ours = open_image(path, LIMIT._replace(deep_grey="clip"))
         assert ours.mode == "RGB"
         np.testing.assert_array_equal(np.asarray(ours), np.asarray(load_image(str(path))), err_msg=path.name)
     assert open_image(tmp_path / "turned.jpg", LIMIT).size == (20, 30)
     assert open_image(tmp_path / "turned by XMP.jpg", LIMIT).size == (20, 30)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.webp", "a.jpg"])
+@pytest.mark.parametrize("exif", [b"Exif\0\0no TIFF at all", b"text", b"Exif\0\0II*\0\xff\xff\xff\xff"])
+def test_damaged_exif_data_turn_nothing(tmp_path, name, exif):
+    """As PNG and WebP files of some phones and editors have them; every reader sees the same upright picture."""
+    path = write_image(tmp_path / name, exif=exif)
+    assert check_image(path, LIMIT, decode=True) == (24, 16)
+    image, pixels = outcome(path)
+    plain = write_image(tmp_path / f"plain {name}")
+    assert np.array_equal(image, pixels) and np.array_equal(image, open_pixels(plain, LIMIT))
+    assert np.array_equal(image, open_image(path.read_bytes(), LIMIT))
+
+
+@pytest.mark.parametrize("value", range(10))
+def test_every_orientation_is_followed_as_pillow_does(tmp_path, value):
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (5, 7, 3), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = value
+    for name in ("a.png", "a.tiff"):
+        picture.save(tmp_path / name, exif=exif)
+        with Image.open(tmp_path / name) as opened:
+            expected = np.asarray(ImageOps.exif_transpose(opened))
+        assert np.array_equal(open_image(tmp_path / name, LIMIT), expected), name
+
+
+def test_deep_grey_is_scaled_or_clipped_as_asked(tmp_path):
+    steps = np.linspace(0, 1, 16)[None].repeat(3, 0)
+    eight = (steps * 255).round()
+    deep = {
+        "sixteen.png": (steps * 65_535).round().astype(np.uint16),
+        "integers.tiff": (steps * (2**31 - 1)).astype(np.int32),
+        "few integers.tiff": (steps * 65_535).round().astype(np.int32),
+        "unit floats.tiff": steps.astype(np.float32),
+        "large floats.tiff": (steps * 65_535).astype(np.float32),
+        "byte floats.tiff": eight.astype(np.float32),
+    }
+    for name, values in deep.items():
+        Image.fromarray(values).save(tmp_path / name)
+        scaled = open_pixels(tmp_path / name, LIMIT)[..., 0].astype(int)
+        white = 127 if name == "integers.tiff" else 255  # half of what its mode holds
+        assert np.abs(scaled - steps * white).max() <= 1, name
+        assert check_image(tmp_path / name, LIMIT, decode=True) == (16, 3)
+    clipped = open_pixels(tmp_path / "sixteen.png", LIMIT._replace(deep_grey="clip"))
+    assert (clipped[:, 1:] == 255).all()
+    holes = np.array([[np.nan, np.inf, -np.inf, -1, 0, 1]], np.float32)
+    Image.fromarray(holes).save(tmp_path / "holes.tiff")
+    assert open_pixels(tmp_path / "holes.tiff", LIMIT)[0, :, 0].tolist() == [0, 255, 0, 0, 0, 255]
+
+
+def test_a_side_longer_than_a_jpeg_can_be_is_refused(tmp_path):
+    assert check_image(bomb(tmp_path / "long.png", MOST_SIDE, 2), LIMIT) == (MOST_SIDE, 2)
+    assert reason(check_image, bomb(tmp_path / "longer.png", 1, MOST_SIDE + 1), LIMIT) == ImageReason.TOO_LARGE
 
 
 def outcome(path):

@@ -8,6 +8,7 @@ import torch
 from tiny_mgm import AUX_SIDE, SIDE, VISUAL_TOKENS, conversation, make_image, make_tokenizer, text_only
 from transformers import CLIPImageProcessor
 
+from bettersynth.configuration.pool import Reading
 from bettersynth.mgm.data import Collator, ConversationDataset, TrainingDataError, TrainingOrder
 from bettersynth.mgm.model import IGNORE_INDEX, IMAGE_TOKEN_INDEX, MGMConfig
 from bettersynth.mgm.processing import Processor
@@ -20,7 +21,7 @@ def open_dataset(folder, rows, max_length=64):
     config = MGMConfig(vision_config={"image_size": SIDE, "patch_size": 4}, image_size_aux=AUX_SIDE)
     processor = Processor(make_tokenizer(), CLIPImageProcessor(), config)
     return ConversationDataset(
-        folder / "data.json", folder.joinpath, processor, max_length=max_length, max_pixels=10_000
+        folder / "data.json", folder.joinpath, processor, max_length=max_length, reading=Reading(10_000)
     )
 
 

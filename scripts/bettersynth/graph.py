@@ -14,6 +14,7 @@ from typing import Any
 from bettersynth import versions
 from bettersynth.configuration.load import ConfigurationError, recipe_trainset, recipe_training
 from bettersynth.configuration.generators import BestBy, Captioner, Redrawer
+from bettersynth.configuration.pool import USUAL
 from bettersynth.configuration.training import KIT_PROGRAM, RUNS_ONLY
 from bettersynth.configuration.types import Configuration
 from bettersynth.digests import FileDigest, is_remembered, shard_digests
@@ -95,6 +96,12 @@ class Graph:
                 config_file,
                 [f"{key}: {path}: not there; {_remedy(path)}" for key, path in missing.items()],
             )
+
+    @property
+    def _reading(self) -> dict[str, Any]:
+        """How images are read, where that is not as usual."""
+        grey = self.configuration.pool.deep_grey
+        return {} if grey == USUAL.deep_grey else {"deep_grey": grey}
 
     # files that nothing in the graph makes
     def contents(self, *paths: str) -> list[str | None]:
@@ -193,6 +200,7 @@ class Graph:
             "parameters": definition.parameters,
             "model": self.model(definition.model),
             "version": CATALOGUE[definition.op].version,
+            **self._reading,
         }
         return sha256_json(facts)[:16]
 
@@ -213,7 +221,11 @@ class Graph:
     def generate(self, source: str) -> dict[str, Any]:
         """What decides a generated shard, apart from the rows asked for."""
         node = self.configuration.datasets[source]
-        facts: dict[str, Any] = {"parameters": node.parameters.model_dump_json(), "version": versions.GENERATE}
+        facts: dict[str, Any] = {
+            "parameters": node.parameters.model_dump_json(),
+            "version": versions.GENERATE,
+            **self._reading,
+        }
         entry: Captioner | Redrawer | None = None
         if node.recaption:
             entry = self.configuration.captioners[node.recaption.captioner]
@@ -276,6 +288,7 @@ class Graph:
             **{part: self.model(getattr(architecture, part)) for part in sorted(parts)},
             "stage": settings.model_dump_json(exclude=set(RUNS_ONLY)),
             "version": versions.TRAIN,
+            **self._reading,
         }
         if training.start_from:
             facts["start_from"] = training.start_from.model_dump_json()
@@ -300,6 +313,7 @@ class Graph:
             "max_new_tokens": section.max_new_tokens,
             "precision": self.configuration.evaluation.precision,  # type: ignore[union-attr]
             "version": versions.ANSWER,
+            **self._reading,
         }
 
     def score_answers(self, benchmark: str) -> dict[str, Any]:

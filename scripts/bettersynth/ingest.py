@@ -144,7 +144,7 @@ def _look_at_images(candidates: list[Candidate], pool: Pool) -> Iterable[Look]:
         try:
             for image in candidate.record.images:
                 path = resolve(pool.images, image)
-                check_image(path, pool.max_pixels, decode=pool.decode)
+                check_image(path, pool.reading, decode=pool.decode)
                 sizes.append(path.stat().st_size)
         except ImageProblem as problem:
             return Look(problem, [])

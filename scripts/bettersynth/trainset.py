@@ -143,7 +143,7 @@ def _image_findings(images: pa.Table, pool: Pool, layout: Layout) -> tuple[int, 
     def finding_of(item: tuple[str, str, str]) -> Finding | None:
         root, image, record_id = item
         try:
-            check_image(roots.path(root, image), pool.max_pixels, decode=True)
+            check_image(roots.path(root, image), pool.reading, decode=True)
         except ImageProblem as problem:
             return Finding(record_id, str(problem.reason), problem.detail)
         return None

@@ -17,6 +17,7 @@ import torch
 from PIL.Image import Image
 
 from bettersynth.captioners.families import Family, Inputs
+from bettersynth.configuration.pool import Reading
 from bettersynth.generators import GeneratorError
 from bettersynth.images import ImageProblem, ImageReason, open_image
 from bettersynth.pinned import PinnedSlots
@@ -49,7 +50,7 @@ class Group(NamedTuple):
 
 
 def open_images(
-    requests: Sequence[Request], max_pixels: int
+    requests: Sequence[Request], reading: Reading
 ) -> tuple[list[Request], list[Image], list[tuple[Request, ImageReason]]]:
     """Those whose image can be opened, their images, and the others with the reason.
 
@@ -59,7 +60,7 @@ def open_images(
     damaged: list[tuple[Request, ImageReason]] = []
     for request in requests:
         try:
-            images.append(open_image(request.file, max_pixels))
+            images.append(open_image(request.file, reading))
             whole.append(request)
         except ImageProblem as problem:
             if problem.reason == ImageReason.MISSING:
@@ -71,14 +72,14 @@ def open_images(
 class Reader:
     """Opens groups of images; makes no use of the model's weights."""
 
-    def __init__(self, family: Family, size: int, max_pixels: int) -> None:
+    def __init__(self, family: Family, size: int, reading: Reading) -> None:
         self.family = family
         self.size = size
-        self.max_pixels = max_pixels
+        self.reading = reading
 
     def read(self, requests: Sequence[Request]) -> Group:
         """The group with what the model takes for it. Raises GeneratorError for an image that is missing."""
-        whole, images, damaged = open_images(requests, self.max_pixels)
+        whole, images, damaged = open_images(requests, self.reading)
         if not whole:
             return Group(whole, None, damaged)
         images += [images[-1]] * (self.size - len(images))

@@ -17,6 +17,7 @@ from bettersynth.captioners.slots import Draw, Slots, places_for
 from bettersynth.captioners.vllm_engine import VllmWriter, vllm_version
 from bettersynth.configuration.datasets import Recaption
 from bettersynth.configuration.generators import BestBy, Captioner
+from bettersynth.configuration.pool import Reading
 from bettersynth.configuration.types import Configuration
 from bettersynth.devices import BatchSize, default_device
 from bettersynth.generators import Made, Outcome, image_key, prepare_offline
@@ -68,7 +69,7 @@ class Recaptioner:
     @cached_property
     def _writer(self) -> Writer | VllmWriter:
         engine = VllmWriter if self.settings.engine == "vllm" else Writer
-        return engine(self.family, self.seed, self._configuration.pool.max_pixels)
+        return engine(self.family, self.seed, self._configuration.pool.reading)
 
     @cached_property
     def _scorer(self) -> BatchScorer:
@@ -141,11 +142,11 @@ class Recaptioner:
 class Writer:
     """Lets a captioner write for many images at one time, with as many rows as fit into the GPU's memory."""
 
-    def __init__(self, family: Family, seed: int, max_pixels: int) -> None:
+    def __init__(self, family: Family, seed: int, reading: Reading) -> None:
         self.family = family
         self.settings: Captioner = family.settings
         self.seed = seed
-        self.max_pixels = max_pixels
+        self.reading = reading
         self.batch = BatchSize(self.settings.batch)
 
     def write(self, requests: Sequence[Request]) -> Iterator[tuple[Request, Candidates | str]]:
@@ -169,7 +170,7 @@ class Writer:
 
     def _size(self, request: Request) -> tuple[int, int, str]:
         try:
-            width, height = check_image(request.file, self.max_pixels)
+            width, height = check_image(request.file, self.reading)
         except ImageProblem:
             return 0, 0, request.key
         return width * height, width, request.key
@@ -178,7 +179,7 @@ class Writer:
         size = min(GROUP, self.batch.size)
         groups = [requests[start : start + size] for start in range(0, len(requests), size)]
         # Sums round differently in batches of another size: on a GPU, where half precision shows it, all have one.
-        reader = Reader(self.family, size if self.family.device == "cuda" else 0, self.max_pixels)
+        reader = Reader(self.family, size if self.family.device == "cuda" else 0, self.reading)
         rows = self.batch.size if self.family.device == "cuda" else min(self.batch.size, len(requests))
         read = read_groups(reader, groups, self.settings.workers)
         yield from self._encoded(read) if self.family.encodes else self._continuous(read, rows)

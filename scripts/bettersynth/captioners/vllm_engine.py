@@ -13,6 +13,7 @@ from typing import Any
 
 from bettersynth.captioners.families import Family
 from bettersynth.captioners.reading import Request, open_images
+from bettersynth.configuration.pool import Reading
 from bettersynth.devices import DTYPES
 from bettersynth.generators import GeneratorError
 from bettersynth.seeding import record_seed
@@ -39,7 +40,7 @@ def vllm_version() -> str:
 class VllmWriter:
     """Lets vLLM write for `batch` images at a time."""
 
-    def __init__(self, family: Family, seed: int, max_pixels: int) -> None:
+    def __init__(self, family: Family, seed: int, reading: Reading) -> None:
         """Raises GeneratorError for a model that vLLM does not serve."""
         if not family.in_vllm:
             raise GeneratorError(
@@ -49,7 +50,7 @@ class VllmWriter:
         self.family = family
         self.settings = family.settings
         self.seed = seed
-        self.max_pixels = max_pixels
+        self.reading = reading
 
     @cached_property
     def _engine(self) -> Any:
@@ -67,7 +68,7 @@ class VllmWriter:
     def write(self, requests: Sequence[Request]) -> Iterator[tuple[Request, list[str] | str]]:
         """Each image's candidates, or the reason why it has none, batch by batch."""
         for start in range(0, len(requests), self.settings.batch):
-            whole, images, damaged = open_images(requests[start : start + self.settings.batch], self.max_pixels)
+            whole, images, damaged = open_images(requests[start : start + self.settings.batch], self.reading)
             yield from ((request, str(reason)) for request, reason in damaged)
             draws = range(self.settings.candidates)
             prompt = self.family.prompt() or ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -15,6 +15,19 @@ class PoolFile(Section):
     path: str = Field(description="JSONL in Data-Juicer's form or a JSON list in LLaVA's form; plain, .gz or .zst.")
     name: Name = Field(description="Prefix of this file's shards, such as `stage_1` in `stage_1-0007`.")
     shards: int = Field(1, ge=1, le=9999, description="Number of shards; a record's id decides its shard.")
+
+
+DeepGrey = Literal["scale", "clip"]
+
+
+class Reading(NamedTuple):
+    """How an image is read, wherever it is: the part of `pool` that decides it."""
+
+    max_pixels: int = 100_000_000
+    deep_grey: DeepGrey = "scale"
+
+
+USUAL = Reading()
 
 
 class Pool(Section):
@@ -34,8 +47,20 @@ class Pool(Section):
         "on it (410,000 images: minutes); off, only headers are read.",
     )
     max_pixels: int = Field(
-        100_000_000, ge=1, description="A larger image (width × height, read from its header) is quarantined undecoded."
+        USUAL.max_pixels,
+        ge=1,
+        description="A larger image (width × height, read from its header) is quarantined undecoded.",
     )
+    deep_grey: DeepGrey = Field(
+        USUAL.deep_grey,
+        description="Grey images of 16 bits or more: `scale` brings their range to 8 bits; `clip` takes all above 255 "
+        "for white, as Data-Juicer does.",
+    )
+
+    @property
+    def reading(self) -> Reading:
+        """How images are read."""
+        return Reading(self.max_pixels, self.deep_grey)
 
 
 class Model(Section):

@@ -129,10 +129,11 @@ def _generate_per_s(
 
     from bettersynth.captioners.families import open_family
     from bettersynth.configuration.generators import Captioner
+    from bettersynth.configuration.pool import Reading
     from bettersynth.images import open_image
 
     family = open_family(Captioner(**captioner), folder / "models" / "blip2", options.device)
-    pictures = [open_image(folder / "images" / record.images[0], 10**8) for record in records[: options.batch]]
+    pictures = [open_image(folder / "images" / record.images[0], Reading()) for record in records[: options.batch]]
     inputs = {name: tensor.to(options.device) for name, tensor in family.inputs(pictures).items()}
 
     @torch.inference_mode()

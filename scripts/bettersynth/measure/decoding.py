@@ -39,6 +39,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     import numpy as np
     from PIL import Image
 
+    from bettersynth.configuration.pool import Reading
     from bettersynth.images import open_image, open_pixels
     from bettersynth.measure._photographs import draw_photographs
 
@@ -51,8 +52,8 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
             raise FileNotFoundError(f"{folder}: no JPEG; name another folder with --images, or leave it out")
         contents = [path.read_bytes() for path in paths]
         ways = {
-            "open_image": lambda path: np.asarray(open_image(path, 10**8)),
-            "open_pixels": lambda path: open_pixels(path, 10**8),
+            "open_image": lambda path: np.asarray(open_image(path, Reading())),
+            "open_pixels": lambda path: open_pixels(path, Reading()),
         }
         ways_ms = {f"{name}_to_memory_ms": _to_memory(way, paths) for name, way in ways.items()}
     pictures = [_by_pillow(content) for content in contents]

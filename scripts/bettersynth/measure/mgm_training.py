@@ -24,6 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bettersynth.configuration.pool import Reading
 from bettersynth.measure import ROOT
 from bettersynth.publish import publish, read_json, write_json
 
@@ -372,8 +373,8 @@ class Bench:
         write = self._caption if name == "pretrain" else self._conversation
         path = self.folder / f"{name}-{rows}.json"
         write_json(path, [write(number, draws) for number in range(rows)], indent=None)
-        options = {"max_length": 2048, "max_pixels": 10_000_000}
-        return ConversationDataset(path, (self.folder / "images").joinpath, self.processor, **options)
+        find = (self.folder / "images").joinpath
+        return ConversationDataset(path, find, self.processor, max_length=2048, reading=Reading(10_000_000))
 
     def _caption(self, number: int, draws: random.Random) -> dict[str, Any]:
         turns = [f"{self._text(draws, 9)}\n<image>", self._text(draws, draws.randint(3, 19))]

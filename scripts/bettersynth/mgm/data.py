@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional
 from torch.utils.data import Dataset, Sampler
 
+from bettersynth.configuration.pool import Reading
 from bettersynth.images import ImageProblem, open_image
 from bettersynth.mgm.model import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from bettersynth.mgm.processing import ConversationError, Processor
@@ -36,13 +37,13 @@ class ConversationDataset(Dataset):
         processor: Processor,
         *,
         max_length: int,
-        max_pixels: int,
+        reading: Reading,
     ) -> None:
         self.path = Path(path)
         self._image_path = image_path
         self._processor = processor
         self._max_length = max_length
-        self._max_pixels = max_pixels
+        self._reading = reading
         rows = read_json(path)
         self.images = [row.get("image") for row in rows]
         self.ids = [str(row.get("id", number)) for number, row in enumerate(rows)]
@@ -75,7 +76,7 @@ class ConversationDataset(Dataset):
         if self.images[number] is None:
             return None
         try:
-            return self._processor.pixels(open_image(self._image_path(self.images[number]), self._max_pixels))
+            return self._processor.pixels(open_image(self._image_path(self.images[number]), self._reading))
         except ImageProblem as problem:
             raise TrainingDataError(
                 f"{self.path}: record {self.ids[number]} (number {number}): {problem}; mend the image, or take the "

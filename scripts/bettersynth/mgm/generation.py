@@ -6,7 +6,6 @@ import base64
 import hashlib
 import json
 import os
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,9 +18,10 @@ from torch.nn import functional
 
 from bettersynth import versions
 from bettersynth.configuration.evaluation import MMBench, TextVQA
+from bettersynth.configuration.pool import USUAL, Reading
 from bettersynth.configuration.types import Configuration
 from bettersynth.devices import attention_of_many_shapes
-from bettersynth.images import ImageProblem, open_image, resolve
+from bettersynth.images import ImageProblem, open_image, resolve, rgb
 from bettersynth.layout import BENCHMARKS, CARD, CHECKPOINT, Layout
 from bettersynth.mgm.model import MGMForConditionalGeneration
 from bettersynth.mgm.processes import gathered, is_main_process
@@ -45,17 +45,17 @@ class Question(NamedTuple):
 class Answerer:
     """A model that answers questions, greedily."""
 
-    def __init__(self, model: MGMForConditionalGeneration, processor: Processor, max_pixels: int = 100_000_000) -> None:
+    def __init__(self, model: MGMForConditionalGeneration, processor: Processor, reading: Reading = USUAL) -> None:
         self.model = model.eval()
         self.processor = processor
-        self._max_pixels = max_pixels
+        self._reading = reading
 
     @classmethod
-    def open(cls, folder: str | Path, precision: str = "fp16", max_pixels: int = 100_000_000) -> Answerer:
+    def open(cls, folder: str | Path, precision: str = "fp16", reading: Reading = USUAL) -> Answerer:
         """The model of a folder, on the GPU if there is one."""
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else "cpu"
         model = MGMForConditionalGeneration.from_pretrained(folder, local_files_only=True, dtype=DTYPES[precision])
-        return cls(model.to(device), Processor.load(folder, folder, model.config), max_pixels)
+        return cls(model.to(device), Processor.load(folder, folder, model.config), reading)
 
     def answer(self, questions: Sequence[Question], max_new_tokens: int, batch: int) -> Iterator[tuple[int, str]]:
         """Numbers of the questions, and their answers: decoded up to `<eos>`, without special tokens, stripped.
@@ -103,9 +103,12 @@ class Answerer:
         if question.image is None:
             return None
         try:
-            return self.processor.pixels(_opened(question.image, self._max_pixels)).to(self.model.dtype)
+            return self.processor.pixels(self._opened(question.image)).to(self.model.dtype)
         except ImageProblem as problem:
             raise ValueError(f"question {question.id}: {problem}") from problem
+
+    def _opened(self, image: Image.Image | Path | bytes) -> Image.Image:
+        return rgb(image, self._reading) if isinstance(image, Image.Image) else open_image(image, self._reading)
 
 
 def _ahead(batches: list[list[int]], prepare: Callable[[int], Any]) -> Iterator[tuple[list[int], list[Any]]]:
@@ -121,17 +124,6 @@ def _ahead(batches: list[list[int]], prepare: Callable[[int], Any]) -> Iterator[
             yield numbers, [result.result() for result in results]
 
 
-def _opened(image: Image.Image | Path | bytes, max_pixels: int) -> Image.Image:
-    if isinstance(image, Image.Image):
-        return image.convert("RGB")
-    if isinstance(image, Path):
-        return open_image(image, max_pixels)
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(image)
-        file.flush()
-        return open_image(file.name, max_pixels)
-
-
 def answer_questions(
     folder: str | Path,
     questions: Iterable[Question],
@@ -139,7 +131,7 @@ def answer_questions(
     max_new_tokens: int,
     batch: int = 16,
     precision: str = "fp16",
-    max_pixels: int = 100_000_000,
+    reading: Reading = USUAL,
 ) -> list[str]:
     """The answers of the model in `folder`, in the order of the questions; the same whatever `batch` is.
 
@@ -147,7 +139,7 @@ def answer_questions(
     may now and then tip the choice between two nearly equal words.)
     """
     asked = list(questions)
-    answerer = Answerer.open(folder, precision, max_pixels)
+    answerer = Answerer.open(folder, precision, reading)
     answers = gathered(dict(answerer.answer(asked, max_new_tokens, batch)))
     return [answers[number] for number in range(len(asked))]
 
@@ -200,7 +192,7 @@ def write_answers(benchmark: str, recipe: str, seed: int, configuration: Configu
         max_new_tokens=max_new_tokens,
         batch=evaluation.batch,
         precision=evaluation.precision,
-        max_pixels=configuration.pool.max_pixels,
+        reading=configuration.pool.reading,
     )
     if not is_main_process():
         return

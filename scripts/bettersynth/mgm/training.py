@@ -223,9 +223,7 @@ class _Run:
         **options: Any,
     ) -> dict[str, Any]:
         """Train what is not frozen; facts for the card."""
-        dataset = ConversationDataset(
-            data, find, processor, max_length=stage.max_length, max_pixels=self._pool.max_pixels
-        )
+        dataset = ConversationDataset(data, find, processor, max_length=stage.max_length, reading=self._pool.reading)
         outcome = train_stage(
             model,
             dataset,

@@ -130,9 +130,8 @@ def open_scorer(names: Iterable[str], configuration: Configuration) -> BatchScor
 
 def load_scorer(names: Iterable[str], configuration: Configuration) -> BatchScorer:
     """The configuration's operators of these names, loaded on the GPU where there is one."""
-    max_pixels = configuration.pool.max_pixels
     with tempfile.TemporaryDirectory() as cache:
-        offline.prepare(cache, max_pixels)
+        offline.prepare(cache, configuration.pool.max_pixels)
         from bettersynth.operators.batched.scorer import BatchScorer
 
         operators = {name: configuration.operators[name] for name in sorted(names)}
@@ -141,7 +140,7 @@ def load_scorer(names: Iterable[str], configuration: Configuration) -> BatchScor
                 name: (operator, configuration.models[operator.model] if operator.model else None)
                 for name, operator in operators.items()
             },
-            max_pixels=max_pixels,
+            reading=configuration.pool.reading,
             settings=configuration.scoring,
         )
 

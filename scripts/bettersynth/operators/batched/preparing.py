@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset, get_worker_info
 
+from bettersynth.configuration.pool import Reading
 from bettersynth.images import ImageProblem, ImageReason, open_pixels
 from bettersynth.operators.batched.filters import BatchedFilter, Fields
 from bettersynth.operators.batched.pixels import Geometry
@@ -128,14 +129,14 @@ class Preparer(Dataset[Prepared]):
         filters: Mapping[str, BatchedFilter],
         others: Mapping[str, RecordOperator],
         paths: Paths,
-        max_pixels: int,
+        reading: Reading,
         device_resizes: bool,
         slots: PinnedSlots | None,
     ) -> None:
         self._filters = filters
         self._others = others
         self._paths = paths
-        self._max_pixels = max_pixels
+        self._reading = reading
         self._device_resizes = device_resizes
         self._slots = slots
 
@@ -197,7 +198,7 @@ class Preparer(Dataset[Prepared]):
     def _decoded(self, position: int, prepared: Prepared, paths: list[str]) -> dict[str, Decoded]:
         """The record's pictures by path; none when one is damaged, which is noted. Any other problem is a failure."""
         try:
-            return {path: Decoded(open_pixels(path, self._max_pixels)) for path in dict.fromkeys(paths)}
+            return {path: Decoded(open_pixels(path, self._reading)) for path in dict.fromkeys(paths)}
         except ImageProblem as problem:
             if problem.reason != ImageReason.UNREADABLE:
                 raise _Failure(prepared.piece, prepared.piece.records[position], problem) from None

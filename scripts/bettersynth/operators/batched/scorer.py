@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import DataLoader
 
-from bettersynth.configuration.pool import Model, Operator, Pool, Scoring
+from bettersynth.configuration.pool import Model, Operator, Reading, Scoring
 from bettersynth.operators.batched import precision
 from bettersynth.operators.batched.errors import RecordError
 from bettersynth.operators.batched.filters import BATCHED, BatchedFilter, Fields
@@ -104,7 +104,7 @@ class BatchScorer:
         others: Mapping[str, RecordOperator],
         keys: Mapping[str, Sequence[str]],
         *,
-        max_pixels: int,
+        reading: Reading,
         settings: Scoring,
         loading: Mapping[str, float],
     ) -> None:
@@ -112,7 +112,7 @@ class BatchScorer:
         self._filters = filters
         self._others = others
         self._keys = keys
-        self._max_pixels = max_pixels
+        self._reading = reading
         self._settings = settings
         self._loading = loading
         self._lanes = {name: Lane(name, kind, settings.batch) for name, kind in filters.items()}
@@ -125,7 +125,7 @@ class BatchScorer:
         cls,
         operators: Mapping[str, tuple[Operator, Model | None]],
         *,
-        max_pixels: int,
+        reading: Reading,
         settings: Scoring,
         device: str | None = None,
     ) -> BatchScorer:
@@ -154,7 +154,7 @@ class BatchScorer:
                     others[name] = StockOperator(built, decodes=decodes)
             loading[name] = time.monotonic() - started
         keys = {name: tuple(operator_spec(operator.op).stats) for name, (operator, _) in operators.items()}
-        return cls(filters, others, keys, max_pixels=max_pixels, settings=settings, loading=loading)
+        return cls(filters, others, keys, reading=reading, settings=settings, loading=loading)
 
     @property
     def operators(self) -> frozenset[str]:
@@ -230,7 +230,7 @@ class BatchScorer:
         elif self._cuda and workers:  # one more is taken before the oldest is given back, another while it is copied
             self._slots = PinnedSlots(PREFETCHED * workers + 2, SLOT)
         return DataLoader(
-            Preparer(self._filters, self._others, paths, self._max_pixels, self._device_resizes, self._slots),
+            Preparer(self._filters, self._others, paths, self._reading, self._device_resizes, self._slots),
             sampler=pieces,  # type: ignore[arg-type]
             batch_size=None,
             num_workers=workers,
@@ -391,7 +391,7 @@ def fill_in(kind: Any, samples: dict[str, list[Any]], rank: int | None) -> dict[
         {kind._name: kind},
         {},
         {kind._name: (kind.stat,)},
-        max_pixels=Pool.model_fields["max_pixels"].default,
+        reading=Reading(deep_grey="clip"),  # as the stock filter, whose place this one takes
         settings=Scoring(workers=0),
         loading={kind._name: 0.0},
     )

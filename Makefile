@@ -27,12 +27,39 @@ IMAGE ?=
 QUESTION ?=
 SEED ?=
 
+AGAIN ?=
+
+# What a command line may set: for every command, and for each; anything else would be ignored, so it is refused.
+RUNS := RECIPE CORES GPUS
+SETS_UP := TORCH TORCH_INDEX OFFLINE
+TAKES_setup := $(SETS_UP)
+TAKES_demo := $(SETS_UP) $(RUNS)
+TAKES_run := $(RUNS) AGAIN
+TAKES_dry-run := $(TAKES_run)
+TAKES_report := $(RUNS)
+TAKES_lint := CORES GPUS
+TAKES_resume := CANCEL
+TAKES_explain := DATASET RECIPE
+TAKES_ask := IMAGE QUESTION RECIPE SEED
+TAKES_dag := RECIPE
+TAKES_verify := RECIPE
+TAKES_stage := RECIPE FROM PIN DRY_RUN WHEELS PLATFORM PYTHON_VERSION TORCH_INDEX
+TAKES_bundle := TO RECIPE UNTIL PART SPLIT MODELS RESULTS
+TAKES_unbundle := FROM REPLACE
+TAKES_merge := FROM REPLACE
+GOALS := $(or $(MAKECMDGOALS),help)
+TAKEN := CONFIG PYTHON TAKES_run $(foreach goal,$(GOALS),$(TAKES_$(goal)))
+GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
+NEAREST = $(shell $(PYTHON) -c 'import difflib, sys; print(*difflib.get_close_matches(sys.argv[1], sys.argv[2:], 1))' '$(1)' $(TAKEN))
+REFUSED = $(1)=… means nothing to `make $(GOALS)`$(patsubst %,; did you mean %,$(call NEAREST,$(1))). It takes $(sort $(filter-out TAKES_run,$(TAKEN)))
+$(foreach name,$(filter-out $(TAKEN),$(GIVEN)),$(error $(call REFUSED,$(name))))
+
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)/scripts
 # The configuration's name is its file's, unless it names itself.
 NAME = $(or $(shell sed -n 's/^name: *["'"'"']\{0,1\}\([a-z0-9_]*\).*/\1/p' $(CONFIG) 2>/dev/null),$(subst -,_,$(notdir $(basename $(CONFIG)))))
 TARGET = $(if $(RECIPE),recipe_$(RECIPE),all)
-SNAKEMAKE = snakemake --configfile $(CONFIG) --cores $(CORES) $(if $(GPUS),--resources gpu=$(GPUS))
+SNAKEMAKE = snakemake --configfile $(CONFIG) --cores $(CORES) $(if $(GPUS),--resources gpu=$(GPUS)) $(if $(AGAIN),--forcerun $(AGAIN))
 # The miniature's raw pairs are rendered; other configurations name files that are there already.
 WORLD = ready $(if $(shell grep -l data/miniature/ $(CONFIG) 2>/dev/null),data/miniature/world.json)
 
@@ -44,6 +71,7 @@ environment:
 
 ready: environment
 	@test -f $(CONFIG) || { echo "$(CONFIG): no such configuration; there are: $(wildcard config/*.yaml)"; exit 1; }
+	@python -m bettersynth.configuration $(CONFIG)
 
 .PHONY: help setup demo world run status doctor resume dry-run explain ask dag report page test test-slurm test-quick lint format reference lock \
 	stage verify profile unprofile miniature-models quality bench-dry-run bench-data-plane bench-full-size bench-scoring bench-decoding bench-training \
@@ -59,9 +87,9 @@ setup:  ## make .venv from the locked versions (TORCH=cuda on GPU nodes, OFFLINE
 		$(if $(filter command line,$(origin PYTHON)),--this-python)
 
 demo: setup  ## set up, run everything on the miniature, print the report's path
-	@$(MAKE) --no-print-directory run
+	@$(MAKE) --no-print-directory run TAKES_run='$(TAKES_demo)'
 
-run: $(WORLD)  ## run a configuration, or one RECIPE of it
+run: $(WORLD)  ## run a configuration, or one RECIPE of it (AGAIN="rules or files" that are to be made anew)
 	@$(SNAKEMAKE) --quiet host reason -- $(TARGET)
 	@echo "$(if $(RECIPE),Results: $(CURDIR)/results/$(NAME)/runs/$(RECIPE),Report: $(CURDIR)/results/$(NAME)/report/index.html)"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -272,6 +273,61 @@ def test_a_key_twice_is_refused_with_its_line(tmp_path):
     path.write_text("pool:\n  images: a\n  images: b\n")
     with pytest.raises(ConfigurationError, match="line 3: the key `images` appears twice"):
         read_yaml(path)
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("pool: {images: a\nmodels: [", "line 2: not YAML: "),
+        ("a: 1\nb: 010\n", "line 2: YAML reads 010 as 8; quote it ('010')"),
+        ("a: [1:30]\n", "line 1: YAML reads 1:30 as 90; quote it"),
+        ("a: 0x1F\n", "YAML reads 0x1F as 31; quote it"),
+        ("a: 1:30.5\n", "YAML reads 1:30.5 as 90.5; quote it"),
+        ("010: x\n", "YAML reads 010 as 8; quote it"),
+        ("a:\n\tb: c\n", "line 2: not YAML: "),
+    ],
+)
+def test_what_yaml_reads_otherwise_is_refused_with_file_and_line(tmp_path, written, said):
+    path = tmp_path / "odd.yaml"
+    path.write_text(written)
+    with pytest.raises(ConfigurationError, match=f"(?s){re.escape(str(path))}.*{re.escape(said)}"):
+        read_yaml(path)
+
+
+def test_numbers_as_people_write_them_are_read(tmp_path):
+    path = tmp_path / "plain.yaml"
+    path.write_text("a: [0, 10, 0.5, -3, 1_000, 1.0e-4, '010', '1:30', .inf]\n")
+    assert read_yaml(path)["a"] == [0, 10, 0.5, -3, 1000, 1e-4, "010", "1:30", float("inf")]
+
+
+@pytest.mark.parametrize(
+    ("written", "key", "said"),
+    [
+        ("datasets: {x: {from: pool, filter: {language_id.lang: {one_of: [no]}}}}", "one_of.0", "quote it"),
+        ("datasets: {x: {from: pool, filter: {words_num: {min: yes}}}}", "words_num.min", "quote it"),
+        ("datasets: {x: {from: pool, rank: {by: {words_num: on}, top: 3}}}", "rank.by", "quote it"),
+        ("datasets: {x: {from: pool, repeat: yes}}", "repeat", "quote it"),
+        ("datasets: {x: {from: off, repeat: 2}}", "datasets.x.from", "quote it"),
+        ("datasets: {no: {from: pool, repeat: 2}}", "datasets.False", "quote it"),
+        ("report: {title: 2024-01-01}", "report.title", "quote it"),
+        ("recipes: {best: {dataset: best, training: {pretrain: {learning_rate: yes}}}}", "learning_rate", "quote it"),
+        ("datasets: {x: {from: pool, filter: {words_num: {min_score: 3}}}}", "min_score", "did you mean `min`"),
+        ("operators: {x: {op: alphanumeric_filter}}", "x.op", "is Data-Juicer's, but not in this project's catalogue"),
+        ("operators: {x: {op: image_blur_mapper}}", "x.op", "is Data-Juicer's, but not in this project's catalogue"),
+    ],
+)
+def test_words_that_yaml_does_not_read_as_words_are_told(content, tmp_path, written, key, said):
+    path = tmp_path / "mine.yaml"
+    path.write_text(written)
+    for section, entries in read_yaml(path).items():
+        content[section] |= entries
+    [line] = [line for line in refusal(content).splitlines() if key in line]
+    assert said in line
+
+
+def test_yes_and_no_are_read_where_they_are_meant(content):
+    content["datasets"]["x"] = {"from": "pool", "rank": {"by": "words_num", "top": 3, "descending": False}}
+    assert configure(content, "mine.yaml").datasets["x"].rank.descending is False
 
 
 def test_a_missing_file_lists_what_there_is(monkeypatch):

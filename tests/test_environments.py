@@ -88,6 +88,46 @@ def test_bare_make_lists_every_command():
     assert listed == set(phony.replace("\\", " ").split())
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("run RECPIE=best", "RECPIE=… means nothing to `make run`; did you mean RECIPE. It takes AGAIN CONFIG"),
+        ("run DATASET=best", "DATASET=… means nothing to `make run`. It takes"),
+        ("dry-run SPEED=9", "SPEED=… means nothing to `make dry-run`. It takes"),
+        ("status CANCEL=1", "CANCEL=… means nothing to `make status`. It takes CONFIG"),
+    ],
+)
+def test_a_variable_that_would_be_ignored_is_refused(words, said):
+    refused = make("--dry-run", *words.split())
+    assert refused.returncode == 2 and said in refused.stderr and not refused.stdout
+
+
+def test_every_variable_of_a_command_is_taken():
+    """A command's lines read no variable that its line of TAKES_… leaves out."""
+    text = (ROOT / "Makefile").read_text()
+    rules = re.findall(r"^([a-z-]+):[^=\n]*  ## .*\n((?:\t.*\n)+)", text, re.MULTILINE)
+    known = set(re.findall(r"^([A-Z_]+) \?=", text, re.MULTILINE))
+    for name, lines in rules:
+        if name == "help":
+            continue
+        lines = lines.replace("$(SNAKEMAKE)", "$(CORES) $(GPUS)").replace("$(TARGET)", "$(RECIPE)")
+        read = known & set(re.findall(r"\$\(?(?:if |or |origin |filter-out file,\$\(origin )?\$?\(?([A-Z_]+)\)", lines))
+        for variable in read - {"CONFIG", "PYTHON"}:
+            assert make("--dry-run", name, f"{variable}=1").stderr.count("means nothing") == 0, (name, variable)
+    assert "make run" in make("--dry-run", "demo", "TORCH=cpu", "RECIPE=best").stdout.replace(
+        "--no-print-directory ", ""
+    )
+
+
+def test_make_names_file_and_line_of_what_is_no_yaml(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("pool:\n  images: [a\n")
+    told = make("run", f"CONFIG={path}")
+    assert (
+        told.returncode and f"{path} is not a valid configuration" in told.stderr and "line 3: not YAML" in told.stderr
+    )
+
+
 def test_a_second_setup_is_quick():
     if not (ROOT / ".venv" / "setup.json").exists():
         pytest.skip("this environment was not made by `make setup`")

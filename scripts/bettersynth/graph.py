@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from bettersynth import versions
-from bettersynth.configuration.load import ConfigurationError, recipe_trainset, recipe_training
+from bettersynth.configuration.load import recipe_trainset, recipe_training
+from bettersynth.configuration.reading import ConfigurationError
 from bettersynth.configuration.generators import BestBy, Captioner, Redrawer
 from bettersynth.configuration.pool import USUAL
 from bettersynth.configuration.training import KIT_PROGRAM, RUNS_ONLY

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bettersynth.configuration.load import read_yaml
+from bettersynth.configuration.reading import read_yaml
 from bettersynth.configuration.types import Configuration
 
 Ledger = dict[str, Any]

@@ -10,64 +10,19 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from bettersynth.configuration.datasets import VERBS, Dataset
 from bettersynth.configuration.generators import BestBy
 from bettersynth.configuration.pool import Operator
+from bettersynth.configuration.reading import ConfigurationError, read_yaml
 from bettersynth.configuration.training import Trainset, Training
 from bettersynth.configuration.types import Configuration
-from bettersynth.operators.catalogue import CATALOGUE, OperatorSpec
+from bettersynth.operators.catalogue import CATALOGUE, OperatorSpec, is_stock
 from bettersynth.records import POOL
 
 KIT_DROP_PATH = 0.1
 """Stochastic depth that OpenCLIP's configuration of the ConvNeXt names; the kit can only leave it out."""
-
-
-class ConfigurationError(ValueError):
-    """The configuration cannot be meant; the message lists every problem with its key."""
-
-    def __init__(self, where: str, problems: Iterable[str]) -> None:
-        self.problems = list(problems)
-        lines = "\n".join(f"  {problem}" for problem in self.problems)
-        super().__init__(
-            f"{where} is not a valid configuration:\n{lines}\nEvery key is explained in docs/configuration.md."
-        )
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML in which the same key twice is an error instead of the last one winning."""
-
-
-def _unique_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen = set()
-    for key_node, _ in node.value:
-        if key_node.value in seen:
-            line = f"line {key_node.start_mark.line + 1}: the key `{key_node.value}` appears twice"
-            raise ConfigurationError(key_node.start_mark.name, [line])
-        seen.add(key_node.value)
-    loader.flatten_mapping(node)
-    return loader.construct_mapping(node, deep=True)
-
-
-_UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file; a key that appears twice is refused."""
-    path = Path(path)
-    try:
-        with path.open(encoding="utf-8") as file:
-            content = yaml.load(file, _UniqueKeyLoader)
-    except FileNotFoundError:
-        shipped = ", ".join(sorted(str(file) for file in Path("config").glob("*.yaml")))
-        raise ConfigurationError(str(path), [f"no such file; there are {shipped}"]) from None
-    except yaml.YAMLError as error:
-        raise ConfigurationError(str(path), [f"not YAML: {error}"]) from None
-    if not isinstance(content, dict):
-        raise ConfigurationError(str(path), ["the file holds no mapping of keys"])
-    return content
 
 
 def load(path: str | Path) -> Configuration:
@@ -95,7 +50,9 @@ def configure(content: dict[str, Any], path: str | Path) -> Configuration:
 
 
 def _explain(detail: Any) -> str:
-    location = [part for part in detail["loc"] if part != "[key]"]
+    location = list(detail["loc"])
+    if location[-1:] == ["[key]"]:
+        location[-2:] = [detail["input"]]  # pydantic writes false as 0
     key = ".".join(str(part) for part in location)
     match detail["type"]:
         case "extra_forbidden":
@@ -108,7 +65,19 @@ def _explain(detail: Any) -> str:
         case "value_error":
             return f"{key}: {detail['ctx']['error']}"
         case _:
-            return f"{key}: {detail['msg']}; found {detail['input']!r}"
+            return f"{key}: {detail['msg']}; found {detail['input']!r}{_unquoted(detail)}"
+
+
+def _unquoted(detail: Any) -> str:
+    """What to do where YAML made something else of a word without quotes."""
+    value = detail["input"]
+    if not detail["type"].startswith(("string", "literal")) or isinstance(value, str | dict | list):
+        return ""
+    words = {True: "yes, on or true", False: "no, off or false", None: "null"}
+    read = (
+        f"YAML reads {words[value]} so" if value is None or isinstance(value, bool) else "YAML reads a number or a date"
+    )
+    return f"; {read}: if a word is meant, quote it"
 
 
 def _accepted_keys(location: list[Any]) -> list[str]:
@@ -143,7 +112,8 @@ def _is_model(kind: Any) -> bool:
 
 def did_you_mean(word: str, accepted: Iterable[str]) -> str:
     """`; did you mean …?` with the nearest accepted spelling, or nothing."""
-    near = difflib.get_close_matches(word, list(accepted), n=1)
+    accepted = list(accepted)
+    near = difflib.get_close_matches(word, accepted, n=1) or [part for part in word.split("_") if part in accepted]
     return f"; did you mean `{near[0]}`?" if near else ""
 
 
@@ -180,7 +150,9 @@ def _operator_problems(configuration: Configuration) -> Iterator[str]:
         key = f"operators.{name}"
         spec = CATALOGUE.get(operator.op)
         if spec is None:
-            yield _unknown(f"{key}.op", "operator", operator.op, CATALOGUE)
+            known = f"{key}.op: {operator.op} is Data-Juicer's, but not in this project's catalogue; there are: "
+            unknown = _unknown(f"{key}.op", "operator", operator.op, CATALOGUE)
+            yield known + ", ".join(sorted(CATALOGUE)) if is_stock(operator.op) else unknown
             continue
         if operator.model is not None and operator.model not in models:
             yield _unknown(f"{key}.model", "model", operator.model, models)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 NAME_PATTERN = r"[a-z0-9][a-z0-9_]*"
 """Names of files, models, operators, datasets and recipes; also Snakemake's ``wildcard_constraints``."""
@@ -18,3 +18,25 @@ class Section(BaseModel):
     """A part of the configuration: unknown keys are refused, values do not change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _a_number_is_written_as_one(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse what YAML makes of `yes` and `no` for a number: pydantic takes true and false for 1 and 0."""
+        kinds = _kinds(cls.model_fields[info.field_name or ""].annotation)
+        if {int, float} & kinds and bool not in kinds and any(isinstance(leaf, bool) for leaf in _leaves(value)):
+            raise ValueError(
+                "a number is meant; YAML reads yes, no, on and off as true and false: write digits, or quote it"
+            )
+        return value
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """Every type that an annotation names."""
+    arguments = get_args(annotation)[:1] if get_origin(annotation) is Annotated else get_args(annotation)
+    return {annotation} if not arguments else {kind for argument in arguments for kind in _kinds(argument)}
+
+
+def _leaves(value: Any) -> list[Any]:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return [value] if inner is None else [leaf for part in inner for leaf in _leaves(part)]

@@ -9,6 +9,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Literal
 
 Kind = Literal["integer", "number", "word", "integers", "numbers", "words", "vector"]
@@ -199,6 +201,10 @@ CATALOGUE: dict[str, OperatorSpec] = {
 }
 
 
+STOCK_KINDS = ("_filter", "_mapper", "_deduplicator", "_selector", "_grouper", "_aggregator")
+"""How the names of Data-Juicer's operators end."""
+
+
 class UnknownOperatorError(KeyError):
     """No operator of this name is supported."""
 
@@ -213,3 +219,11 @@ def operator_spec(op: str) -> OperatorSpec:
         hint = f"; did you mean `{near[0]}`?" if near else ""
         raise UnknownOperatorError(f"there is no operator `{op}`; there are: {', '.join(sorted(CATALOGUE))}{hint}")
     return CATALOGUE[op]
+
+
+def is_stock(op: str) -> bool:
+    """Whether the installed Data-Juicer has an operator of this name; looks at its files and imports nothing of it."""
+    package = find_spec("data_juicer")
+    if package is None or package.origin is None or not op.endswith(STOCK_KINDS) or not op.isidentifier():
+        return False
+    return any(Path(package.origin).parent.glob(f"ops/*/{op}.py"))

@@ -47,7 +47,7 @@ def requests(pictures, numbers=range(9)):
 def captions(folder, asked, seed=0, device="cpu", **settings):
     """Candidates by key."""
     settings = {"model": "any", "max_new_tokens": 8, "workers": 0, "sampling": False, **settings}
-    writer = Writer(open_family(Captioner(**settings), folder, device), seed, 10**6)
+    writer = Writer(open_family(Captioner(**settings), folder, device), seed, Reading())
     return {request.key: answer for request, answer in writer.write(asked)}
 
 
@@ -96,7 +96,7 @@ def test_draws_differ_by_record_candidate_and_seed(folders, pictures, kind):
 def test_draws_stay_within_the_models_top_k(folders, pictures):
     family = open_family(Captioner(model="any", max_new_tokens=8, workers=0), folders["blip2"], "cpu")
     family.generation_config.top_k = 1
-    drawn = {request.key: answer for request, answer in Writer(family, 0, 10**6).write(requests(pictures))}
+    drawn = {request.key: answer for request, answer in Writer(family, 0, Reading()).write(requests(pictures))}
 
     assert drawn == captions(folders["blip2"], requests(pictures))
 
@@ -224,7 +224,7 @@ def test_the_models_repetition_penalty_counts_as_in_transformers(folders, pictur
     """Its own words and the prompt's; the penalty is large, so that greedy captions become others."""
     settings = Captioner(model="any", sampling=False, max_new_tokens=12, workers=0, batch=4, prompt="the red sky")
     family = open_family(settings, folders[kind], "cpu")
-    plain = {request.key: answer for request, answer in Writer(family, 0, 10**6).write(requests(pictures))}
+    plain = {request.key: answer for request, answer in Writer(family, 0, Reading()).write(requests(pictures))}
     family = open_family(settings, folders[kind], "cpu")
     for config in (family.generation_config, family.language_model.generation_config):
         config.repetition_penalty = 3.0
@@ -234,5 +234,5 @@ def test_the_models_repetition_penalty_counts_as_in_transformers(folders, pictur
         tokens = family.model.generate(**inputs, max_new_tokens=12, do_sample=False, num_beams=1)[0]
         alone[request.key] = [family.caption(tokens[inputs["input_ids"].shape[1] :])]
 
-    assert {request.key: answer for request, answer in Writer(family, 0, 10**6).write(requests(pictures))} == alone
+    assert {request.key: answer for request, answer in Writer(family, 0, Reading()).write(requests(pictures))} == alone
     assert alone != plain

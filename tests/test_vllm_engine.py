@@ -15,6 +15,7 @@ from bettersynth.captioners.recaptioner import Recaptioner
 from bettersynth.captioners.vllm_engine import ENVIRONMENT, VllmWriter
 from bettersynth.configuration.datasets import Recaption
 from bettersynth.configuration.generators import Captioner
+from bettersynth.configuration.pool import Reading
 from bettersynth.configuration.types import Configuration
 from bettersynth.generators import GeneratorError
 from bettersynth.graph import Graph
@@ -65,7 +66,7 @@ def requests(pictures, numbers=range(5)):
 def captions(folder, asked, seed=0, **settings):
     """Candidates by key."""
     settings = {"model": "any", "engine": "vllm", "max_new_tokens": 8, **settings}
-    writer = VllmWriter(open_family(Captioner(**settings), folder, "cpu"), seed, 10**6)
+    writer = VllmWriter(open_family(Captioner(**settings), folder, "cpu"), seed, Reading())
     return {request.key: answer for request, answer in writer.write(asked)}
 
 
@@ -115,7 +116,7 @@ def test_greedy_has_temperature_zero_and_no_say_of_the_seed(vllm, folders, pictu
 def test_the_models_own_settings_of_sampling_are_handed_on(vllm, folders, pictures):
     family = open_family(Captioner(model="any", engine="vllm"), folders["qwen2_vl"], "cpu")
     family.generation_config.update(top_k=7, top_p=0.9, repetition_penalty=1.05)
-    list(VllmWriter(family, 0, 10**6).write(requests(pictures, [0])))
+    list(VllmWriter(family, 0, Reading()).write(requests(pictures, [0])))
     ((_, sampling),) = vllm.LLM.opened[0].calls[0]
 
     assert (sampling.top_k, sampling.top_p, sampling.repetition_penalty) == (7, 0.9, 1.05)

@@ -55,7 +55,7 @@ REFUSED = $(1)=… means nothing to `make $(GOALS)`$(patsubst %,; did you mean %
 $(foreach name,$(filter-out $(TAKEN),$(GIVEN)),$(error $(call REFUSED,$(name))))
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-export PYTHONPATH := $(CURDIR)/scripts
+export PYTHONPATH := $(CURDIR)/scripts:$(CURDIR)
 # The configuration's name is its file's, unless it names itself.
 NAME = $(or $(shell sed -n 's/^name: *["'"'"']\{0,1\}\([a-z0-9_]*\).*/\1/p' $(CONFIG) 2>/dev/null),$(subst -,_,$(notdir $(basename $(CONFIG)))))
 TARGET = $(if $(RECIPE),recipe_$(RECIPE),all)
@@ -94,39 +94,39 @@ run: $(WORLD)  ## run a configuration, or one RECIPE of it (AGAIN="rules or file
 	@echo "$(if $(RECIPE),Results: $(CURDIR)/results/$(NAME)/runs/$(RECIPE),Report: $(CURDIR)/results/$(NAME)/report/index.html)"
 
 resume: ready  ## go on with a run that was cut off: wait for its SLURM jobs (or CANCEL=1), unlock, run
-	@python scripts/resume.py --config $(CONFIG) $(if $(CANCEL),--cancel)
+	@python -m bettersynth.cli.resume --config $(CONFIG) $(if $(CANCEL),--cancel)
 
 status: ready  ## say how far the run is, and what each job at work, queued or failed is doing
-	@python scripts/status.py --config $(CONFIG)
+	@python -m bettersynth.cli.status --config $(CONFIG)
 
 doctor: ready  ## look at the SLURM cluster and say what to change in the profile
-	@python scripts/doctor.py --config $(CONFIG)
+	@python -m bettersynth.cli.doctor --config $(CONFIG)
 
 world: data/miniature/world.json  ## render the miniature's raw pairs and questions
 
 data/miniature/world.json: resources/miniature/world.yaml
-	@python scripts/miniature.py render --settings $< --out $(@D)
+	@python -m miniature render --settings $< --out $(@D)
 	@touch $@
 
 dry-run: $(WORLD)  ## say what would run, why, and what it will cost
 	@$(SNAKEMAKE) --quiet host rules progress --logger cost --dry-run -- $(TARGET)
 
 explain: ready  ## say in words where a DATASET or RECIPE comes from, with row counts
-	@python scripts/explain.py --config $(CONFIG) $(if $(DATASET),--dataset $(DATASET)) $(if $(RECIPE),--recipe $(RECIPE))
+	@python -m bettersynth.cli.explain --config $(CONFIG) $(if $(DATASET),--dataset $(DATASET)) $(if $(RECIPE),--recipe $(RECIPE))
 
 export IMAGE QUESTION
 ask: ready  ## ask a trained model: IMAGE=picture.jpg QUESTION="What is this?" [RECIPE=… SEED=…]
-	@python scripts/ask.py "$$IMAGE" "$$QUESTION" --config $(CONFIG) $(if $(RECIPE),--recipe $(RECIPE)) \
+	@python -m bettersynth.cli.ask "$$IMAGE" "$$QUESTION" --config $(CONFIG) $(if $(RECIPE),--recipe $(RECIPE)) \
 		$(if $(SEED),--seed $(SEED))
 
 dag: $(WORLD)  ## draw rules and datasets of CONFIG as SVG; of one RECIPE, its jobs too
-	@python scripts/dag.py --config $(CONFIG) --target $(TARGET) --out results/$(NAME)/graph
+	@python -m bettersynth.cli.dag --config $(CONFIG) --target $(TARGET) --out results/$(NAME)/graph
 
 report: $(WORLD)  ## Snakemake's own report of what ran
 	@$(SNAKEMAKE) --report results/$(NAME)/report/snakemake.html $(TARGET)
 
 page: ready  ## write the leaderboard and the page from what is there so far
-	@python scripts/page.py --config $(CONFIG)
+	@python -m bettersynth.cli.page --config $(CONFIG)
 
 test:  ## run every test (about ten minutes); those on a SLURM of their own where it is installed, unless SLURM_TESTS=0
 	@pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile
@@ -137,72 +137,72 @@ test-slurm:  ## run the tests that start a SLURM of their own on this machine (a
 test-quick:  ## run the tests that start no workflow
 	@pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile -m "not workflow"
 
-lint: $(WORLD)  ## ruff, snakefmt, mypy and Snakemake's own linter
-	@ruff check . && ruff format --check . && snakefmt --check Snakefile rules && mypy && $(SNAKEMAKE) --lint
+lint: $(WORLD)  ## ruff, snakefmt, mypy, import-linter and Snakemake's own linter
+	@ruff check . && ruff format --check . && snakefmt --check Snakefile rules && mypy && lint-imports && $(SNAKEMAKE) --lint
 
 format:  ## format Python and Snakemake files
 	@ruff check --fix --quiet . ; ruff format . && snakefmt Snakefile rules
 
 reference:  ## write the schema and the reference page from the configuration's types
-	@python scripts/reference.py
+	@python -m bettersynth.cli.reference
 
 lock:  ## pin what is installed in .venv
-	@python scripts/lock.py
+	@python -m bettersynth.cli.lock
 
 stage: $(WORLD)  ## fetch all that CONFIG or RECIPE needs for machines without a network (FROM=copies, WHEELS=cpu|cuda, PIN=1, DRY_RUN=1)
-	@python scripts/stage.py --config $(CONFIG) $(if $(RECIPE),--recipe $(RECIPE)) $(if $(FROM),--from $(FROM)) $(if $(PIN),--pin) $(if $(DRY_RUN),--dry-run) \
+	@python -m bettersynth.cli.stage --config $(CONFIG) $(if $(RECIPE),--recipe $(RECIPE)) $(if $(FROM),--from $(FROM)) $(if $(PIN),--pin) $(if $(DRY_RUN),--dry-run) \
 		$(if $(WHEELS),--wheels $(WHEELS) $(if $(PLATFORM),--platform $(PLATFORM)) \
 		$(if $(PYTHON_VERSION),--python-version $(PYTHON_VERSION)) $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX)))
 
 verify: ready  ## check what was staged for CONFIG or RECIPE, without a network
-	@python scripts/verify.py --config $(CONFIG) $(if $(RECIPE),--recipe $(RECIPE))
+	@python -m bettersynth.cli.verify --config $(CONFIG) $(if $(RECIPE),--recipe $(RECIPE))
 
 bundle: ready  ## pack what the next jobs of RECIPE need as TO=….tar.zst (UNTIL=rule PART=1/3 MODELS=1 SPLIT=4G), or RESULTS=1
-	@python scripts/bundle.py --config $(CONFIG) --to $(or $(TO),$(error TO=….tar.zst: where to)) \
+	@python -m bettersynth.cli.bundle --config $(CONFIG) --to $(or $(TO),$(error TO=….tar.zst: where to)) \
 		$(if $(RECIPE),--recipe $(RECIPE)) $(if $(UNTIL),--until $(UNTIL)) $(if $(PART),--part $(PART)) \
 		$(if $(SPLIT),--split $(SPLIT)) $(if $(MODELS),--models) $(if $(RESULTS),--results)
 
 unbundle: environment  ## open a bundle of work here (FROM=….tar.zst)
-	@python scripts/unbundle.py --from $(or $(FROM),$(error FROM=….tar.zst: which)) $(if $(REPLACE),--replace)
+	@python -m bettersynth.cli.unbundle --from $(or $(FROM),$(error FROM=….tar.zst: which)) $(if $(REPLACE),--replace)
 
 merge: environment  ## take the results of another machine in (FROM=….tar.zst)
-	@python scripts/unbundle.py --results --from $(or $(FROM),$(error FROM=….tar.zst: which)) $(if $(REPLACE),--replace)
+	@python -m bettersynth.cli.unbundle --results --from $(or $(FROM),$(error FROM=….tar.zst: which)) $(if $(REPLACE),--replace)
 
 profile:  ## link the SLURM profile into your Snakemake folder, for other working directories
-	@python scripts/link_profile.py link
+	@python -m bettersynth.cli.link_profile link
 
 unprofile:  ## undo `make profile`
-	@python scripts/link_profile.py unlink
+	@python -m bettersynth.cli.link_profile unlink
 
 miniature-models:  ## train the miniature's models again (an hour on a GPU)
-	@python scripts/miniature_models.py train
+	@python -m miniature.train_models train
 
 quality:  ## measure the miniature's models on held-out scenes
-	@python scripts/miniature_models.py quality
+	@python -m miniature.train_models quality
 
 bench-data-plane:  ## time every verb and training file of the contest over 410,000 records with drawn scores
-	@python scripts/measure.py data-plane
+	@python -m bench data-plane
 
 bench-full-size:  ## render 410,000 records of the miniature's world and time ingest, every verb and training files
-	@python scripts/measure.py full-size
+	@python -m bench full-size
 
 bench-captions:  ## time captions and redraws, Data-Juicer's mappers and ours (needs a GPU)
-	@python scripts/measure.py captions
+	@python -m bench captions
 
 captions-quality: $(WORLD)  ## are the miniature's captions right, before and after, by captioner
-	@python scripts/measure.py captions-quality
+	@python -m bench captions-quality
 
 bench-dry-run:  ## time a dry run of every recipe (of the contest, unless CONFIG says otherwise)
-	@python scripts/measure.py dry-run $(if $(filter-out file,$(origin CONFIG)),--config $(CONFIG))
+	@python -m bench dry-run $(if $(filter-out file,$(origin CONFIG)),--config $(CONFIG))
 
 bench-scoring:  ## Data-Juicer's operators and ours on one GPU: rates, differences and all six in one pass
-	@python scripts/measure.py scoring
+	@python -m bench scoring
 
 bench-decoding:  ## JPEG decoders and resizing, on one core
-	@python scripts/measure.py decoding
+	@python -m bench decoding
 
 bench-training:  ## MGM-2B at its real size on one GPU: rates of both stages and of answering
-	@python scripts/measure.py mgm-training
+	@python -m bench mgm-training
 
 clean-results:  ## delete the results of CONFIG
 	@rm -rf results/$(NAME) logs/$(NAME) benchmarks/$(NAME)

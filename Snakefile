@@ -7,18 +7,18 @@ from snakemake.logging import logger
 
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
-from bettersynth import driver
+from bettersynth.runtime import driver
 from bettersynth.configuration import NAME_PATTERN, ConfigurationError, configure, read_yaml
 from bettersynth.configuration.datasets import EXPORT_FORMATS
 from bettersynth.configuration.load import did_you_mean, recipe_start, recipe_trainset, recipe_training
-from bettersynth.graph import Graph
-from bettersynth.layout import BENCHMARKS, Layout
-from bettersynth.manifest import missing, missing_words
-from bettersynth.needs import job_needs
-from bettersynth.operators.catalogue import CATALOGUE
-from bettersynth.passes import CHUNK_PATTERN, PASS_PATTERN, Chunk, chunk_shards
-from bettersynth.plan import Plan
-from bettersynth.records import POOL
+from bettersynth.workflow.parameters import Graph
+from bettersynth.core.layout import BENCHMARKS, Layout
+from bettersynth.workflow.manifest import missing, missing_words
+from bettersynth.workflow.needs import job_needs
+from bettersynth.configuration.catalogue import CATALOGUE
+from bettersynth.workflow.passes import CHUNK_PATTERN, PASS_PATTERN, Chunk, chunk_shards
+from bettersynth.workflow.plan import Plan
+from bettersynth.core.records import POOL
 from bettersynth.slurm.queue import SlurmError
 from bettersynth.slurm.site import Request, refuse_impossible
 

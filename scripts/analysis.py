@@ -1,6 +1,6 @@
 """Take the quartiles of scores over a dataset (rule `analysis`)."""
 
-from bettersynth.job import Job
+from bettersynth.runtime.job import Job
 
 job = Job(snakemake)
 

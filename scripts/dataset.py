@@ -1,6 +1,6 @@
 """Choose the rows of one dataset by its verb (rule `dataset`)."""
 
-from bettersynth.job import Job
+from bettersynth.runtime.job import Job
 
 job = Job(snakemake)
 

@@ -1,9 +1,9 @@
 """Write a dataset in a format that other tools read (rule `export`)."""
 
-from bettersynth.job import Job
+from bettersynth.runtime.job import Job
 
 job = Job(snakemake)
 
-from bettersynth.export import export_dataset
+from bettersynth.training.export import export_dataset
 
 export_dataset(job.wildcards.dataset, job.wildcards.form, job.configuration, job.layout, job.plan)

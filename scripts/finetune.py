@@ -1,9 +1,9 @@
 """Stage 2: train connector and language model on instructions (rule `finetune`)."""
 
-from bettersynth.job import Job
+from bettersynth.runtime.job import Job
 
 job = Job(snakemake)
 
-from bettersynth.mgm.processes import run
+from bettersynth.training.mgm.processes import run
 
 run("finetune", job.wildcards.recipe, int(job.wildcards.seed), job.configuration, job.layout, nodes=job.nodes)

@@ -1,10 +1,10 @@
 """Read one raw file into sharded records (rules `ingest_<file>`)."""
 
-from bettersynth.job import Job
+from bettersynth.runtime.job import Job
 
 job = Job(snakemake)
 
-from bettersynth.ingest import ingest_file
+from bettersynth.pool.ingest import ingest_file
 
 pool = job.configuration.pool
 ingest_file(pool, next(file for file in pool.files if file.name == job.params.file), job.layout)

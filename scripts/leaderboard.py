@@ -1,6 +1,6 @@
 """Compare the recipes (rule `leaderboard`)."""
 
-from bettersynth.job import Job
+from bettersynth.runtime.job import Job
 
 job = Job(snakemake)
 

@@ -1,9 +1,9 @@
 """Order the whole pool and resolve ids that several files hold (rule `pool_index`)."""
 
-from bettersynth.job import Job
+from bettersynth.runtime.job import Job
 
 job = Job(snakemake)
 
-from bettersynth.ingest import build_index
+from bettersynth.pool.ingest import build_index
 
 build_index(job.configuration.pool, job.layout)

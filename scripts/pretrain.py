@@ -1,9 +1,9 @@
 """Stage 1: train the connector on captions (rule `pretrain`)."""
 
-from bettersynth.job import Job
+from bettersynth.runtime.job import Job
 
 job = Job(snakemake)
 
-from bettersynth.mgm.processes import run
+from bettersynth.training.mgm.processes import run
 
 run("pretrain", job.wildcards.recipe, int(job.wildcards.seed), job.configuration, job.layout, nodes=job.nodes)

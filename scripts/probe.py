@@ -1,9 +1,9 @@
 """Train the first steps of stage 1 (rule `probe`)."""
 
-from bettersynth.job import Job
+from bettersynth.runtime.job import Job
 
 job = Job(snakemake)
 
-from bettersynth.mgm.processes import run
+from bettersynth.training.mgm.processes import run
 
 run("probe", job.wildcards.recipe, int(job.wildcards.seed), job.configuration, job.layout, nodes=job.nodes)

@@ -1,6 +1,6 @@
 """Write the report page (rule `report`)."""
 
-from bettersynth.job import Job
+from bettersynth.runtime.job import Job
 
 job = Job(snakemake)
 

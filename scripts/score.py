@@ -1,12 +1,12 @@
 """Score a chunk of a source's shards by the operators of a pass (rules `score_neural` and `score_plain`)."""
 
-from bettersynth.job import Job
+from bettersynth.runtime.job import Job
 
 job = Job(snakemake)
 
-from bettersynth.graph import Graph
 from bettersynth.operators.scoring import score_chunk
-from bettersynth.passes import Chunk
+from bettersynth.workflow.parameters import Graph
+from bettersynth.workflow.passes import Chunk
 
 chunk = Chunk(job.wildcards.scoring, job.wildcards.chunk)
 fingerprint = Graph(job.configuration, job.layout, job.plan, list).operator

@@ -1,6 +1,6 @@
 """Score the answers to a benchmark (rule `score_answers`)."""
 
-from bettersynth.job import Job
+from bettersynth.runtime.job import Job
 
 job = Job(snakemake)
 

@@ -1,6 +1,6 @@
 """Gather the scores of a source by one operator (rule `scores_of`)."""
 
-from bettersynth.job import Job
+from bettersynth.runtime.job import Job
 
 job = Job(snakemake)
 

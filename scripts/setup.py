@@ -170,7 +170,8 @@ def main() -> None:
             raise SystemExit("setup: pip could not install every package; its words are above") from None
         STAMP.write_text(json.dumps({**target, "python": sys.version.split()[0]}))
     if not arguments.offline:  # without a network, they are where they were staged or `make verify` names them
-        subprocess.run([VENV / "bin" / "python", ROOT / "scripts" / "resources.py"], check=True)
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "scripts")}
+        subprocess.run([VENV / "bin" / "python", "-m", "bettersynth.cli.resources"], check=True, env=environment)
 
 
 if __name__ == "__main__":

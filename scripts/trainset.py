@@ -1,9 +1,9 @@
 """Write the training file of a recipe and open each of its images (rule `trainset`)."""
 
-from bettersynth.job import Job
+from bettersynth.runtime.job import Job
 
 job = Job(snakemake)
 
-from bettersynth.trainset import build_trainset
+from bettersynth.training.trainset import build_trainset
 
 build_trainset(job.wildcards.recipe, job.configuration, job.layout, job.plan)

@@ -2,10 +2,14 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from bettersynth import gpus
+from bettersynth.runtime import gpus
+
+ROOT = Path(__file__).resolve().parent.parent
+os.environ["PYTHONPATH"] = f"{ROOT / 'scripts'}{os.pathsep}{ROOT}"  # as in the Makefile, for what tests start
 
 GPUS = os.environ.setdefault("BETTERSYNTH_TEST_GPUS", ",".join(gpus.visible())).split(",")
 """All of this machine's, or ""; a worker of xdist has them from its parent.

@@ -16,14 +16,13 @@ import pyarrow as pa
 from PIL import Image, ImageDraw
 
 from bettersynth.configuration.types import Configuration
+from bettersynth.core.layout import BENCHMARKS, Layout
+from bettersynth.core.publish import read_json, sha256_file, sha256_json, write_json
+from bettersynth.core.records import FAILED, POOL, Record, caption_of, read_records, text_of, write_records, write_table
 from bettersynth.datasets import build_dataset
 from bettersynth.datasets.analysis import build_analysis
-from bettersynth.datasets.generated import FAILED
-from bettersynth.layout import BENCHMARKS, Layout
-from bettersynth.plan import Plan
-from bettersynth.publish import read_json, sha256_file, sha256_json, write_json
-from bettersynth.records import POOL, Record, caption_of, read_records, text_of, write_records, write_table
-from bettersynth.sources import load_records, read_rows
+from bettersynth.pool.rows import load_records, read_rows
+from bettersynth.workflow.plan import Plan
 
 COLOURS = {"red": "#c8452f", "blue": "#3a66b0", "green": "#3c8a57", "yellow": "#d9a92b", "purple": "#7b4f9d"}
 SHAPES = ("circle", "square", "triangle")

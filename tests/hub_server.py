@@ -10,7 +10,7 @@ from collections import defaultdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from bettersynth.publish import sha256_bytes
+from bettersynth.core.publish import sha256_bytes
 
 
 class HubServer(ThreadingHTTPServer):

@@ -51,9 +51,9 @@ def write(options: argparse.Namespace, output: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
-    from bettersynth.mgm import published
-    from bettersynth.mgm.model import MGMForConditionalGeneration
-    from bettersynth.mgm.processing import Processor
+    from bettersynth.training.mgm import published
+    from bettersynth.training.mgm.model import MGMForConditionalGeneration
+    from bettersynth.training.mgm.processing import Processor
 
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary)

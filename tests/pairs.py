@@ -11,11 +11,11 @@ import pyarrow as pa
 from PIL import Image
 
 from bettersynth.configuration.types import Configuration
-from bettersynth.ingest import build_index, ingest_file
-from bettersynth.layout import Layout
-from bettersynth.plan import Plan
-from bettersynth.publish import sha256_file, write_json
-from bettersynth.records import POOL, read_table, text_of, write_table
+from bettersynth.core.layout import Layout
+from bettersynth.core.publish import sha256_file, write_json
+from bettersynth.core.records import POOL, read_table, text_of, write_table
+from bettersynth.pool.ingest import build_index, ingest_file
+from bettersynth.workflow.plan import Plan
 
 
 def write_image(path: Path, size: tuple[int, int] = (24, 16), colour: str = "teal", **options: Any) -> Path:

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from bettersynth.archive import ArchiveError, differing, pack, part_path, read_manifest, unpack
+from bettersynth.deploy.archive import ArchiveError, differing, pack, part_path, read_manifest, unpack
 
 CONTENTS = {
     "a/large.bin": bytes(range(256)) * 100,

@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from ask import answer, find_model
 from tiny_mgm import make_image, make_run
 
-from bettersynth.layout import Layout
-from bettersynth.mgm.training import finetune, pretrain
-from bettersynth.model_card import write_model_card
-from bettersynth.publish import read_json, sha256_file, sha256_folder, write_json
+from bettersynth.cli.ask import answer, find_model
+from bettersynth.core.layout import Layout
+from bettersynth.core.publish import read_json, sha256_file, sha256_folder, write_json
+from bettersynth.training.mgm.training import finetune, pretrain
+from bettersynth.training.model_card import write_model_card
 
 ROOT = Path(__file__).parents[1]
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
+from bettersynth.configuration.catalogue import CATALOGUE
 from bettersynth.configuration.pool import Model, Operator, Reading, Scoring
-from bettersynth.operators.catalogue import CATALOGUE
-from bettersynth.records import Record, text_of
-from bettersynth.staging import resource
+from bettersynth.core.records import Record, text_of
+from bettersynth.core.resources import resource
 
 REPOSITORY = Path(__file__).parents[1]
 MINIATURE = REPOSITORY / "resources" / "miniature" / "models"

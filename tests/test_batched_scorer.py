@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 from bettersynth.configuration.pool import Model, Operator, Reading, Scoring
+from bettersynth.core.records import Record, text_of
 from bettersynth.operators.batched.errors import RecordError
 from bettersynth.operators.batched.resize import resize
-from bettersynth.records import Record, text_of
 
 REPOSITORY = Path(__file__).parents[1]
 OPERATORS = ("image_text_similarity_filter", "image_nsfw_filter", "image_aesthetics_filter")

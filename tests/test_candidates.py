@@ -5,12 +5,12 @@ import random
 import pytest
 import tiny_models
 
-from bettersynth.captioners.choice import captioned_text, keep_candidate, simhash_of
-from bettersynth.records import (
+from bettersynth.core.records import (
     END_OF_CHUNK,
     IMAGE_TOKEN,
     text_of,
 )
+from bettersynth.sources.captioners.choice import captioned_text, keep_candidate, simhash_of
 
 
 @pytest.fixture(scope="module")

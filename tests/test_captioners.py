@@ -10,13 +10,13 @@ import tiny_models
 import torch
 from PIL import Image
 
-from bettersynth.captioners.families import FAMILIES, open_family
-from bettersynth.captioners.reading import Request
-from bettersynth.captioners.recaptioner import Writer
-from bettersynth.captioners.sampling import Sampler, gumbel
 from bettersynth.configuration.generators import Captioner
 from bettersynth.configuration.pool import Reading
-from bettersynth.images import open_image
+from bettersynth.pool.images import open_image
+from bettersynth.sources.captioners.families import FAMILIES, open_family
+from bettersynth.sources.captioners.reading import Request
+from bettersynth.sources.captioners.recaptioner import Writer
+from bettersynth.sources.captioners.sampling import Sampler, gumbel
 
 KINDS = ("blip2", "blip2_t5", "llava", "llava_next", "qwen2_vl", "qwen2_5_vl", "internvl", "florence2")
 """Functions of `tiny_models`; between them every class that is known."""

@@ -11,10 +11,10 @@ from pairs import configure_pairs, make_pool, pair, write_scores
 
 from bettersynth.configuration import ConfigurationError, configure
 from bettersynth.configuration.datasets import Bands, Cluster
+from bettersynth.core.publish import read_json
+from bettersynth.core.vectors import as_bytes
 from bettersynth.datasets import build_dataset, clusters
-from bettersynth.publish import read_json
-from bettersynth.sources import ROWS, read_rows
-from bettersynth.vectors import as_bytes
+from bettersynth.pool.rows import ROWS, read_rows
 
 SIZES = {"a": 60, "b": 30, "c": 10}
 

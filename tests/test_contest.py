@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from workflow import ROOT
 
+from bench.dry_run import dry_run, place_inputs
 from bettersynth.configuration import load
+from bettersynth.configuration.catalogue import CATALOGUE
 from bettersynth.configuration.ledger import read_ledger, recipes_of, with_tables
 from bettersynth.configuration.load import recipe_training, recipe_trainset
-from bettersynth.measure.dry_run import dry_run, place_inputs
-from bettersynth.operators.catalogue import CATALOGUE
-from bettersynth.plan import Plan
-from bettersynth.wording import sentence
+from bettersynth.inspect.wording import sentence
+from bettersynth.workflow.plan import Plan
 
 CONFIG = ROOT / "config" / "contest.yaml"
 CONTEST = load(CONFIG)

@@ -11,7 +11,7 @@ import pytest
 from workflow import ROOT, Run
 
 from bettersynth.configuration import read_yaml
-from bettersynth.miniature.render import render_world
+from miniature.render import render_world
 
 SAMPLE = Path(os.environ.get("CONTEST_SAMPLE", ROOT.parent / "shared" / "data" / "contest-sample"))
 pytestmark = [

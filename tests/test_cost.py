@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 from fake_results import fake_configuration, write_fake_results
 
-from bettersynth import cost
+from bench import MEASUREMENTS
+from bettersynth.configuration.catalogue import CATALOGUE
 from bettersynth.configuration.types import Configuration
-from bettersynth.cost import Costs, Job, Origin
-from bettersynth.cost_table import cost_table, hours, size
-from bettersynth.expected import Basis, Rows
-from bettersynth.layout import Layout
-from bettersynth.measure import MEASUREMENTS
-from bettersynth.operators.catalogue import CATALOGUE
-from bettersynth.publish import read_json, write_json
+from bettersynth.core.layout import Layout
+from bettersynth.core.publish import read_json, write_json
+from bettersynth.inspect import cost
+from bettersynth.inspect.cost import Costs, Job, Origin
+from bettersynth.inspect.cost_table import cost_table, hours, size
+from bettersynth.inspect.expected import Basis, Rows
 
 
 def make(configuration, layout, folder):

@@ -7,14 +7,13 @@ import pytest
 from pairs import configure_pairs, make_pool, pair, pairs_of, write_jsonl, write_scores
 
 from bettersynth.configuration.datasets import Threshold
+from bettersynth.core.publish import read_json, sha256_file, write_json
+from bettersynth.core.records import FAILED, Record, read_table, text_of, write_records, write_table
 from bettersynth.datasets import build_dataset
 from bettersynth.datasets.analysis import build_analysis
-from bettersynth.datasets.generated import FAILED
 from bettersynth.datasets.scores import kept_by_margin, values_of
-from bettersynth.ingest import ingest_file
-from bettersynth.publish import read_json, sha256_file, write_json
-from bettersynth.records import Record, read_table, text_of, write_records, write_table
-from bettersynth.sources import asked_rows, load_records, read_rows
+from bettersynth.pool.ingest import ingest_file
+from bettersynth.pool.rows import asked_rows, load_records, read_rows
 
 OPERATORS = {
     "similarity": {"op": "image_text_similarity_filter"},

@@ -11,8 +11,8 @@ from pairs import llava_pair, pair, write_jsonl
 
 import bettersynth
 from bettersynth.configuration.pool import PoolFile
-from bettersynth.digests import shard_digests, take_digests
-from bettersynth.sharding import shard_name
+from bettersynth.core.sharding import shard_name
+from bettersynth.workflow.digests import shard_digests, take_digests
 
 RECORDS = [pair(f"{number:04d}", f"caption {number}") for number in range(60)]
 SHARDS = 8
@@ -97,7 +97,7 @@ def test_another_number_of_shards_is_not_answered_from_the_cache(tmp_path):
 
 
 def test_building_the_graph_imports_no_heavy_library():
-    code = "import sys, bettersynth.digests; print(*sys.modules)"
+    code = "import sys, bettersynth.workflow.digests; print(*sys.modules)"
     scripts = str(Path(bettersynth.__file__).parent.parent)
     modules = subprocess.check_output(
         [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": scripts}, text=True

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from bettersynth.measure import MEASUREMENTS, ROOT
-from bettersynth.publish import read_json
+from bench import MEASUREMENTS, ROOT
+from bettersynth.core.publish import read_json
 
 FIGURE = re.compile(r"\{(?:(\d+)/)?([\w-]+)\.(\w+)(?:([*/])(\d+))?:([^}]+)\}")
 """`{measurement.figure:format}`, times or divided by a number: `{captions-quality.llava_right_share*100:.0f}`."""

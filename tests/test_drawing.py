@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from fake_results import fake_configuration
 
+from bench import ROOT
 from bettersynth.configuration import load
-from bettersynth.drawing import dataset_graph, job_graph, ledger_groups, rule_graph
-from bettersynth.expected import Expected
-from bettersynth.layout import Layout
-from bettersynth.measure import ROOT
-from bettersynth.plan import Plan
+from bettersynth.core.layout import Layout
+from bettersynth.inspect.drawing import dataset_graph, job_graph, ledger_groups, rule_graph
+from bettersynth.inspect.expected import Expected
+from bettersynth.workflow.plan import Plan
 
 DOT = r"""Building DAG of jobs...
 digraph snakemake_dag {

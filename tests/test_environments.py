@@ -16,14 +16,15 @@ import pytest
 import yaml
 from wheels import write_wheel
 
-from bettersynth.publish import sha256_file, write_json
+from bettersynth.core.publish import sha256_file, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVS = ROOT / "envs"
 
 
 def script(name: str):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    folder = ROOT / "scripts" if name == "setup" else ROOT / "scripts" / "bettersynth" / "cli"
+    spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -9,12 +9,12 @@ from fake_results import fake_configuration, write_fake_results
 
 from bettersynth.configuration.datasets import Dataset
 from bettersynth.configuration.types import Configuration
-from bettersynth.expected import Basis, Expected, Rows
-from bettersynth.explain import Explanation, UnknownNameError
-from bettersynth.layout import Layout
-from bettersynth.plan import Plan
-from bettersynth.publish import read_json, write_json
-from bettersynth.wording import sentence
+from bettersynth.core.layout import Layout
+from bettersynth.core.publish import read_json, write_json
+from bettersynth.inspect.expected import Basis, Expected, Rows
+from bettersynth.inspect.explain import Explanation, UnknownNameError
+from bettersynth.inspect.wording import sentence
+from bettersynth.workflow.plan import Plan
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,13 @@ import webdataset
 from pairs import configure_pairs, llava_pair, make_pool, pair, write_image
 from PIL import Image
 
-from bettersynth import export
 from bettersynth.configuration.datasets import EXPORT_FORMATS
+from bettersynth.core.publish import read_json, sha256_file
+from bettersynth.core.records import IMAGE_TOKEN, Record, caption_of, read_table, text_of, write_records, write_table
 from bettersynth.datasets import build_dataset
-from bettersynth.export import export_dataset
-from bettersynth.publish import read_json, sha256_file
-from bettersynth.records import IMAGE_TOKEN, Record, caption_of, read_table, text_of, write_records, write_table
-from bettersynth.sources import ROWS
+from bettersynth.pool.rows import ROWS
+from bettersynth.training import export
+from bettersynth.training.export import export_dataset
 
 CAPTIONS = {"a": "a red dog", "b": "été « ✓ »", "c": 'says "hi" \u2028 there'}
 

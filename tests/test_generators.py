@@ -16,20 +16,10 @@ import tiny_models
 import torch
 from PIL import Image
 
-from bettersynth.captioners.families import Family
-from bettersynth.captioners.recaptioner import Recaptioner
-from bettersynth.captioners.slots import Slots
 from bettersynth.configuration.types import Configuration
-from bettersynth.datasets import build_dataset
-from bettersynth.devices import DoesNotFitError
-from bettersynth.generators import GeneratorError, make_source_shard
-from bettersynth.hygiene import caption_words
-from bettersynth.ingest import INDEX
-from bettersynth.layout import Layout
-from bettersynth.llava import Questions
-from bettersynth.plan import Plan
-from bettersynth.publish import read_json, sha256_bytes, sha256_file
-from bettersynth.records import (
+from bettersynth.core.layout import Layout
+from bettersynth.core.publish import read_json, sha256_bytes, sha256_file
+from bettersynth.core.records import (
     END_OF_CHUNK,
     IMAGE_TOKEN,
     Record,
@@ -40,7 +30,18 @@ from bettersynth.records import (
     write_records,
     write_table,
 )
-from bettersynth.staging import staged
+from bettersynth.core.resources import staged
+from bettersynth.datasets import build_dataset
+from bettersynth.pool.ingest import INDEX
+from bettersynth.pool.llava import Questions
+from bettersynth.runtime.devices import DoesNotFitError
+from bettersynth.sources.base import GeneratorError
+from bettersynth.sources.captioners.families import Family
+from bettersynth.sources.captioners.recaptioner import Recaptioner
+from bettersynth.sources.captioners.slots import Slots
+from bettersynth.sources.cleaning import caption_words
+from bettersynth.sources.make import make_source_shard
+from bettersynth.workflow.plan import Plan
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 CAPTIONERS = {
@@ -252,10 +253,10 @@ def test_a_recaption_keeps_id_and_image_and_takes_data_juicers_form(world, capti
 
 KILLED = """
 import os, signal, sys
-from bettersynth import generators
+from bettersynth.pool.rows import make as generators
 from bettersynth.configuration.types import Configuration
-from bettersynth.layout import Layout
-from bettersynth.plan import Plan
+from bettersynth.core.layout import Layout
+from bettersynth.workflow.plan import Plan
 
 configuration = Configuration.model_validate_json(open(sys.argv[1]).read())
 append, calls = generators.Journal.append, []

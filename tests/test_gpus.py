@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
-from bettersynth import gpus
+from bettersynth.runtime import gpus
 
 TAKE = """
 import os, sys, time
-from bettersynth import gpus
+from bettersynth.runtime import gpus
 gpus.take(int(sys.argv[1]), every=0.1)
 print(os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
 time.sleep(60)

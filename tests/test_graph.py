@@ -7,14 +7,14 @@ import pytest
 from fake_results import fake_configuration
 
 from bettersynth.configuration.types import Configuration
-from bettersynth.graph import Graph, model_identity
-from bettersynth.layout import Layout
-from bettersynth.plan import Plan
-from bettersynth.publish import sha256_folder
-from bettersynth.records import write_table
+from bettersynth.core.layout import Layout
+from bettersynth.core.publish import sha256_folder
+from bettersynth.core.records import write_table
+from bettersynth.core.sharding import shard_name
+from bettersynth.pool.rows import ROWS, _shards_of
 from bettersynth.report import examples
-from bettersynth.sharding import shard_name
-from bettersynth.sources import ROWS, _shards_of
+from bettersynth.workflow.parameters import Graph, model_identity
+from bettersynth.workflow.plan import Plan
 
 
 def test_what_a_download_leaves_beside_a_model_does_not_count(tmp_path):

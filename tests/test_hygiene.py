@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bettersynth.configuration.datasets import Clean
-from bettersynth.hygiene import Cleaned, clean_caption, clean_text
-from bettersynth.records import text_of
+from bettersynth.core.records import text_of
+from bettersynth.sources.cleaning import Cleaned, clean_caption, clean_text
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from pairs import write_image
 from PIL import ExifTags, Image, ImageFile, ImageOps
 
 from bettersynth.configuration.pool import Pool, Reading
-from bettersynth.images import (
+from bettersynth.core.layout import Layout
+from bettersynth.pool.images import (
     MOST_SIDE,
     ImageProblem,
     ImageReason,
@@ -19,7 +20,6 @@ from bettersynth.images import (
     open_pixels,
     resolve,
 )
-from bettersynth.layout import Layout
 
 LIMIT = Reading()
 

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from pairs import configure_pairs, llava_pair, make_pool, pair, write_image, write_jsonl
 
 from bettersynth.configuration.pool import Pool
-from bettersynth.ingest import ingest_file
-from bettersynth.layout import Layout
-from bettersynth.publish import read_json, sha256_file
-from bettersynth.raw import CONTROL_STRINGS, Reason, RecordProblem, parse_record, raw_lines
-from bettersynth.records import END_OF_CHUNK, IMAGE_TOKEN, Record, read_records, read_table, text_of
+from bettersynth.core.layout import Layout
+from bettersynth.core.publish import read_json, sha256_file
+from bettersynth.core.raw import CONTROL_STRINGS, Reason, RecordProblem, parse_record, raw_lines
+from bettersynth.core.records import END_OF_CHUNK, IMAGE_TOKEN, Record, read_records, read_table, text_of
+from bettersynth.pool.ingest import ingest_file
 
 
 def take_in(folder, content: bytes, name="raw.jsonl", shards=2, **pool):
@@ -227,7 +227,7 @@ def test_both_published_forms_of_the_text_are_records():
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.dictionaries(st.text(), st.text() | st.integers() | st.none()), max_size=8), st.integers(1, 64))
 def test_a_list_is_cut_at_its_entries_whatever_they_hold(entries, chunk):
-    import bettersynth.raw as raw
+    import bettersynth.core.raw as raw
 
     encoded = json.dumps(entries, ensure_ascii=False, indent=chunk % 3 or None).encode("utf-8", "surrogatepass")
     try:

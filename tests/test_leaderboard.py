@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from fake_results import fake_configuration, write_fake_results
 
+from bench.miniature_demo import figures_of
 from bettersynth.configuration.types import Published, Recipe
-from bettersynth.layout import BENCHMARKS, Layout
-from bettersynth.measure.miniature_demo import figures_of
-from bettersynth.publish import read_json, write_json
+from bettersynth.core.layout import BENCHMARKS, Layout
+from bettersynth.core.publish import read_json, write_json
 from bettersynth.report.leaderboard import _as_published, baseline_of, build_leaderboard
 from bettersynth.report.statistics import holm, interval, paired_difference
 

@@ -15,13 +15,13 @@ import pytest
 import yaml
 from workflow import CONFIGURATION
 
-from bettersynth import driver, lease
-from bettersynth.lease import HeldError, Lease
+from bettersynth.runtime import driver, lease
+from bettersynth.runtime.lease import HeldError, Lease
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from bettersynth.lease import Lease
+from bettersynth.runtime.lease import Lease
 Lease.acquire(Path(sys.argv[1]), log="a.log")
 print("held", flush=True)
 time.sleep(float(sys.argv[2]))
@@ -88,7 +88,9 @@ def test_a_holder_elsewhere_lives_while_its_lease_is_touched(tmp_path, beats):
 
 def test_a_job_that_lost_its_lease_stops_writing(tmp_path, monkeypatch):
     path = tmp_path / "lease.json"
-    code = HOLD.replace("Lease.acquire", "import bettersynth.lease; bettersynth.lease.HEARTBEAT_S = 0.2; Lease.acquire")
+    code = HOLD.replace(
+        "Lease.acquire", "import bettersynth.runtime.lease; bettersynth.runtime.lease.HEARTBEAT_S = 0.2; Lease.acquire"
+    )
     process = subprocess.Popen([sys.executable, "-c", code, path, "60"], stdout=subprocess.PIPE, text=True)
     process.stdout.readline()
     elsewhere(path)
@@ -149,7 +151,7 @@ def left_alone(tmp_path) -> subprocess.Popen[str]:
     (tmp_path / "snakemake.py").write_text(RESUMED)
     results = tmp_path / "results" / "small"
     command = [str(tmp_path / "snakemake.py"), "--configfile", "small.yaml"]
-    code = "import os, sys; from bettersynth.lease import *; "
+    code = "import os, sys; from bettersynth.runtime.lease import *; "
     code += "Lease.acquire(Path('driver.json'), log='gone', command=sys.argv[1:], folder=os.getcwd()); os._exit(1)"
     results.mkdir(parents=True)
     subprocess.run([sys.executable, "-c", code, *command], cwd=results)
@@ -157,8 +159,7 @@ def left_alone(tmp_path) -> subprocess.Popen[str]:
 
 
 def resume(folder: Path, *options: str) -> subprocess.Popen[str]:
-    script = Path(__file__).parents[1] / "scripts" / "resume.py"
-    command = [sys.executable, script, "--config", "small.yaml", *options]
+    command = [sys.executable, "-m", "bettersynth.cli.resume", "--config", "small.yaml", *options]
     return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True)
 
 
@@ -189,7 +190,7 @@ def test_resume_cancels_jobs_on_this_machine_when_asked(left_alone, tmp_path):
 SECOND = """
 import sys
 from types import SimpleNamespace
-from bettersynth.job import Job
+from bettersynth.runtime.job import Job
 sys.path.insert(0, sys.argv[1])
 from workflow import CONFIGURATION
 names = ("wildcards", "params", "input", "output")

@@ -10,18 +10,18 @@ import published_mgm
 import pytest
 import torch
 
+from bench import MEASUREMENTS, ROOT, mgm_training, record, scoring
+from bench.mgm_training import TEXT, TOLERANCE, VISION, VISION_AUX, Bench
 from bettersynth.configuration.datasets import VERBS
-from bettersynth.measure import MEASUREMENTS, ROOT, mgm_training, record, scoring
-from bettersynth.measure.mgm_training import TEXT, TOLERANCE, VISION, VISION_AUX, Bench
-from bettersynth.mgm.model import MGMConfig, MGMForConditionalGeneration
-from bettersynth.publish import read_json
+from bettersynth.core.publish import read_json
+from bettersynth.training.mgm.model import MGMConfig, MGMForConditionalGeneration
 
-MEASURE = [sys.executable, str(ROOT / "scripts" / "measure.py")]
+MEASURE = [sys.executable, "-m", "bench"]
 
 
 def test_figures_are_kept_in_order_with_their_command_commit_and_machine(tmp_path):
     path = tmp_path / "speed.json"
-    record(path, "python scripts/measure.py speed", {"second_per_s": 2.5, "first_mb": 1})
+    record(path, "python -m bench speed", {"second_per_s": 2.5, "first_mb": 1})
     kept = read_json(path)
     assert list(kept) == ["command", "commit", "date", "machine", "figures"]
     assert list(kept["figures"].items()) == [("second_per_s", 2.5), ("first_mb", 1)]
@@ -30,7 +30,7 @@ def test_figures_are_kept_in_order_with_their_command_commit_and_machine(tmp_pat
 
 def test_every_benchmark_says_what_it_measures():
     listed = subprocess.run([*MEASURE, "--help"], capture_output=True, text=True, check=True).stdout
-    for module in (ROOT / "scripts" / "bettersynth" / "measure").glob("[!_]*.py"):
+    for module in (ROOT / "bench").glob("[!_]*.py"):
         assert module.stem.replace("_", "-") in listed
 
 

@@ -9,9 +9,9 @@ from tiny_mgm import AUX_SIDE, SIDE, VISUAL_TOKENS, conversation, make_image, ma
 from transformers import CLIPImageProcessor
 
 from bettersynth.configuration.pool import Reading
-from bettersynth.mgm.data import Collator, ConversationDataset, TrainingDataError, TrainingOrder
-from bettersynth.mgm.model import IGNORE_INDEX, IMAGE_TOKEN_INDEX, MGMConfig
-from bettersynth.mgm.processing import Processor
+from bettersynth.training.mgm.data import Collator, ConversationDataset, TrainingDataError, TrainingOrder
+from bettersynth.training.mgm.model import IGNORE_INDEX, IMAGE_TOKEN_INDEX, MGMConfig
+from bettersynth.training.mgm.processing import Processor
 
 
 def open_dataset(folder, rows, max_length=64):

@@ -9,13 +9,13 @@ import torch
 from tiny_mgm import AUX_SIDE, make_image, make_parts, make_run
 
 from bettersynth.configuration.types import Configuration
+from bettersynth.core.layout import Layout
+from bettersynth.core.publish import write_json
 from bettersynth.evaluation.mmbench import score_mmbench
 from bettersynth.evaluation.textvqa import score_textvqa
-from bettersynth.layout import Layout
-from bettersynth.mgm.generation import Question, answer_questions, mmbench_prompt, write_answers
-from bettersynth.mgm.model import MGMForConditionalGeneration
-from bettersynth.mgm.processing import Processor
-from bettersynth.publish import write_json
+from bettersynth.training.mgm.generation import Question, answer_questions, mmbench_prompt, write_answers
+from bettersynth.training.mgm.model import MGMForConditionalGeneration
+from bettersynth.training.mgm.processing import Processor
 
 
 @pytest.fixture(scope="module")

@@ -12,14 +12,14 @@ from safetensors.torch import load_file
 from tiny_mgm import make_run
 
 from bettersynth.configuration.types import Configuration
-from bettersynth.graph import Graph
-from bettersynth.layout import Layout
-from bettersynth.mgm import published
-from bettersynth.mgm.generation import write_answers
-from bettersynth.mgm.processes import run
-from bettersynth.mgm.training import finetune, pretrain, probe
-from bettersynth.plan import Plan
-from bettersynth.publish import read_json, write_json
+from bettersynth.core.layout import Layout
+from bettersynth.core.publish import read_json, write_json
+from bettersynth.training.mgm import published
+from bettersynth.training.mgm.generation import write_answers
+from bettersynth.training.mgm.processes import run
+from bettersynth.training.mgm.training import finetune, pretrain, probe
+from bettersynth.workflow.parameters import Graph
+from bettersynth.workflow.plan import Plan
 
 ROOT = Path(__file__).parents[1]
 CLIP = "model_zoo/OpenAI/clip-vit-large-patch14-336"

@@ -10,8 +10,14 @@ from torch.nn import functional
 from transformers import CLIPVisionModel, ConvNextModel
 from transformers.models.convnext.modeling_convnext import ConvNextLayer
 
-from bettersynth.mgm import model as mgm_model
-from bettersynth.mgm.model import IGNORE_INDEX, IMAGE_TOKEN_INDEX, DropPath, MGMConfig, MGMForConditionalGeneration
+from bettersynth.training.mgm import model as mgm_model
+from bettersynth.training.mgm.model import (
+    IGNORE_INDEX,
+    IMAGE_TOKEN_INDEX,
+    DropPath,
+    MGMConfig,
+    MGMForConditionalGeneration,
+)
 
 REAL_GEMMA = {
     "hidden_size": 2048,

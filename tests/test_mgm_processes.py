@@ -18,11 +18,11 @@ from safetensors.torch import load_file
 from tiny_mgm import make_run
 
 from bettersynth.configuration.types import Configuration
-from bettersynth.layout import Layout
-from bettersynth.mgm import processes
-from bettersynth.mgm.checkpoints import checkpoints
-from bettersynth.mgm.processes import run
-from bettersynth.publish import read_json, write_json
+from bettersynth.core.layout import Layout
+from bettersynth.core.publish import read_json, write_json
+from bettersynth.training.mgm import processes
+from bettersynth.training.mgm.checkpoints import checkpoints
+from bettersynth.training.mgm.processes import run
 
 
 @pytest.fixture
@@ -44,8 +44,8 @@ def start(tmp_path):
 def test_jobs_import_only_what_they_use():
     """Each does so anew, and on the miniature that is most of what answering costs."""
     program = (
-        "import sys, bettersynth.mgm.generation; print({'transformers.trainer', 'pandas'} & set(sys.modules));"
-        "import bettersynth.mgm.training; print({'datasets', 'pandas'} & set(sys.modules))"
+        "import sys, bettersynth.training.mgm.generation; print({'transformers.trainer', 'pandas'} & set(sys.modules));"
+        "import bettersynth.training.mgm.training; print({'datasets', 'pandas'} & set(sys.modules))"
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert found.stdout.split() == ["set()", "set()"]
@@ -207,7 +207,7 @@ def kill_after_checkpoint(stage: str, configuration: Configuration, layout: Layo
     config = place / "config.json"
     config.write_text(configuration.model_dump_json(by_alias=True))
     scripts = Path(__file__).parents[1] / "scripts"
-    command = [sys.executable, "-m", "bettersynth.mgm.processes", "--config", config, "--results", layout.root]
+    command = [sys.executable, "-m", "bettersynth.training.mgm.processes", "--config", config, "--results", layout.root]
     process = subprocess.Popen([*command, stage, "tiny", "1"], env={**os.environ, "PYTHONPATH": str(scripts)})
     while not checkpoints(folder / "checkpoints") or checkpoints(folder / "checkpoints")[-1].name == "checkpoint-2":
         assert process.poll() is None, "it ended before it could be killed"

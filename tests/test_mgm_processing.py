@@ -6,8 +6,8 @@ import torch
 from tiny_mgm import AUX_SIDE, SIDE, VISUAL_TOKENS, make_image, make_tokenizer
 from transformers import CLIPImageProcessor
 
-from bettersynth.mgm.model import IGNORE_INDEX, IMAGE_TOKEN_INDEX, MGMConfig
-from bettersynth.mgm.processing import ConversationError, Processor, pad_to_square
+from bettersynth.training.mgm.model import IGNORE_INDEX, IMAGE_TOKEN_INDEX, MGMConfig
+from bettersynth.training.mgm.processing import ConversationError, Processor, pad_to_square
 
 
 def make_processor(aspect: str = "square") -> Processor:

@@ -13,10 +13,10 @@ from test_mgm_model import REAL_CLIP, REAL_CONVNEXT, REAL_GEMMA
 from tiny_mgm import make_tokenizer
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel, ConvNextConfig, GemmaConfig
 
-from bettersynth.mgm.data import Collator
-from bettersynth.mgm.model import IGNORE_INDEX, ConvNextTower, MGMConfig, MGMForConditionalGeneration
-from bettersynth.mgm.processing import Encoded
-from bettersynth.mgm.published import (
+from bettersynth.training.mgm.data import Collator
+from bettersynth.training.mgm.model import IGNORE_INDEX, ConvNextTower, MGMConfig, MGMForConditionalGeneration
+from bettersynth.training.mgm.processing import Encoded
+from bettersynth.training.mgm.published import (
     PublishedWeightsError,
     convert_open_clip,
     export_published,
@@ -164,7 +164,7 @@ def test_what_is_not_the_published_form_is_refused(towers, tmp_path):
 
 def test_the_command_converts_and_does_not_overwrite(towers, tmp_path):
     source = towers["vision_tower"].parent / "open_clip_model.safetensors"
-    command = [sys.executable, ROOT / "scripts" / "weights.py", "convnext", source, tmp_path / "convnext"]
+    command = [sys.executable, "-m", "bettersynth.cli.weights", "convnext", source, tmp_path / "convnext"]
     environment = {"PYTHONPATH": str(ROOT / "scripts"), "OMP_NUM_THREADS": "1"}
     assert subprocess.run(command, env=environment).returncode == 0
     assert (tmp_path / "convnext" / "model.safetensors").exists()

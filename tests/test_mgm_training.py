@@ -10,14 +10,14 @@ from safetensors.torch import load_file, save_file
 from tiny_mgm import make_run
 
 from bettersynth.configuration.types import Configuration
-from bettersynth.layout import Layout
-from bettersynth.mgm import trainer
-from bettersynth.mgm.checkpoints import checkpoints
-from bettersynth.mgm.data import TrainingDataError
-from bettersynth.mgm.model import MGMForConditionalGeneration
-from bettersynth.mgm.seeds import choose_seeds
-from bettersynth.mgm.training import finetune, pretrain, probe
-from bettersynth.publish import read_json, sha256_file, sha256_folder, write_json
+from bettersynth.core.layout import Layout
+from bettersynth.core.publish import read_json, sha256_file, sha256_folder, write_json
+from bettersynth.training.mgm import trainer
+from bettersynth.training.mgm.checkpoints import checkpoints
+from bettersynth.training.mgm.data import TrainingDataError
+from bettersynth.training.mgm.model import MGMForConditionalGeneration
+from bettersynth.training.mgm.seeds import choose_seeds
+from bettersynth.training.mgm.training import finetune, pretrain, probe
 
 GO = {"recipe": "tiny", "keep": None, "seeds": [{"seed": 1, "verdict": "go"}]}
 

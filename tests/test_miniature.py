@@ -21,10 +21,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from bettersynth.miniature import captions, defects, questions, world
-from bettersynth.miniature.faults import FAULTS_START
-from bettersynth.miniature.render import VERSION, render_world
-from bettersynth.records import caption_of
+from bettersynth.core.records import caption_of
+from miniature import captions, defects, questions, world
+from miniature.faults import FAULTS_START
+from miniature.render import VERSION, render_world
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 SMALL = {"second_records": 60, "textvqa": 40, "mmbench": 32, "instructions": 80, "faults": True}
@@ -370,7 +370,7 @@ def test_same_bytes_on_two_workers_and_another_hash_seed(tmp_path: Path):
     render_world(tmp_path / "one", 1100, 3, **small)
     settings = tmp_path / "settings.yaml"
     settings.write_text(json.dumps({**small, "records": 5, "seed": 3}))
-    command = [sys.executable, SCRIPTS / "miniature.py", "render", "--settings", settings, "--records", "1100"]
+    command = [sys.executable, "-m", "miniature", "render", "--settings", settings, "--records", "1100"]
     subprocess.run(
         [*command, "--workers", "2", "--out", tmp_path / "two"],
         check=True,
@@ -401,7 +401,7 @@ def test_a_finished_world_stays_and_a_killed_one_is_made_again(tmp_path: Path):
 
 def test_a_misspelt_setting_is_refused(tmp_path: Path):
     (tmp_path / "settings.yaml").write_text("recrods: 10\n")
-    command = [sys.executable, SCRIPTS / "miniature.py", "render", "--settings", tmp_path / "settings.yaml"]
+    command = [sys.executable, "-m", "miniature", "render", "--settings", tmp_path / "settings.yaml"]
     done = subprocess.run([*command, "--out", tmp_path / "world"], capture_output=True, text=True)
     assert done.returncode == 1
     assert "unknown key `recrods`; accepted are records" in done.stderr

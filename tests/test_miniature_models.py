@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer, CLIPTokenizer
 
-from bettersynth.miniature import cards, material, models, quality, tokenizers
-from bettersynth.miniature.captions import caption, long_caption
-from bettersynth.miniature.world import MODELS_START, Sign, generator, sample_scene
+from miniature import cards, material, models, quality, tokenizers
+from miniature.captions import caption, long_caption
+from miniature.world import MODELS_START, Sign, generator, sample_scene
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIPPED = ROOT / "resources/miniature/models"
@@ -133,7 +133,7 @@ def test_every_shipped_folder_has_a_card_and_no_pickle() -> None:
 
 
 def test_training_runs_and_resumes_from_what_it_wrote(tmp_path: Path) -> None:
-    command = [sys.executable, ROOT / "scripts/miniature_models.py", "train", "--only", "nsfw", "--scenes", "40"]
+    command = [sys.executable, ROOT / "miniature/train_models.py", "train", "--only", "nsfw", "--scenes", "40"]
     command += ["--out", tmp_path, "--pace", "0.002", "--batch", "0.03", "--device", "cpu", "--workers", "1"]
     subprocess.run(command, check=True, capture_output=True)
     subprocess.run([*command, "--resume"], check=True, capture_output=True)

@@ -3,10 +3,10 @@ import copy
 from workflow import CONFIGURATION
 
 from bettersynth.configuration import configure
-from bettersynth.layout import Layout
-from bettersynth.needs import Needs, configuration_needs, data_files, job_needs
-from bettersynth.passes import Chunk
-from bettersynth.publish import write_json
+from bettersynth.core.layout import Layout
+from bettersynth.core.publish import write_json
+from bettersynth.workflow.needs import Needs, configuration_needs, data_files, job_needs
+from bettersynth.workflow.passes import Chunk
 
 MGM = ("clip", "convnext", "gemma")
 

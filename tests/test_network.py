@@ -12,7 +12,8 @@ SCRIPTS = str(Path(__file__).parents[1] / "scripts")
 
 def guarded(program: str) -> subprocess.CompletedProcess[str]:
     start = f"import sys; sys.path.insert(0, {SCRIPTS!r})\n"
-    start += "import socket\nfrom bettersynth.network import forbid_network\nforbid_network('rule score_neural 0007')\n"
+    start += "import socket\nfrom bettersynth.runtime.network import forbid_network\n"
+    start += "forbid_network('rule score_neural 0007')\n"
     # Offline switches, which other tests set for good, would make the hub's client give up before it tries.
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
     command = [sys.executable, "-c", start + program]

@@ -18,14 +18,14 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from bettersynth.configuration.catalogue import CATALOGUE, UnknownOperatorError, operator_spec
 from bettersynth.configuration.types import Configuration
-from bettersynth.layout import Layout
-from bettersynth.operators.catalogue import CATALOGUE, UnknownOperatorError, operator_spec
-from bettersynth.operators.image_ssim import ssim
-from bettersynth.passes import Chunk, chunk_name
-from bettersynth.publish import read_json, sha256_file, write_json
-from bettersynth.records import Record, read_table, text_of, write_records
-from bettersynth.staging import resource
+from bettersynth.core.layout import Layout
+from bettersynth.core.publish import read_json, sha256_file, write_json
+from bettersynth.core.records import Record, read_table, text_of, write_records
+from bettersynth.core.resources import resource
+from bettersynth.operators.own.image_ssim import ssim
+from bettersynth.workflow.passes import Chunk, chunk_name
 
 SHARD = "f-0000"
 REPOSITORY = Path(__file__).parents[1]
@@ -320,7 +320,7 @@ def test_text_embeddings_are_of_the_caption_alone(scored, records, operator, dim
 
 
 def test_a_sentence_encoder_says_which_tokens_count(models, tmp_path):
-    from bettersynth.operators.text_embedding import TextEmbedding
+    from bettersynth.operators.own.text_embedding import TextEmbedding
 
     folder = shutil.copytree(models["bert"], tmp_path / "bert")
     captions = ["a red boat", "a red boat and a big tree", "a very long story of a boat " * 40]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from bettersynth.configuration.types import Configuration
-from bettersynth.layout import Layout
-from bettersynth.passes import Chunk, Passes, chunk_name, chunk_shards
-from bettersynth.plan import Plan, Scores
-from bettersynth.publish import read_json, write_json
+from bettersynth.core.layout import Layout
+from bettersynth.core.publish import read_json, write_json
+from bettersynth.workflow.passes import Chunk, Passes, chunk_name, chunk_shards
+from bettersynth.workflow.plan import Plan, Scores
 
 CONFIGURATION = Configuration.model_validate(
     {

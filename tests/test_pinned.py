@@ -5,7 +5,7 @@ import multiprocessing
 import pytest
 import torch
 
-from bettersynth.pinned import PinnedSlots
+from bettersynth.operators.batched.pinned import PinnedSlots
 
 
 def test_what_a_forked_process_writes_is_seen_here():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bettersynth.configuration import configure
-from bettersynth.plan import Plan, Scores
+from bettersynth.workflow.plan import Plan, Scores
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@ import os
 
 import pytest
 
-from bettersynth import publish
-from bettersynth.publish import file_digests, sha256_bytes, sha256_folder
+from bettersynth.core import publish
+from bettersynth.core.publish import file_digests, sha256_bytes, sha256_folder
 
 
 @pytest.fixture

@@ -18,11 +18,11 @@ import pytest
 from PIL import Image
 
 from bettersynth.configuration.types import Configuration
-from bettersynth.layout import Layout
-from bettersynth.operators.offline import ENVIRONMENT
-from bettersynth.operators.ray_engine import CPU_ACTOR, Cluster
-from bettersynth.publish import read_json
-from bettersynth.records import Record, read_table, text_of, write_records
+from bettersynth.core.layout import Layout
+from bettersynth.core.offline import ENVIRONMENT
+from bettersynth.core.publish import read_json
+from bettersynth.core.records import Record, read_table, text_of, write_records
+from bettersynth.operators.ray.engine import CPU_ACTOR, Cluster
 
 REPOSITORY = Path(__file__).parents[1]
 OPERATORS = {
@@ -82,10 +82,10 @@ from typing import NamedTuple
 logging.basicConfig(level=logging.ERROR, format="%(message)s")
 logging.getLogger("bettersynth").setLevel(logging.INFO)
 from bettersynth.configuration.types import Configuration
-from bettersynth.layout import Layout
-from bettersynth.network import forbid_network
+from bettersynth.core.layout import Layout
+from bettersynth.runtime.network import forbid_network
 from bettersynth.operators.scoring import score_shards
-from bettersynth.operators.ray_engine import RayScorer
+from bettersynth.operators.ray.engine import RayScorer
 on_ray = RayScorer._on_ray
 def with_small_blocks(*given):  # as if stats were large, which must not cut a shard in two
     from ray.data import DataContext

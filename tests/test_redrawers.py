@@ -8,9 +8,9 @@ from PIL import Image
 from pydantic import ValidationError
 
 from bettersynth.configuration.generators import Redrawer
-from bettersynth.devices import DoesNotFitError
-from bettersynth.publish import write_json
-from bettersynth.redrawers import DiffusionModel, Drawing, pipeline_index
+from bettersynth.core.publish import write_json
+from bettersynth.runtime.devices import DoesNotFitError
+from bettersynth.sources.redrawers import DiffusionModel, Drawing, pipeline_index
 
 FAMILIES = ("stable_diffusion", "stable_diffusion_xl", "stable_diffusion_3")
 

@@ -23,8 +23,8 @@ import pytest
 import yaml
 from workflow import CONFIGURATION, MODELS, ROOT
 
-from bettersynth.miniature.render import render_world
-from bettersynth.relay import CODE_PARTS
+from bettersynth.deploy.relay import CODE_PARTS
+from miniature.render import render_world
 
 pytestmark = pytest.mark.workflow
 
@@ -83,7 +83,7 @@ class Machine:
         """Stage everything, wheels too, before the network is left; False when pip finds no packages here."""
         pip = [sys.executable, "-m", "pip"]
         cache = subprocess.run([*pip, "cache", "dir"], capture_output=True, text=True, check=True).stdout.strip()
-        command = [sys.executable, ROOT / "scripts" / "stage.py", "--config", "small.yaml", "--wheels", "cpu"]
+        command = [sys.executable, "-m", "bettersynth.cli.stage", "--config", "small.yaml", "--wheels", "cpu"]
         environment = {**self.environment, "PIP_CACHE_DIR": cache}
         return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True).returncode == 0
 
@@ -95,7 +95,7 @@ class Machine:
         return result.stdout + result.stderr
 
     def script(self, name: str, *arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
-        return self.call(self.python, ROOT / "scripts" / f"{name}.py", *arguments, check=check)
+        return self.call(self.python, "-m", f"bettersynth.cli.{name}", *arguments, check=check)
 
     def bundle(self, *arguments: object) -> str:
         return self.script("bundle", "--config", "small.yaml", *arguments).stdout

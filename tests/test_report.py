@@ -10,14 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 from fake_results import fake_configuration, write_fake_results
 
-from bettersynth.layout import Layout
-from bettersynth.plan import Plan
-from bettersynth.publish import read_json
-from bettersynth.records import write_table
+from bettersynth.core.layout import Layout
+from bettersynth.core.publish import read_json
+from bettersynth.core.records import write_table
 from bettersynth.report import build_leaderboard, build_report, examples
 from bettersynth.report.charts import Node, graph, number, thin, ticks
 from bettersynth.report.distributions import bin_edges, distribution
 from bettersynth.report.truth import filter_quality
+from bettersynth.workflow.plan import Plan
 
 
 class Elements(HTMLParser):

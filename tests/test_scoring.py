@@ -5,10 +5,10 @@ import json
 import pytest
 from fake_results import fake_configuration
 
+from bettersynth.core.layout import Layout
+from bettersynth.core.publish import read_json, write_json
 from bettersynth.evaluation import score_answers
 from bettersynth.evaluation.answers import AnswersError
-from bettersynth.layout import Layout
-from bettersynth.publish import read_json, write_json
 
 
 @pytest.fixture

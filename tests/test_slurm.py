@@ -24,11 +24,11 @@ from safetensors.torch import load_file
 from workflow import CONFIGURATION, MODELS, ROOT
 
 from bettersynth.configuration import configure, read_yaml
-from bettersynth.layout import Layout
-from bettersynth.mgm import processes
-from bettersynth.miniature.render import render_world
-from bettersynth.publish import read_json
-from bettersynth.slurm.testbed import Testbed, missing
+from bettersynth.core.layout import Layout
+from bettersynth.core.publish import read_json
+from bettersynth.training.mgm import processes
+from miniature.render import render_world
+from tests.slurm.testbed import Testbed, missing
 
 pytestmark = [
     pytest.mark.workflow,
@@ -188,7 +188,7 @@ def mishaps_happen(workflow_begins, cluster, tmp_path_factory) -> Iterator[tuple
 def resume(run: OnCluster, *options: str) -> subprocess.Popen[str]:
     """`make resume`."""
     run.environment["PYTHONPATH"] = str(ROOT / "scripts")
-    script = ["env", f"--chdir={run.folder}", sys.executable, ROOT / "scripts" / "resume.py"]
+    script = ["env", f"--chdir={run.folder}", sys.executable, "-m", "bettersynth.cli.resume"]
     return run.start(*script, "--config", run.configuration, *options, output="resumed")
 
 
@@ -229,7 +229,7 @@ def test_jobs_of_a_killed_snakemake_are_cancelled_when_asked(mishaps_happen, clu
 
 
 def test_the_doctor_finds_nothing_to_change_but_what_is_too_large(mishaps_happen, cluster):
-    command = [sys.executable, ROOT / "scripts" / "doctor.py"]
+    command = [sys.executable, "-m", "bettersynth.cli.doctor"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "scripts")}
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert "partition main (default): 2880 min; 3 × 16 CPUs, 200000 MB, 8 GPUs (h100)" in result.stdout

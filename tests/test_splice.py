@@ -7,14 +7,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pairs import configure_pairs
 
-from bettersynth.captioners.choice import captioned_text
-from bettersynth.datasets import build_dataset
-from bettersynth.datasets.generated import FAILED
-from bettersynth.ingest import INDEX
-from bettersynth.layout import Layout
-from bettersynth.plan import Plan
-from bettersynth.records import (
+from bettersynth.core.layout import Layout
+from bettersynth.core.records import (
     END_OF_CHUNK,
+    FAILED,
     IMAGE_TOKEN,
     Record,
     caption_of,
@@ -22,7 +18,11 @@ from bettersynth.records import (
     write_records,
     write_table,
 )
-from bettersynth.sources import ROWS, load_records, read_rows
+from bettersynth.datasets import build_dataset
+from bettersynth.pool.ingest import INDEX
+from bettersynth.pool.rows import ROWS, load_records, read_rows
+from bettersynth.sources.captioners.choice import captioned_text
+from bettersynth.workflow.plan import Plan
 
 FATES = ("untouched", "failed", "not confirmed", "replaced")
 DATASETS = {

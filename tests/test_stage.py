@@ -17,10 +17,10 @@ from safetensors.numpy import load_file, save
 from wheels import write_source_package, write_wheel
 from workflow import CONFIGURATION, MODELS, ROOT
 
-from bettersynth.hub import choose_files
-from bettersynth.model_files import file_problem
-from bettersynth.stage import Step, require_space, write_commits
-from bettersynth.staging import StagingError
+from bettersynth.core.model_files import file_problem
+from bettersynth.core.resources import StagingError
+from bettersynth.deploy.fetch import Step, require_space, write_commits
+from bettersynth.deploy.hub import choose_files
 
 THIS_PLATFORM = sysconfig.get_platform().replace("-", "_")
 CLIP_WEIGHTS = "models/clip/model.safetensors"
@@ -59,7 +59,7 @@ class Machine:
 
     def __call__(self, script, *arguments):
         (self.folder / "small.yaml").write_text(yaml.safe_dump(self.configuration))
-        command = [sys.executable, self.checkout / "scripts" / f"{script}.py", "--config", "small.yaml", *arguments]
+        command = [sys.executable, "-m", f"bettersynth.cli.{script}", "--config", "small.yaml", *arguments]
         return subprocess.run(
             command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
         )
@@ -175,7 +175,7 @@ def test_a_missing_revision_is_named(machine, hub):
 
 
 def test_open_clips_convnext_is_staged_as_transformers_opens_it(machine, hub):
-    from bettersynth.mgm.published import timm_name
+    from bettersynth.training.mgm.published import timm_name
 
     tower = load_file(MODELS / "convnext" / "model.safetensors")
     tower = {name: value for name, value in tower.items() if name.startswith(("embeddings.", "encoder."))}

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from wheels import write_wheel
 
-from bettersynth import staging
-from bettersynth.publish import sha256_file, sha256_folder
-from bettersynth.staging import RESOURCES, StagingError, fetch_resources, staged
+from bettersynth.core import resources as staging
+from bettersynth.core.publish import sha256_file, sha256_folder
+from bettersynth.core.resources import RESOURCES, StagingError, fetch_resources, staged
 
 
 @pytest.fixture
@@ -87,7 +87,9 @@ def test_every_resource_is_pinned():
 
 
 def test_is_light_enough_for_the_graph():
-    program = "import sys, bettersynth.staging, bettersynth.operators.catalogue; print('torch' in sys.modules)"
+    program = (
+        "import sys, bettersynth.core.resources, bettersynth.configuration.catalogue; print('torch' in sys.modules)"
+    )
     scripts = str(Path(__file__).parents[1] / "scripts")
     found = subprocess.run(
         [sys.executable, "-c", program],

@@ -13,11 +13,11 @@ import yaml
 from workflow import CONFIGURATION, ROOT
 
 from bettersynth.configuration import load
-from bettersynth.graph import Graph
-from bettersynth.layout import Layout
-from bettersynth.lease import Lease
-from bettersynth.plan import Plan
-from bettersynth.publish import write_json
+from bettersynth.core.layout import Layout
+from bettersynth.core.publish import write_json
+from bettersynth.runtime.lease import Lease
+from bettersynth.workflow.parameters import Graph
+from bettersynth.workflow.plan import Plan
 
 SQUEUE = """#!/bin/bash
 [[ $* == *--name=abc-1* ]] || exit 1
@@ -39,7 +39,7 @@ def layout(tmp_path, monkeypatch) -> Layout:
 def status(folder: Path) -> list[str]:
     """The lines of `make status`."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "scripts"), "PATH": f"{folder}:{os.environ['PATH']}"}
-    command = [sys.executable, ROOT / "scripts" / "status.py", "--config", "small.yaml"]
+    command = [sys.executable, "-m", "bettersynth.cli.status", "--config", "small.yaml"]
     result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
     return result.stdout.splitlines()
 
@@ -94,6 +94,7 @@ def test_every_state_is_told_with_job_log_and_time_left(layout, tmp_path):
 
 def test_a_run_that_was_cut_off_is_called_so(layout, tmp_path):
     facts = {"log": "gone", "command": ["snakemake", "--configfile", "small.yaml"]}
-    code = f"from bettersynth.lease import *; Lease.acquire(Path('results/small/driver.json'), **{facts}); os._exit(1)"
+    code = "from bettersynth.runtime.lease import *; "
+    code += f"Lease.acquire(Path('results/small/driver.json'), **{facts}); os._exit(1)"
     subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT / "scripts")})
     assert "to go on: make resume CONFIG=small.yaml" in status(tmp_path)[0]

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from workflow import CONFIGURATION, MODELS, ROOT
 
-from bettersynth.miniature.render import render_world
+from miniature.render import render_world
 
 AGREED = Path(__file__).with_name("submissions.txt")
 GPU_RULES = {"score_neural", "recaption", "redraw", "probe", "pretrain", "finetune", "answer"}

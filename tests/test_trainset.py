@@ -11,14 +11,13 @@ from hypothesis import strategies as st
 from pairs import configure_pairs, llava_pair, make_pool, pair, write_image
 from PIL import ImageFile
 
+from bettersynth.core.publish import read_json, sha256_file
+from bettersynth.core.records import FAILED, IMAGE_TOKEN, Record, read_records, text_of, write_records, write_table
+from bettersynth.core.sharding import shard_name
 from bettersynth.datasets import build_dataset
-from bettersynth.datasets.generated import FAILED
-from bettersynth.images import ImageRoots
-from bettersynth.llava import kit_cap
-from bettersynth.publish import read_json, sha256_file
-from bettersynth.records import IMAGE_TOKEN, Record, read_records, text_of, write_records, write_table
-from bettersynth.sharding import shard_name
-from bettersynth.trainset import PreflightError, build_trainset
+from bettersynth.pool.images import ImageRoots
+from bettersynth.pool.llava import kit_cap
+from bettersynth.training.trainset import PreflightError, build_trainset
 
 DATASETS = {"all": {"from": "pool", "repeat": 1}, "twice": {"from": "all", "repeat": 2}}
 

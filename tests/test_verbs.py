@@ -15,7 +15,7 @@ from bettersynth.configuration.datasets import Rank, Resample, Sample, Threshold
 from bettersynth.datasets import dedup, verbs
 from bettersynth.datasets.ledger import no_reasons
 from bettersynth.datasets.scores import mean_per_row, threshold_reasons, values_of
-from bettersynth.sources import ROWS
+from bettersynth.pool.rows import ROWS
 
 # --- rows in memory ------------------------------------------------------------------------------
 

@@ -8,22 +8,22 @@ import pytest
 import tiny_models
 from PIL import Image
 
-from bettersynth.captioners.choice import captioned_text
-from bettersynth.captioners.families import open_family
-from bettersynth.captioners.reading import Request
-from bettersynth.captioners.recaptioner import Recaptioner
-from bettersynth.captioners.vllm_engine import ENVIRONMENT, VllmWriter
 from bettersynth.configuration.datasets import Recaption
 from bettersynth.configuration.generators import Captioner
 from bettersynth.configuration.pool import Reading
 from bettersynth.configuration.types import Configuration
-from bettersynth.generators import GeneratorError
-from bettersynth.graph import Graph
-from bettersynth.images import ImageRoots
-from bettersynth.layout import Layout
-from bettersynth.plan import Plan
-from bettersynth.records import Record, text_of
-from bettersynth.seeding import record_seed
+from bettersynth.core.layout import Layout
+from bettersynth.core.records import Record, text_of
+from bettersynth.core.seeding import record_seed
+from bettersynth.pool.images import ImageRoots
+from bettersynth.sources.base import GeneratorError
+from bettersynth.sources.captioners.choice import captioned_text
+from bettersynth.sources.captioners.families import open_family
+from bettersynth.sources.captioners.reading import Request
+from bettersynth.sources.captioners.recaptioner import Recaptioner
+from bettersynth.sources.captioners.vllm_engine import ENVIRONMENT, VllmWriter
+from bettersynth.workflow.parameters import Graph
+from bettersynth.workflow.plan import Plan
 
 SERVED = ("blip2", "llava", "llava_next", "qwen2_vl", "qwen2_5_vl", "internvl")
 REFUSED = ("blip2_t5", "florence2")

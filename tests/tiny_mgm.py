@@ -1,4 +1,4 @@
-"""Tiny random parts of an MGM, pictures and conversations, for the tests of `bettersynth.mgm`."""
+"""Tiny random parts of an MGM, pictures and conversations, for the tests of `bettersynth.training.mgm`."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ from transformers import (
 from transformers.models.bert import BertTokenizerFast
 from transformers.models.clip.tokenization_clip import bytes_to_unicode
 
-from bettersynth.captioners.families import image_only
+from bettersynth.sources.captioners.families import image_only
 
 SIDE = 32
 WORDS = [

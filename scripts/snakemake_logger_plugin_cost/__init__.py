@@ -14,11 +14,11 @@ from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from bettersynth.configuration import load
-from bettersynth.cost import Costs, Job
-from bettersynth.cost_table import cost_table
-from bettersynth.layout import Layout
-from bettersynth.manifest import missing, missing_words
-from bettersynth.needs import job_needs
+from bettersynth.core.layout import Layout
+from bettersynth.inspect.cost import Costs, Job
+from bettersynth.inspect.cost_table import cost_table
+from bettersynth.workflow.manifest import missing, missing_words
+from bettersynth.workflow.needs import job_needs
 
 MEASUREMENTS = Path("docs") / "measurements"
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
-from bettersynth.job import Job
-from bettersynth.publish import publish
+from bettersynth.core.publish import publish
+from bettersynth.runtime.job import Job
 
-job = Job(snakemake)  # noqa: F821
+job = Job(snakemake)
 name = job.wildcards.name
 starts = job.layout.root / "starts" / name
 starts.parent.mkdir(parents=True, exist_ok=True)

@@ -12,14 +12,14 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from bettersynth.configuration.catalogue import CATALOGUE, OperatorSpec, is_stock
 from bettersynth.configuration.datasets import VERBS, Dataset
 from bettersynth.configuration.generators import BestBy
 from bettersynth.configuration.pool import Operator
 from bettersynth.configuration.reading import ConfigurationError, read_yaml
-from bettersynth.configuration.training import Trainset, Training
+from bettersynth.configuration.training import Training, Trainset
 from bettersynth.configuration.types import Configuration
-from bettersynth.operators.catalogue import CATALOGUE, OperatorSpec, is_stock
-from bettersynth.records import POOL
+from bettersynth.core.records import POOL
 
 KIT_DROP_PATH = 0.1
 """Stochastic depth that OpenCLIP's configuration of the ConvNeXt names; the kit can only leave it out."""

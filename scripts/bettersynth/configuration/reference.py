@@ -11,8 +11,8 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from bettersynth.configuration import datasets, evaluation, generators, pool, training, types
+from bettersynth.configuration.catalogue import CATALOGUE
 from bettersynth.configuration.section import Section
-from bettersynth.operators.catalogue import CATALOGUE
 
 INTRODUCTION = """\
 # The configuration

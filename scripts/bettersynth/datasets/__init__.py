@@ -10,16 +10,15 @@ import pyarrow as pa
 
 from bettersynth.configuration.datasets import GENERATORS, Cluster, Dataset, Dedup, Rank, Splice, Threshold
 from bettersynth.configuration.types import Configuration
+from bettersynth.core.layout import Layout
+from bettersynth.core.publish import Card, sha256_file
+from bettersynth.core.records import caption_of, read_table, write_table
 from bettersynth.datasets import clusters, dedup, verbs
 from bettersynth.datasets.generated import generated
 from bettersynth.datasets.ledger import Outcome, Reasons, no_reasons, split, stays
 from bettersynth.datasets.scores import kept_by_margin, load_scores, load_values, mean_per_row, threshold_reasons
-from bettersynth.layout import Layout
-from bettersynth.plan import Plan
-from bettersynth.publish import Card, sha256_file
-from bettersynth.records import caption_of, read_table, write_table
-from bettersynth.sources import load_records, read_rows
-
+from bettersynth.pool.rows import load_records, read_rows
+from bettersynth.workflow.plan import Plan
 
 logger = logging.getLogger(__name__)
 

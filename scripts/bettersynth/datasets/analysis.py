@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from bettersynth.configuration.types import Configuration
+from bettersynth.core.layout import Layout
+from bettersynth.core.publish import Card, sha256_file
 from bettersynth.datasets.scores import Values, load_values
-from bettersynth.layout import Layout
-from bettersynth.plan import Plan
-from bettersynth.publish import Card, sha256_file
-from bettersynth.sources import read_rows
+from bettersynth.pool.rows import read_rows
+from bettersynth.workflow.plan import Plan
 
 QUARTILES = (0.25, 0.5, 0.75)
 

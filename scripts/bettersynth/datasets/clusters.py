@@ -15,10 +15,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from bettersynth.configuration.datasets import Bands, Cluster
+from bettersynth.core.progress import progress
+from bettersynth.core.vectors import LARGEST, Vectors, as_bytes
 from bettersynth.datasets.ledger import Outcome, no_reasons, split
 from bettersynth.datasets.verbs import random_order
-from bettersynth.progress import progress
-from bettersynth.vectors import LARGEST, Vectors, as_bytes
 
 MOST_DIMENSIONS = 2**24 // LARGEST**2
 """Products of bytes that single precision adds up exactly."""

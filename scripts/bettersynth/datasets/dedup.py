@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from datasketch import MinHash
 
+from bettersynth.core.progress import progress
 from bettersynth.datasets.ledger import Reasons, stays
 from bettersynth.datasets.verbs import duplicates
-from bettersynth.progress import progress
 
 SHINGLE_WORDS = 3
 PERMUTATIONS = 128

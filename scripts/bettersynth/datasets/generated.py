@@ -7,14 +7,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from bettersynth.core.layout import Layout
+from bettersynth.core.records import FAILED, original_id, read_table
 from bettersynth.datasets.ledger import DROPPED, Outcome, split
-from bettersynth.layout import Layout
-from bettersynth.plan import Plan
-from bettersynth.records import original_id, read_table
-from bettersynth.sources import ROWS, load_records
-
-FAILED = pa.schema([("id", pa.string()), ("source", pa.string()), ("reason", pa.string())])
-"""`sources/{source}/records/{shard}.failed.parquet`: rows that were asked for and not made, with their old source."""
+from bettersynth.pool.rows import ROWS, load_records
+from bettersynth.workflow.plan import Plan
 
 
 def generated(name: str, rows: pa.Table, layout: Layout, plan: Plan) -> Outcome:

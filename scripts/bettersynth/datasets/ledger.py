@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bettersynth.sources import ROWS
+from bettersynth.pool.rows import ROWS
 
 DROPPED = pa.schema([*ROWS, ("reason", pa.string())])
 

@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bettersynth.configuration.datasets import Threshold
+from bettersynth.core.layout import Layout
+from bettersynth.core.publish import read_json
+from bettersynth.core.records import read_table
 from bettersynth.datasets.ledger import Reasons, no_reasons
-from bettersynth.layout import Layout
-from bettersynth.plan import Plan
-from bettersynth.publish import read_json
-from bettersynth.records import read_table
-from bettersynth.sources import align, records_sha256
+from bettersynth.pool.rows import align, records_sha256
+from bettersynth.workflow.plan import Plan
 
 
 class Values(NamedTuple):

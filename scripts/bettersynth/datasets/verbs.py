@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from bettersynth.configuration.datasets import Rank, Resample, Sample
 from bettersynth.datasets.ledger import Outcome, Reasons, no_reasons, split, stays
-from bettersynth.sources import ROWS
+from bettersynth.pool.rows import ROWS
 
 
 def files(rows: pa.Table, index: pa.Table, names: list[str]) -> Outcome:

@@ -18,8 +18,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from bettersynth.core.publish import publish
 from bettersynth.evaluation.answers import read_answers, require_all_answered
-from bettersynth.publish import publish
 
 ROTATION = 1_000_000
 LETTERS = "ABCD"

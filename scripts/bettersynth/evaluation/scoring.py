@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from bettersynth.configuration.types import Configuration
+from bettersynth.core.layout import CHECKPOINT, Layout
+from bettersynth.core.publish import read_json, write_json
 from bettersynth.evaluation.mmbench import score_mmbench
 from bettersynth.evaluation.textvqa import score_textvqa
-from bettersynth.layout import CHECKPOINT, Layout
-from bettersynth.model_card import write_model_card
-from bettersynth.publish import read_json, write_json
+from bettersynth.training.model_card import write_model_card
 
 
 def score_answers(

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from bettersynth.core.publish import read_json
 from bettersynth.evaluation.answers import AnswersError, read_answers, require_all_answered
-from bettersynth.publish import read_json
 
 ANNOTATORS = 10
 OCR_PREFIX = "Reference OCR token: "

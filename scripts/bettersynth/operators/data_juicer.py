@@ -17,10 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bettersynth.configuration.catalogue import operator_spec
 from bettersynth.configuration.pool import Model, Operator
-from bettersynth.operators.catalogue import operator_spec
+from bettersynth.core.resources import staged
 from bettersynth.operators.offline import import_data_juicer
-from bettersynth.staging import staged
 
 Pairs = list[tuple[str, str]]
 

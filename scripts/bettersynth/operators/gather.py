@@ -8,10 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from bettersynth.layout import Layout
-from bettersynth.plan import Plan
-from bettersynth.publish import Card, read_json, sha256_file
-from bettersynth.records import read_table, write_table
+from bettersynth.core.layout import Layout
+from bettersynth.core.publish import Card, read_json, sha256_file
+from bettersynth.core.records import read_table, write_table
+from bettersynth.workflow.plan import Plan
 
 
 def gather_scores(source: str, operator: str, pass_cards: Iterable[str | Path], layout: Layout, plan: Plan) -> None:

@@ -15,19 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from bettersynth.staging import MODELS, NLTK_DATA
-
-ENVIRONMENT = {
-    "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-    "HF_DATASETS_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "DO_NOT_TRACK": "1",
-    "UV_OFFLINE": "1",
-    "PIP_NO_INDEX": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "TOKENIZERS_PARALLELISM": "false",
-}
+from bettersynth.core.offline import ENVIRONMENT
+from bettersynth.core.resources import MODELS, NLTK_DATA
 
 
 class MissingPackageError(ImportError):

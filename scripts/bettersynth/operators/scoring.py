@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bettersynth.configuration.catalogue import OperatorSpec, operator_spec
 from bettersynth.configuration.pool import Model
 from bettersynth.configuration.types import Configuration
-from bettersynth.images import ImageRoots
-from bettersynth.layout import Layout
-from bettersynth.operators import offline
+from bettersynth.core.layout import Layout
+from bettersynth.core.publish import Card, read_json, sha256_file, sha256_folder, sha256_json
+from bettersynth.core.records import read_records, read_table, write_table
+from bettersynth.core.resources import staged
 from bettersynth.operators.batched.errors import RecordError
-from bettersynth.operators.catalogue import OperatorSpec, operator_spec
-from bettersynth.operators.ray_engine import RayScorer
-from bettersynth.passes import Chunk, chunk_shards, pass_operators
-from bettersynth.publish import Card, read_json, sha256_file, sha256_folder, sha256_json
-from bettersynth.records import read_records, read_table, write_table
-from bettersynth.staging import staged
+from bettersynth.operators.batched.load import load_scorer, plain
+from bettersynth.operators.ray.engine import RayScorer
+from bettersynth.pool.images import ImageRoots
+from bettersynth.workflow.passes import Chunk, chunk_shards, pass_operators
 
 if TYPE_CHECKING:
     from bettersynth.operators.batched.scorer import BatchScorer, OperatorScores
@@ -128,23 +127,6 @@ def open_scorer(names: Iterable[str], configuration: Configuration) -> BatchScor
     )
 
 
-def load_scorer(names: Iterable[str], configuration: Configuration) -> BatchScorer:
-    """The configuration's operators of these names, loaded on the GPU where there is one."""
-    with tempfile.TemporaryDirectory() as cache:
-        offline.prepare(cache, configuration.pool.max_pixels)
-        from bettersynth.operators.batched.scorer import BatchScorer
-
-        operators = {name: configuration.operators[name] for name in sorted(names)}
-        return BatchScorer.load(
-            {
-                name: (operator, configuration.models[operator.model] if operator.model else None)
-                for name, operator in operators.items()
-            },
-            reading=configuration.pool.reading,
-            settings=configuration.scoring,
-        )
-
-
 def publish_scores(path: Path, scores: OperatorScores, records_path: Path, card: Card, seconds: float) -> None:
     """Write one operator's scores of one shard, then their card; `seconds` is what the shard took the whole pass."""
     ids = read_table(records_path, ["id"])["id"].to_pylist()
@@ -183,11 +165,6 @@ def scores_table(ids: list[str], stats: list[dict[str, Any]], spec: OperatorSpec
         values = [plain(entry[key]) for entry in stats]
         columns[key] = pa.array(values, ARROW_TYPES[kind])
     return pa.table(columns)
-
-
-def plain(value: Any) -> Any:
-    """NumPy's arrays and numbers as Python's."""
-    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def model_facts(model: Model | None, spec: OperatorSpec) -> dict[str, str]:

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from bettersynth.configuration.catalogue import CATALOGUE
 from bettersynth.configuration.datasets import Threshold
 from bettersynth.configuration.types import Configuration
+from bettersynth.core.layout import Layout
+from bettersynth.core.records import POOL, read_table
 from bettersynth.datasets.scores import plain, values_of
-from bettersynth.layout import Layout
-from bettersynth.operators.catalogue import CATALOGUE
-from bettersynth.plan import Plan
-from bettersynth.records import POOL, read_table
 from bettersynth.report.charts import histogram
+from bettersynth.workflow.plan import Plan
 
 BINS = 48
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)

@@ -16,14 +16,14 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from bettersynth.configuration.types import Configuration
+from bettersynth.core.layout import Layout
+from bettersynth.core.publish import sha256_bytes
+from bettersynth.core.records import caption_of, original_id, read_table
 from bettersynth.datasets.scores import plain, values_of
-from bettersynth.images import ImageProblem, ImageRoots
-from bettersynth.layout import Layout
-from bettersynth.plan import Plan
-from bettersynth.publish import sha256_bytes
-from bettersynth.records import caption_of, original_id, read_table
+from bettersynth.pool.images import ImageProblem, ImageRoots
+from bettersynth.pool.rows import ROWS, load_records, read_rows
 from bettersynth.report.distributions import Scores, filters
-from bettersynth.sources import ROWS, load_records, read_rows
+from bettersynth.workflow.plan import Plan
 
 SIDE = 112
 """Longest side of a thumbnail, in pixels."""

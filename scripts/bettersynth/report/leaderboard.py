@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from bettersynth.configuration.types import Configuration, Recipe
-from bettersynth.layout import BENCHMARKS, Layout
-from bettersynth.publish import read_json, write_json
+from bettersynth.core.layout import BENCHMARKS, Layout
+from bettersynth.core.publish import read_json, write_json
 from bettersynth.report.statistics import Difference, holm, interval, paired_difference
 
 SIGNIFICANCE = 0.05

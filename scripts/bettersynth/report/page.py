@@ -13,16 +13,16 @@ from markupsafe import Markup, escape
 from bettersynth.configuration.datasets import Dataset
 from bettersynth.configuration.load import recipe_training
 from bettersynth.configuration.types import Configuration
-from bettersynth.layout import BENCHMARKS, Layout
-from bettersynth.plan import Plan
-from bettersynth.publish import publish, read_json
-from bettersynth.records import POOL
+from bettersynth.core.layout import BENCHMARKS, Layout
+from bettersynth.core.publish import publish, read_json
+from bettersynth.core.records import POOL
 from bettersynth.report import charts
 from bettersynth.report.distributions import QUANTILES, Scores, distributions, interval_text
 from bettersynth.report.examples import examples
 from bettersynth.report.leaderboard import read_log
 from bettersynth.report.provenance import provenance
 from bettersynth.report.truth import filter_quality
+from bettersynth.workflow.plan import Plan
 
 BENCHMARK_NAMES = {"textvqa": "TextVQA", "mmbench": "MMBench"}
 STAGES = ("probe", "pretrain", "finetune")

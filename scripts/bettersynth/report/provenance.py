@@ -8,10 +8,10 @@ from typing import Any
 
 from bettersynth.configuration.load import recipe_training
 from bettersynth.configuration.types import Configuration
-from bettersynth.layout import Layout
-from bettersynth.plan import Plan
-from bettersynth.publish import read_json
-from bettersynth.records import POOL
+from bettersynth.core.layout import Layout
+from bettersynth.core.publish import read_json
+from bettersynth.core.records import POOL
+from bettersynth.workflow.plan import Plan
 
 
 def provenance(configuration: Configuration, layout: Layout, plan: Plan) -> dict[str, Any]:

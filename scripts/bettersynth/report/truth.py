@@ -9,10 +9,10 @@ import pandas as pd
 import pyarrow as pa
 
 from bettersynth.configuration.types import Configuration
-from bettersynth.layout import Layout
-from bettersynth.records import POOL, read_table
+from bettersynth.core.layout import Layout
+from bettersynth.core.records import POOL, read_table
+from bettersynth.pool.rows import read_rows
 from bettersynth.report.distributions import interval_text
-from bettersynth.sources import read_rows
 
 CAPTION_RIGHT = "caption_right"
 CAPTION_WRONG = "caption not right"

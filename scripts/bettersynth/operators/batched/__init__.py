@@ -21,8 +21,8 @@ Upstream's behaviour that is kept, because a score means what Data-Juicer says i
 
 What differs from upstream:
 
-- a damaged image gives no score instead of that of a half-grey picture (`bettersynth.images`), and a chunk with fewer
-  images than image tokens is an error; ingest refuses such records before they come here;
+- a damaged image gives no score instead of that of a half-grey picture (`bettersynth.pool.images`), and a chunk with
+  fewer images than image tokens is an error; ingest refuses such records before they come here;
 - noun phrases are sorted (`bettersynth.operators.data_juicer`);
 - an image that is one or three pixels high is read as rows of pixels; transformers takes the rows for its channels.
 """

@@ -1,8 +1,8 @@
 """Data-Juicer's filters with their stats computed in batches.
 
-Each class overrides `compute_stats_batched` and nothing else of Data-Juicer's, so it can stand wherever the stock
-filter does (its executors too); the other methods are the steps that a pass over many records runs in worker processes
-(`plan`) and on the device (`forward`, `values`, `reduce`).
+Each class adds the steps that a pass over many records runs in worker processes (`plan`) and on the device (`forward`,
+`values`, `reduce`), and overrides nothing of Data-Juicer's; `stand_in` makes classes of them that take the stock ones'
+place in Data-Juicer's own executors.
 
 Import this module after `offline.prepare`: it imports Data-Juicer.
 """
@@ -10,19 +10,19 @@ Import this module after `offline.prepare`: it imports Data-Juicer.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from statistics import fmean
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from bettersynth.devices import attention_of_many_shapes
 from bettersynth.operators.batched import precision
 from bettersynth.operators.batched.pixels import Geometry, Normalisation, split
 from bettersynth.operators.batched.surgery import speed_up
 from bettersynth.operators.offline import import_data_juicer
+from bettersynth.runtime.devices import attention_of_many_shapes
 
 model_utils = import_data_juicer()
 
@@ -36,15 +36,7 @@ from data_juicer.ops.filter.text_action_filter import TextActionFilter
 from data_juicer.utils.constant import Fields, StatsKeys
 from data_juicer.utils.mm_utils import SpecialTokens, iou, remove_special_tokens
 
-Tokens = tuple[int, ...]
-
-
-class Part(NamedTuple):
-    """One value of a record's stat: made of one score for each image, or known without looking."""
-
-    images: Sequence[str]
-    text: Any = None
-    value: float | None = None
+from bettersynth.operators.batched.types import Part, Tokens
 
 
 class BatchedFilter:
@@ -100,19 +92,6 @@ class BatchedFilter:
         if self.reduce_mode == "avg":
             return fmean(values) if len(values) > 1 else values[0]  # nearly always: a hundred times as fast
         return max(values) if self.reduce_mode == "max" else min(values)
-
-    def compute_stats_batched(
-        self, samples: dict[str, list[Any]], rank: int | None = None, context: bool = False
-    ) -> dict[str, list[Any]]:
-        """Data-Juicer's entry: fill in the stats of samples that have none yet.
-
-        Samples that carry their images as bytes, and fused filters, which share decoded images, are left to upstream.
-        """
-        if context or self.image_bytes_key in samples:
-            return super().compute_stats_batched(samples, rank=rank, context=context)  # type: ignore[misc]
-        from bettersynth.operators.batched.scorer import fill_in
-
-        return fill_in(self, samples, rank)
 
 
 class DistinctImages(BatchedFilter):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 
 from bettersynth.operators.batched.filters import BatchedFilter
-from bettersynth.operators.batched.preparing import Job
+from bettersynth.operators.batched.types import WorkItem
 
 logger = logging.getLogger(__name__)
 
@@ -26,20 +26,20 @@ IN_FLIGHT = 2
 class LaneError(RuntimeError):
     """An operator cannot go on; `job` is one of a record it stopped at."""
 
-    def __init__(self, operator: str, job: Job, reason: str) -> None:
+    def __init__(self, operator: str, job: WorkItem, reason: str) -> None:
         super().__init__(reason)
         self.operator = operator
         self.job = job
 
 
 class _Pending(NamedTuple):
-    job: Job
+    job: WorkItem
     pixels: torch.Tensor
     """uint8 of the whole piece, on the device."""
 
 
 class _Running(NamedTuple):
-    jobs: list[Job]
+    jobs: list[WorkItem]
     raw: torch.Tensor
     started: torch.cuda.Event | float
     ended: torch.cuda.Event | float
@@ -51,7 +51,7 @@ class _Running(NamedTuple):
 
 
 class _Done(NamedTuple):
-    jobs: list[Job]
+    jobs: list[WorkItem]
     values: list[float]
     seconds: float
 
@@ -70,7 +70,7 @@ class Lane:
         self._running: deque[_Running] = deque()
         self._done: deque[_Done] = deque()
 
-    def add(self, jobs: list[Job], pixels: torch.Tensor) -> None:
+    def add(self, jobs: list[WorkItem], pixels: torch.Tensor) -> None:
         """Take jobs in, and run every full batch."""
         self._pending.extend(_Pending(job, pixels) for job in jobs)
         while len(self._pending) >= self.batch:
@@ -86,9 +86,9 @@ class Lane:
         counts = [len(one.jobs) for one in self._done] + [len(one.jobs) for one in self._running if one.done]
         return sum(counts) >= count
 
-    def take(self, count: int) -> tuple[list[tuple[Job, float]], float]:
+    def take(self, count: int) -> tuple[list[tuple[WorkItem, float]], float]:
         """The next `count` jobs with their values, and the device's seconds; waits for them. They end with a batch."""
-        values: list[tuple[Job, float]] = []
+        values: list[tuple[WorkItem, float]] = []
         seconds = 0.0
         while len(values) < count:
             if not self._done:

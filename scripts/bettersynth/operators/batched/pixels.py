@@ -18,7 +18,8 @@ from PIL import Image, ImageOps
 from transformers.image_transforms import center_crop
 from transformers.image_utils import ChannelDimension
 
-from bettersynth.operators.batched.resize import SUPPORT, Axis, Picture, Plan, columns_first
+from bettersynth.operators.batched.resize import Picture, Plan, columns_first
+from bettersynth.operators.batched.taps import SUPPORT, Axis
 
 SUPPORTED = (
     "CLIPImageProcessor",

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,91 +15,17 @@ from PIL import Image
 from torch.utils.data import Dataset, get_worker_info
 
 from bettersynth.configuration.pool import Reading
-from bettersynth.images import ImageProblem, ImageReason, open_pixels
+from bettersynth.core.records import Record
+from bettersynth.operators.base import Paths, RecordOperator, Stats
 from bettersynth.operators.batched.filters import BatchedFilter, Fields
+from bettersynth.operators.batched.pinned import PinnedSlots
 from bettersynth.operators.batched.pixels import Geometry
 from bettersynth.operators.batched.resize import Picture
-from bettersynth.pinned import PinnedSlots
-from bettersynth.records import Record
-
-Stats = dict[str, Any]
+from bettersynth.operators.batched.types import Piece, Prepared, WorkItem
+from bettersynth.pool.images import ImageProblem, ImageReason, open_pixels
 
 MOST_PIXELS = 16_000_000
 """Of a piece's pictures together; more are resized where they were decoded: too many bytes would travel."""
-
-
-class Paths(Protocol):
-    """Finds a record's image (`bettersynth.images.ImageRoots`)."""
-
-    def path(self, image_root: str, relative: str) -> str | os.PathLike[str]:
-        """The file; raises ImageProblem."""
-
-
-class Piece(NamedTuple):
-    """Some of a shard's records, and the operators that are to score them."""
-
-    shard: Any
-    first: int
-    """Position of the first of them in the shard."""
-    records: Sequence[Record]
-    operators: frozenset[str]
-    last: bool
-    """Whether the shard ends with it."""
-    slot: int | None = None
-    """Where the worker may leave its pictures for the device."""
-
-
-class Job(NamedTuple):
-    """One image of one part of a record, to be scored by a model."""
-
-    shard: Any
-    record: int
-    """Position in the shard."""
-    part: int
-    row: int
-    """Row of the image in the piece's pixels of the operator's geometry."""
-    text: Any
-    size: tuple[int, int]
-    """Width and height of the image as it was decoded."""
-
-
-@dataclass
-class Prepared:
-    """A piece after its worker; positions count from the shard's first record."""
-
-    piece: Piece
-    """Without its records, which the job has."""
-    records: int
-    """How many these are."""
-    pixels: dict[Geometry, torch.Tensor] = field(default_factory=dict)
-    """uint8 `[images, height, width, 3]`, where the worker resized."""
-    buffer: torch.Tensor | None = None
-    """uint8 `[pixels, 3]` of the images as they were decoded, where the device resizes and they fit into no slot."""
-    in_slot: int = 0
-    """How many of these pixels lie in the piece's slot instead."""
-    pictures: dict[Geometry, list[Picture]] = field(default_factory=dict)
-    """Which of them, and how."""
-    jobs: dict[str, list[Job]] = field(default_factory=dict)
-    """Operator -> what its model is to score."""
-    parts: dict[str, list[tuple[int, list[float | None]]]] = field(default_factory=dict)
-    """Operator -> `(position, the value of each part where it is known)` of each record."""
-    stats: dict[str, list[tuple[int, Stats]]] = field(default_factory=dict)
-    """Operator without a model on the device -> `(position, stats)` of each record."""
-    unreadable: dict[int, str] = field(default_factory=dict)
-    """Position -> what is wrong with an image of this record."""
-    failure: tuple[str, str, str] | None = None
-    """Operators, record id and reason, when the job cannot go on."""
-    seconds: dict[str, float] = field(default_factory=dict)
-    """Seconds of this process for `decoding` and for each operator's own preparation."""
-
-
-class RecordOperator(Protocol):
-    """An operator that needs no device: its stats are made where the image is decoded."""
-
-    decodes: bool
-
-    def stats(self, texts: list[str], images: list[list[str]], decoded: list[dict[str, Image.Image]]) -> list[Stats]:
-        """The stats of each record; `decoded` holds its images by path when the operator `decodes`."""
 
 
 class StockOperator:
@@ -247,7 +171,7 @@ class Preparer(Dataset[Prepared]):
             for number, part in enumerate(parts):
                 for path in part.images:
                     row, size = images.row(kind.geometry, position, path)
-                    jobs.append(Job(piece.shard, piece.first + position, number, row, part.text, size))
+                    jobs.append(WorkItem(piece.shard, piece.first + position, number, row, part.text, size))
         prepared.jobs[name] = jobs
 
     def _parts(

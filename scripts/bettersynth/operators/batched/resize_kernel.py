@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 if TYPE_CHECKING:
-    from bettersynth.operators.batched.resize import Lines
+    from bettersynth.operators.batched.taps import Lines
 
 BLOCK = 256
 """Bytes that one program makes."""

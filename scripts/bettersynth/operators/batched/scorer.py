@@ -15,28 +15,21 @@ import torch
 from torch.utils.data import DataLoader
 
 from bettersynth.configuration.pool import Model, Operator, Reading, Scoring
+from bettersynth.core.progress import progress
+from bettersynth.core.publish import device_name
+from bettersynth.core.records import Record
+from bettersynth.operators.base import Paths, RecordOperator, Stats
 from bettersynth.operators.batched import precision
 from bettersynth.operators.batched.errors import RecordError
-from bettersynth.operators.batched.filters import BATCHED, BatchedFilter, Fields
+from bettersynth.operators.batched.filters import BATCHED, BatchedFilter
 from bettersynth.operators.batched.lanes import Lane, LaneError
+from bettersynth.operators.batched.pinned import PinnedSlots
 from bettersynth.operators.batched.pixels import Geometry
-from bettersynth.operators.batched.preparing import (
-    Paths,
-    Piece,
-    Prepared,
-    Preparer,
-    RecordOperator,
-    Stats,
-    StockOperator,
-    pieces_of,
-)
+from bettersynth.operators.batched.preparing import Preparer, StockOperator, pieces_of
 from bettersynth.operators.batched.resize import Picture, resize
+from bettersynth.operators.batched.types import Piece, Prepared
 from bettersynth.operators.data_juicer import build
-from bettersynth.operators.own import load_own
-from bettersynth.pinned import PinnedSlots
-from bettersynth.progress import progress
-from bettersynth.publish import device_name
-from bettersynth.records import Record
+from bettersynth.operators.own.registry import load_own
 
 PIECE = 32
 """Records that a worker prepares at one time."""
@@ -134,7 +127,7 @@ class BatchScorer:
         `device` is `cpu` or `cuda`; by default the GPU where there is one. Raises FileNotFoundError or ValueError when
         a model folder cannot be used.
         """
-        from bettersynth.operators.catalogue import operator_spec
+        from bettersynth.configuration.catalogue import operator_spec
 
         kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
         filters: dict[str, BatchedFilter] = {}
@@ -371,33 +364,3 @@ def _naming_record(open_shards: Mapping[int, _Shard]) -> Iterator[None]:
     except LaneError as error:
         shard = open_shards[error.job.shard]
         raise RecordError(error.operator, shard.records[error.job.record].id, str(error), shard.key) from error
-
-
-class AsGiven:
-    """Paths of samples in Data-Juicer's executors: they are what they say."""
-
-    def path(self, image_root: str, relative: str) -> str:
-        return relative
-
-
-def fill_in(kind: Any, samples: dict[str, list[Any]], rank: int | None) -> dict[str, list[Any]]:
-    """Compute a filter's stats for samples in Data-Juicer's form, where they have none yet."""
-    if not hasattr(kind, "model"):
-        kind.load("auto", rank)
-    due = [number for number, stats in enumerate(samples[Fields.stats]) if kind.stat not in stats]
-    images = samples.get(kind.image_key) or [[] for _ in samples[Fields.stats]]
-    records = [Record(str(number), samples[kind.text_key][number], images[number] or []) for number in due]
-    scorer = BatchScorer(
-        {kind._name: kind},
-        {},
-        {kind._name: (kind.stat,)},
-        reading=Reading(deep_grey="clip"),  # as the stock filter, whose place this one takes
-        settings=Scoring(workers=0),
-        loading={kind._name: 0.0},
-    )
-    scores = scorer.score(records, AsGiven())[kind._name]
-    for record, detail in scores.unreadable.items():
-        raise RecordError(kind._name, record, detail)
-    for number, stats in zip(due, scores.stats, strict=True):
-        samples[Fields.stats][number].update(stats)
-    return samples

@@ -22,7 +22,6 @@ from transformers.activations import QuickGELUActivation
 from transformers.models.blip.modeling_blip import BlipAttention
 from transformers.models.owlvit.modeling_owlvit import OwlViTAttention
 
-
 QUICK = 1.702
 """Factor of CLIP's activation (`QuickGELUActivation`)."""
 

@@ -1,0 +1,47 @@
+"""Pin what is installed: `envs/lock.txt`, and from it the conda files of both kinds of node (`make lock`).
+
+Run it in an environment that `envs/requirements.in` and `envs/torch-cpu.txt` were installed into.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ENVS = Path(__file__).resolve().parents[3] / "envs"
+HEADER = "# Written by `make lock` from requirements.in. torch is apart: torch-cpu.txt, torch-cuda.txt.\n"
+# torchvision is left out on purpose: simple-aesthetics-predictor declares it and does not use it, and its wheels fit
+# only one build of torch.
+APART = re.compile(r"^(torch|torchvision|triton|nvidia-.*|cuda-.*|pip|setuptools|wheel)==", re.IGNORECASE)
+
+
+def pins(text: str) -> list[str]:
+    """`name==version` lines of a requirements file or of `pip freeze`, without the packages that are kept apart."""
+    return [line for line in text.splitlines() if re.match(r"^[\w.-]+==", line) and not APART.match(line)]
+
+
+def conda_file(kind: str) -> str:
+    """The conda environment file of a kind of node (`cpu`, `cuda`), for sites that run `snakemake --sdm conda`."""
+    torch = [line for line in (ENVS / f"torch-{kind}.txt").read_text().splitlines() if "==" in line]
+    packages = [*torch, "torchvision==0.28.0", *pins((ENVS / "lock.txt").read_text())]
+    lines = [
+        f"# Written by `make lock` from lock.txt and torch-{kind}.txt, for `snakemake --sdm conda`.",
+        f"name: bettersynth-{kind}",
+        "channels: [conda-forge, nodefaults]",
+        "dependencies:",
+        "  - python=3.11",
+        "  - pip",
+        "  - pip:",
+        *(f"      - {package}" for package in packages),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    frozen = subprocess.run([sys.executable, "-m", "pip", "freeze"], check=True, capture_output=True, text=True).stdout
+    (ENVS / "lock.txt").write_text(HEADER + "\n".join(pins(frozen)) + "\n")
+    for kind in ("cpu", "cuda"):
+        (ENVS / f"conda-{kind}.yaml").write_text(conda_file(kind))
+    print(f"{len(pins(frozen))} packages pinned in envs/lock.txt")

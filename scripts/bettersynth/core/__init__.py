@@ -1,0 +1,1 @@
+"""What everything else stands on: files written whole, digests, records, names and paths."""

@@ -1,0 +1,199 @@
+"""Where every file of a run lies: the one place that knows the names of `docs/files.md`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bettersynth.core.records import POOL
+
+BENCHMARKS = ("textvqa", "mmbench")
+
+CARD = "card.json"
+"""What a training stage's folder holds beside its result: what was done."""
+CHECKPOINT = "checkpoint"
+"""The model in the folder of stage 2."""
+
+
+class Layout:
+    """Paths below the results folder of one configuration; makes no folder and reads no file."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+
+    # who is at work
+    @property
+    def driver(self) -> Path:
+        """Lease of the Snakemake that runs this configuration; see `bettersynth.runtime.driver`."""
+        return self.root / "driver.json"
+
+    def lease(self, log: str | Path) -> Path:
+        """Lease of the job that writes the log `logs/<configuration>/…`."""
+        return self.root / "leases" / Path(log).relative_to(Path("logs") / self.root.name).with_suffix(".json")
+
+    # pool
+    def order(self, file: str) -> Path:
+        """Ids of one raw file in its order, with their shards."""
+        return self.root / "pool" / "files" / f"{file}.order.parquet"
+
+    def images(self, file: str) -> Path:
+        """Images of one raw file that were decoded, and their sizes; empty where ingest decodes none."""
+        return self.root / "pool" / "files" / f"{file}.images.parquet"
+
+    def quarantine(self, file: str) -> Path:
+        """Refused records of one raw file."""
+        return self.root / "pool" / "files" / f"{file}.quarantine.jsonl"
+
+    def file_ledger(self, file: str) -> Path:
+        """Card of one raw file: lines = records + quarantined."""
+        return self.root / "pool" / "files" / f"{file}.json"
+
+    @property
+    def index(self) -> Path:
+        """Ids of the whole pool in order, with their shards."""
+        return self.root / "pool" / "index.parquet"
+
+    @property
+    def index_card(self) -> Path:
+        """Card of the index."""
+        return self.root / "pool" / "index.json"
+
+    @property
+    def digests(self) -> Path:
+        """Cache of the raw files' digests, written when the graph is built."""
+        return self.root / "pool" / "digests.json"
+
+    # what is remembered of inputs that may not be on this machine, written when the graph is built
+    @property
+    def models(self) -> Path:
+        """Identities of the models, as they last were here."""
+        return self.root / "models.json"
+
+    @property
+    def inputs(self) -> Path:
+        """Digests of other input files, as they last were here."""
+        return self.root / "inputs.json"
+
+    @property
+    def received(self) -> Path:
+        """Folder of the manifests of bundles that were opened here: `work-….json`, `results-….json`."""
+        return self.root / "received"
+
+    @property
+    def is_carried(self) -> bool:
+        """Whether the run was carried here in a bundle, with only what its next jobs read."""
+        return any(self.received.glob("work-*.json"))
+
+    # sources and scores
+    def records(self, source: str, shard: str) -> Path:
+        """Records of one shard."""
+        folder = self.root / POOL if source == POOL else self.root / "sources" / source
+        return folder / "records" / f"{shard}.parquet"
+
+    def records_card(self, source: str, shard: str) -> Path:
+        """Card of a generated shard."""
+        return self.records(source, shard).with_suffix(".json")
+
+    def failed(self, source: str, shard: str) -> Path:
+        """Rows that a generator could not make, with reasons."""
+        return self.records(source, shard).with_suffix(".failed.parquet")
+
+    def source_images(self, source: str) -> Path:
+        """Folder of the images that a redrawer drew."""
+        return self.root / "sources" / source / "images"
+
+    def work(self, source: str, shard: str) -> Path:
+        """A generator's journal, from which a killed shard resumes."""
+        return self.root / "sources" / source / ".work" / f"{shard}.jsonl"
+
+    def scoring_pass(self, scoring: str) -> Path:
+        """Definition of a pass: its operators and their fingerprints, written when the graph is built."""
+        return self.root / "scores" / "passes" / f"{scoring}.json"
+
+    def pass_card(self, source: str, scoring: str, chunk: str) -> Path:
+        """Card of a pass over a chunk of shards: which score shards hold what it found."""
+        return self.root / "scores" / source / "passes" / scoring / f"{chunk}.json"
+
+    def score_shard(self, source: str, operator: str, shard: str, key: str) -> Path:
+        """Scores of one shard; `key` tells the operator's settings and the records apart."""
+        return self.root / "scores" / source / operator / f"{shard}-{key}.parquet"
+
+    def scores(self, source: str, operator: str) -> Path:
+        """Scores of one operator for a whole source."""
+        return self.root / "scores" / source / f"{operator}.parquet"
+
+    def scores_card(self, source: str, operator: str) -> Path:
+        """Card of an operator's scores."""
+        return self.scores(source, operator).with_suffix(".json")
+
+    # datasets
+    def rows(self, dataset: str) -> Path:
+        """Rows `(id, source)` of a dataset; of `pool`, the index."""
+        return self.index if dataset == POOL else self.root / "datasets" / dataset / "rows.parquet"
+
+    def dropped(self, dataset: str) -> Path:
+        """Rows that a dataset left out, with reasons."""
+        return self.root / "datasets" / dataset / "dropped.parquet"
+
+    def dataset_card(self, dataset: str) -> Path:
+        """Card of a dataset; of `pool`, the index's."""
+        return self.index_card if dataset == POOL else self.root / "datasets" / dataset / "card.json"
+
+    def analysis(self, name: str) -> Path:
+        """Quartiles of scores over a dataset."""
+        return self.root / "analyses" / f"{name}.json"
+
+    def export(self, dataset: str, form: str) -> Path:
+        """Folder of an exported dataset."""
+        return self.root / "exports" / dataset / form
+
+    # training and evaluation
+    def trainset(self, recipe: str) -> Path:
+        """Training file of a recipe."""
+        return self.root / "trainsets" / f"{recipe}.json"
+
+    def trainset_card(self, recipe: str) -> Path:
+        """Card of a training file."""
+        return self.root / "trainsets" / f"{recipe}.card.json"
+
+    def run(self, recipe: str, seed: int | str) -> Path:
+        """Folder of one recipe's run with one seed."""
+        return self.root / "runs" / recipe / f"seed-{seed}"
+
+    def probe(self, recipe: str, seed: int | str) -> Path:
+        """Folder of the probe."""
+        return self.run(recipe, seed) / "probe"
+
+    def seeds(self, recipe: str) -> Path:
+        """Verdict on a recipe's seeds."""
+        return self.root / "runs" / recipe / "seeds.json"
+
+    def pretrain(self, recipe: str, seed: int | str) -> Path:
+        """Folder of stage 1."""
+        return self.run(recipe, seed) / "pretrain"
+
+    def finetune(self, recipe: str, seed: int | str) -> Path:
+        """Folder of stage 2."""
+        return self.run(recipe, seed) / "finetune"
+
+    def answers(self, recipe: str, seed: int | str, benchmark: str) -> Path:
+        """The model's answers to a benchmark's questions."""
+        return self.run(recipe, seed) / "evaluation" / benchmark / "answers.jsonl"
+
+    def answers_card(self, recipe: str, seed: int | str, benchmark: str) -> Path:
+        """Card of the answers."""
+        return self.answers(recipe, seed, benchmark).with_name("card.json")
+
+    def result(self, recipe: str, seed: int | str, benchmark: str) -> Path:
+        """A benchmark's scores."""
+        return self.run(recipe, seed) / "evaluation" / benchmark / "result.json"
+
+    # report
+    @property
+    def leaderboard(self) -> Path:
+        """The leaderboard as JSON."""
+        return self.root / "report" / "leaderboard.json"
+
+    @property
+    def report(self) -> Path:
+        """The report page."""
+        return self.root / "report" / "index.html"

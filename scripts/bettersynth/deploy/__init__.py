@@ -1,0 +1,1 @@
+"""Carrying models, packages and results between machines."""

@@ -1,0 +1,366 @@
+"""Carry a run from one machine to another and its results back, so that nothing is done twice.
+
+A *work* bundle holds what the next jobs of a run read: their input files, what goes with those (a checkpoint beside its
+card), the images they name, code, configuration, and Snakemake's records of how the files came about. A *results*
+bundle holds what the jobs of this machine finished. Paths are relative to the working directory, and all files get the
+time of their unpacking, so neither another folder nor another clock makes Snakemake run anything again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bettersynth.configuration.load import recipe_training
+from bettersynth.configuration.section import NAME_PATTERN
+from bettersynth.configuration.types import Configuration
+from bettersynth.core.layout import Layout
+from bettersynth.core.publish import files_below, read_json, sha256_file, write_json
+from bettersynth.core.records import POOL, read_table
+from bettersynth.core.resources import resource
+from bettersynth.deploy.archive import SHOWN, differing, read_manifest, unpack
+from bettersynth.pool.images import ImageRoots
+from bettersynth.pool.rows import load_records, read_rows
+from bettersynth.workflow.manifest import manifest_path
+from bettersynth.workflow.needs import SCORING_RULES, job_needs
+from bettersynth.workflow.plan import Plan
+
+CODE = Path(__file__).resolve().parents[3]
+CODE_PARTS = ("Snakefile", "Makefile", "rules", "scripts", "profiles", "slurm", "envs")
+METADATA = Path(".snakemake") / "metadata"
+INCOMPLETE = Path(".snakemake") / "incomplete"
+REPORTING_RULES = ("leaderboard", "report")
+"""They look at everything that was ever made, so they run at home."""
+RESUME = "checkpoints/"
+"""What a killed training goes on from; not needed once it is done."""
+IMAGE_COLUMNS = ["images", "image_root"]
+
+
+class RelayError(ValueError):
+    """What was asked for cannot be bundled, or does not go with what is here."""
+
+
+class Job(NamedTuple):
+    """A job that would run, as Snakemake announces it."""
+
+    rule: str
+    wildcards: dict[str, str]
+    input: list[str]
+    output: list[str]
+
+
+class Bundle(NamedTuple):
+    """Files of a bundle (name in it → path here), and what its manifest says beside them."""
+
+    files: dict[str, Path]
+    facts: dict[str, Any]
+
+
+def due_jobs(config_file: Path, targets: Iterable[str], until: str | None) -> list[Job]:
+    """The jobs that Snakemake would run for the targets, up to a rule if one is named, without the report's."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(CODE / "Snakefile"), "--configfile"]
+    command += [str(config_file), "--dry-run", "--quiet", "all", "--logger", "jobs", "--cores", "1"]
+    command += ["--until", until] if until else []
+    environment = {**os.environ, "PYTHONPATH": str(CODE / "scripts")}
+    result = subprocess.run([*command, "--", *targets], capture_output=True, text=True, env=environment, check=False)
+    if result.returncode:
+        raise RelayError(f"Snakemake cannot plan this:\n{result.stdout}{result.stderr}")
+    line = next((line for line in result.stdout.splitlines() if line.startswith('[{"rule"')), "[]")
+    return [job for job in (Job(**job) for job in json.loads(line)) if job.rule not in REPORTING_RULES]
+
+
+def final_outputs(jobs: Iterable[Job]) -> list[str]:
+    """First outputs of the jobs that no other of them reads from."""
+    read = {file for job in jobs for file in job.input}
+    return sorted(job.output[0] for job in jobs if not read.intersection(job.output))
+
+
+def part_of(jobs: list[Job], number: int, parts: int) -> list[Job]:
+    """Every so-many-th of the final jobs, and the jobs that these need."""
+    wanted = set(final_outputs(jobs)[number - 1 :: parts])
+    chosen: list[Job] = []
+    for job in reversed(_in_order(jobs)):
+        if wanted.intersection(job.output):
+            chosen.append(job)
+            wanted.update(job.input)
+    return chosen[::-1]
+
+
+def _in_order(jobs: Iterable[Job]) -> list[Job]:
+    """Jobs after those whose outputs they read."""
+    waiting, made, ordered = list(jobs), set[str](), list[Job]()
+    unmade = {file for job in waiting for file in job.output}
+    while waiting:
+        ready = [job for job in waiting if unmade.intersection(job.input) <= made]
+        ordered += ready
+        made.update(file for job in ready for file in job.output)
+        waiting = [job for job in waiting if job.output[0] not in made]
+    return ordered
+
+
+class Relay:
+    """Bundles of one configuration, made in the working directory."""
+
+    def __init__(self, configuration: Configuration, config_file: Path) -> None:
+        self.configuration = configuration
+        self.config_file = Path(os.path.relpath(config_file))
+        if self.config_file.parts[0] == "..":
+            raise RelayError(f"{config_file}: lies outside of this folder, so it cannot go along; copy it to config/")
+        self.layout = Layout(Path("results") / str(configuration.name))
+        self.plan = Plan(configuration)
+        self._roots = ImageRoots(configuration.pool, self.layout)
+
+    # work
+    def work(self, jobs: list[Job], *, models: bool = False, recipe: str | None = None) -> Bundle:
+        """What the jobs, of one recipe or of all, need; `models` by value, or by reference: staged on that machine."""
+        made = {file for job in jobs for file in job.output}
+        declared = {Path(file) for job in jobs for file in job.input if file not in made}
+        paths = declared | {path for file in declared for path in self.companions(file)}
+        paths |= {path for job in jobs for path in self._reads(job)}
+        paths |= {self.config_file, *self._if_there(manifest_path(self.configuration))}
+        model_paths = self._model_paths(jobs)
+        if models:
+            paths |= {file for path in model_paths for file in _files(path)}
+        files, outside = _inside(paths)
+        files |= {str(_record_of(name)): _record_of(name) for name in files if _record_of(name).exists()}
+        files |= _code()
+        facts = {
+            "kind": "work",
+            "configuration": self.configuration.name,
+            "config_file": str(self.config_file),
+            "recipe": recipe,
+            "targets": final_outputs(jobs),
+            "memory": {str(path): read_json(path) for path in _memory(self.layout) if path.exists()},
+            "elsewhere": sorted({*outside, *(() if models else map(str, model_paths))}),
+        }
+        return Bundle(files, facts)
+
+    def companions(self, file: Path) -> Iterator[Path]:
+        """Files that go with a rule's output: a checkpoint, answers, score shards, records."""
+        if not file.is_relative_to(self.layout.root) or not file.exists():
+            return
+        match file.relative_to(self.layout.root).parts:
+            case ("runs" | "exports", *_, "card.json"):
+                for name, path in files_below(file.parent).items():
+                    if not name.startswith(RESUME) and not _record_of(str(path)).exists():
+                        yield path
+            case ("scores", source, "passes", scoring, _):
+                yield self.layout.scoring_pass(scoring)
+                for shard, entry in read_json(file)["shards"].items():
+                    for operator, key in entry["scores"].items():
+                        scores = self.layout.score_shard(source, operator, shard, key)
+                        yield from (scores, scores.with_suffix(".json"))
+            case ("pool", "files", name) if name.endswith(".json"):
+                yield from (self.layout.records(POOL, shard) for shard in read_json(file)["shards"])
+            case ("sources", source, "records", name) if name.endswith(".json"):
+                records = file.with_suffix(".parquet")
+                yield from (records, file.with_suffix(".failed.parquet"), *self._images(records))
+
+    def _reads(self, job: Job) -> Iterator[Path]:
+        """What a job reads beside its declared input."""
+        if job.rule.startswith("ingest_"):
+            raise RelayError(
+                f"{job.rule}: which images it reads is not known before; take the pool in here: snakemake --configfile "
+                f"{self.config_file} --cores all -- {self.layout.index}"
+            )
+        if job.rule in SCORING_RULES:
+            yield self.layout.scoring_pass(job.wildcards["scoring"])
+            for records in job.input:
+                if Path(records).exists():
+                    yield from self._images(Path(records))
+        elif job.rule in ("recaption", "redraw"):
+            yield from self._dataset_images(self.configuration.datasets[job.wildcards["source"]].from_)
+        elif job.rule == "trainset":
+            yield from self._dataset_images(self.configuration.recipes[job.wildcards["recipe"]].dataset)
+        elif job.rule == "export":
+            yield from self._dataset_images(job.wildcards["dataset"])
+        elif job.rule in ("probe", "pretrain"):
+            for trainset in self._if_there(self.layout.trainset(job.wildcards["recipe"])):
+                yield from _named_images(trainset, Path(self.configuration.pool.images))
+        elif job.rule == "score_answers":  # writes the model's card, which tells of both stages
+            run = (job.wildcards["recipe"], int(job.wildcards["seed"]))
+            yield from self._if_there(self.layout.pretrain(*run) / "card.json")
+            yield from self._if_there(self.layout.finetune(*run) / "card.json")
+        elif job.rule == "finetune":
+            stage = recipe_training(self.configuration, job.wildcards["recipe"]).finetune
+            yield from _named_images(Path(stage.instructions), Path(stage.images))
+        elif job.rule == "answer" and job.wildcards["benchmark"] == "textvqa" and self.configuration.evaluation:
+            section = self.configuration.evaluation.textvqa
+            lines = Path(section.questions).read_text(encoding="utf-8").splitlines()
+            yield from (Path(section.images) / json.loads(line)["image"] for line in lines)
+
+    def _images(self, records: Path) -> Iterator[Path]:
+        """Images of all records of a shard."""
+        yield from self._existing_images(read_table(records, IMAGE_COLUMNS).to_pylist())
+
+    def _dataset_images(self, dataset: str) -> Iterator[Path]:
+        """Images of a dataset's rows or, while these are not chosen, of all records that they may be chosen from."""
+        if self.layout.rows(dataset).exists():
+            rows = load_records(read_rows(dataset, self.layout), self.layout, self.plan)
+            yield from self._existing_images(rows.select(IMAGE_COLUMNS).to_pylist())
+            return
+        for source in self.plan.sources(dataset):
+            for shard in self.plan.shards(source):
+                for records in self._if_there(self.layout.records(source, shard)):
+                    yield from self._images(records)
+
+    def _existing_images(self, records: Iterable[Mapping[str, Any]]) -> Iterator[Path]:
+        for record in records:
+            for image in record["images"]:
+                yield from self._if_there(self._roots.folder(record["image_root"]) / image)
+
+    @staticmethod
+    def _if_there(path: Path) -> Iterator[Path]:
+        if path.exists():
+            yield path
+
+    def _model_paths(self, jobs: Iterable[Job]) -> list[Path]:
+        """Models, word lists and taggers of the jobs. A pass that is due has been defined by the dry run."""
+        needs = [job_needs(job.rule, job.wildcards, self.configuration, self.layout) for job in jobs]
+        models = {Path(self.configuration.models[name].path) for need in needs for name in need.models}
+        return sorted(models | {resource(name).path for need in needs for name in need.resources})
+
+    # results
+    def results(self) -> Bundle:
+        """What was finished on this machine: not what came here in a bundle."""
+        outputs = [name for name in recorded_outputs() if Path(name).is_relative_to(self.layout.root)]
+        outputs = [name for name in outputs if Path(name).exists() and not _came_here(name, self._received())]
+        paths = {Path(name) for name in outputs}
+        paths |= {path for name in outputs for path in self.companions(Path(name))}
+        made_from: dict[str, str] = {}
+        for name in outputs:
+            record = read_json(_record_of(name))
+            made_from |= {file: digest.removeprefix("sha256:") for file, digest in record["input_checksums"].items()}
+            logs = [Path(log) for log in record["log"]]
+            benchmarks = [Path("benchmarks", *log.parts[1:]).with_suffix(".tsv") for log in logs]
+            paths |= {path for path in (*logs, *benchmarks) if path.exists()}
+        files, _ = _inside(paths)
+        files |= {str(_record_of(name)): _record_of(name) for name in outputs}
+        facts = {"kind": "results", "configuration": self.configuration.name, "made_from": made_from}
+        return Bundle(files, facts)
+
+    def _received(self) -> dict[str, str]:
+        """sha256 of every file that came here in a bundle."""
+        found: dict[str, str] = {}
+        for path in sorted(self.layout.received.glob("*.json")):
+            found |= {name: entry["sha256"] for name, entry in read_json(path)["files"].items()}
+        return found
+
+
+def receive(archive: Path, kind: str, *, replace: bool = False) -> tuple[dict[str, Any], int]:
+    """Unpack a bundle of a kind (`work`, `results`) into the working directory; return its manifest and new files.
+
+    Files that are here with the same bytes stay untouched. Raises RelayError when some are here with other bytes,
+    unless these are to be replaced, or when results were made from other inputs than those here.
+    """
+    manifest = read_manifest(archive)
+    if manifest.get("kind") != kind:
+        other = {"work": "make unbundle", "results": "make merge"}.get(manifest.get("kind", ""), "tar -xf")
+        raise RelayError(f"{archive}: not {kind}; open it with: {other} FROM={archive}")
+    if not re.fullmatch(NAME_PATTERN, manifest["configuration"]):
+        raise RelayError(f"{archive}: {manifest['configuration']!r} is no name of a configuration")
+    missing, other_bytes = differing(manifest, Path())
+    beside = {name for name in other_bytes if name.startswith((f"{METADATA}/", "logs/", "benchmarks/"))}
+    changed = {*missing, *other_bytes}
+    if not replace:
+        conflicts = [f"{name}: here with other bytes" for name in other_bytes if name not in beside]
+        _refuse(archive, conflicts, "Move away what is not wanted, or take the bundle's files instead: REPLACE=1")
+    made_from_others = _other_inputs(manifest, changed)
+    _refuse(archive, made_from_others, "Bundle the work again from what is here, or bring back what it was made from.")
+    kept = {str(_record_of(name)) for name in manifest["files"] if name not in changed}
+    wanted = changed - (kept & beside)
+    unpack(archive, manifest, Path(), wanted)
+    _remember(manifest, wanted)
+    return manifest, len(changed)
+
+
+def _remember(manifest: Mapping[str, Any], unpacked: Iterable[str]) -> None:
+    """Note what Snakemake and the graph have to know of the files that came, and the bundle itself."""
+    INCOMPLETE.mkdir(parents=True, exist_ok=True)  # without it, Snakemake takes its records for an old version's
+    for name in unpacked:
+        if name.startswith(f"{METADATA}/"):  # a job that broke off here was finished there
+            (INCOMPLETE / Path(name).relative_to(METADATA)).unlink(missing_ok=True)
+    layout = Layout(Path("results") / manifest["configuration"])
+    for path in _memory(layout):
+        if entries := manifest.get("memory", {}).get(str(path)):
+            write_json(path, {**(read_json(path) if path.exists() else {}), **entries})
+    write_json(layout.received / f"{manifest['kind']}-{manifest['bundle'][:16]}.json", manifest)
+
+
+def _memory(layout: Layout) -> tuple[Path, ...]:
+    """What the graph remembers of inputs that may not be here."""
+    return layout.models, layout.inputs, layout.digests
+
+
+def _refuse(archive: Path, conflicts: list[str], remedy: str) -> None:
+    if conflicts:
+        more = [f"… and {len(conflicts) - SHOWN} more"] if len(conflicts) > SHOWN else []
+        lines = "\n".join(f"  {line}" for line in [*conflicts[:SHOWN], *more])
+        raise RelayError(f"{archive} does not go with what is here:\n{lines}\nNothing was unpacked. {remedy}")
+
+
+def _other_inputs(manifest: Mapping[str, Any], changed: set[str]) -> list[str]:
+    """Inputs of the bundle's results that are here with other contents than they were made from."""
+    return [
+        f"{name}: the results were made from another"
+        for name, digest in sorted(manifest.get("made_from", {}).items())
+        if name not in changed and Path(name).is_file() and sha256_file(name) != digest
+    ]
+
+
+# Snakemake's records: one file for each output, named for it
+def _record_of(output: str) -> Path:
+    """Where Snakemake keeps its record of an output (`FilePersistence`): names too long are cut into folders."""
+    name, longest = urlsafe_b64encode(output.encode()).decode(), os.pathconf("/", "PC_NAME_MAX") - 1
+    pieces = [name[start : start + longest] for start in range(0, len(name), longest)]
+    return METADATA.joinpath(*(f"@{piece}" for piece in pieces[:-1]), pieces[-1])
+
+
+def recorded_outputs() -> list[str]:
+    """Outputs of the jobs that Snakemake has on record as finished."""
+    found = []
+    for name in files_below(METADATA):
+        *folders, last = name.split("/")
+        if not (INCOMPLETE / name).exists():
+            found.append(urlsafe_b64decode("".join(folder[1:] for folder in folders) + last).decode())
+    return sorted(found)
+
+
+def _came_here(name: str, received: Mapping[str, str]) -> bool:
+    return name in received and sha256_file(name) == received[name]
+
+
+def _named_images(path: Path, folder: Path) -> Iterator[Path]:
+    """Images that a LLaVA list names; entries without one are text only."""
+    entries = json.loads(path.read_text(encoding="utf-8"))
+    yield from (folder / entry["image"] for entry in entries if "image" in entry)
+
+
+def _files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else list(files_below(path).values())
+
+
+def _inside(paths: Iterable[Path]) -> tuple[dict[str, Path], list[str]]:
+    """Files below the working directory, by their names there, and the names of those that lie elsewhere."""
+    inside: dict[str, Path] = {}
+    outside: list[str] = []
+    for path in paths:
+        name = os.path.relpath(path)
+        if name.startswith(".."):
+            outside.append(str(path))
+        else:
+            inside[name] = path
+    return inside, outside
+
+
+def _code() -> dict[str, Path]:
+    """The Snakefile, rules, scripts, profiles and lock: what a working directory needs to run."""
+    files = (path for part in CODE_PARTS for path in _files(CODE / part) if "__pycache__" not in path.parts)
+    return {path.relative_to(CODE).as_posix(): path for path in files}

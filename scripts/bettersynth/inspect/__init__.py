@@ -1,0 +1,1 @@
+"""Looking before and after a run: explanations, estimates, status, drawings."""

@@ -1,0 +1,170 @@
+"""How many rows a dataset has or, before it is made, will have as far as that is known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import IntEnum
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bettersynth.configuration.datasets import Dataset
+from bettersynth.configuration.load import recipe_trainset
+from bettersynth.configuration.types import Configuration
+from bettersynth.core.layout import Layout
+from bettersynth.core.publish import read_json
+from bettersynth.core.records import POOL
+from bettersynth.workflow.digests import shard_digests
+from bettersynth.workflow.plan import Plan
+
+
+class Basis(IntEnum):
+    """What a number of rows rests on, the surest first."""
+
+    MADE = 0
+    """Results are there and belong to the present configuration."""
+    COUNTED = 1
+    """Records in the raw files, before their images were looked at."""
+    PUBLISHED = 2
+    """The configuration states it as published."""
+    RECKONED = 3
+    """It follows from its parents' rows, or what is known of them."""
+    AT_MOST = 4
+    """What a filter keeps is not known before it runs."""
+
+
+class Rows(NamedTuple):
+    """A number of rows and what it rests on."""
+
+    number: int
+    basis: Basis
+
+    def __str__(self) -> str:
+        words = {
+            Basis.MADE: "{} rows",
+            Basis.COUNTED: "{} rows, by the raw files",
+            Basis.PUBLISHED: "{} rows, as published",
+            Basis.RECKONED: "{} rows, by those of its parents",
+            Basis.AT_MOST: "at most {} rows",
+        }
+        return words[self.basis].format(f"{self.number:,}")
+
+
+class Expected:
+    """Rows of the datasets, shards and training files of one configuration, from results and published figures."""
+
+    def __init__(self, configuration: Configuration, layout: Layout, plan: Plan) -> None:
+        self.configuration = configuration
+        self.layout = layout
+        self.plan = plan
+        self.card = cache(self.card)  # type: ignore[method-assign]
+        self.rows = cache(self.rows)  # type: ignore[method-assign]
+
+    def card(self, dataset: str) -> dict[str, Any] | None:
+        """The dataset's card, if there is one and it belongs to the present definition and the present parents."""
+        path = self.layout.dataset_card(dataset)
+        if not path.exists():
+            return None
+        card = read_json(path)
+        if dataset == POOL:
+            return card
+        node = self.plan.dataset(dataset)
+        parents = {parent: self.card(parent) for parent in node.parents}
+        same = card["parameters"] == node.model_dump(mode="json", exclude_none=True)[node.verb] and card["inputs"] == {
+            name: parent and parent["sha256"] for name, parent in parents.items()
+        }
+        return card if same else None
+
+    def published(self, dataset: str) -> int | None:
+        """Rows that the configuration states as published, of the dataset or of a recipe that trains on it."""
+        stated = [self.plan.dataset(dataset).published_rows] if dataset != POOL else []
+        recipes = self.configuration.recipes.values()
+        stated += [recipe.published.rows for recipe in recipes if recipe.dataset == dataset and recipe.published]
+        return next((rows for rows in stated if rows is not None), None)
+
+    def rows(self, dataset: str) -> Rows:
+        """Rows of a dataset, or of the pool."""
+        if card := self.card(dataset):
+            return Rows(card["rows"], Basis.MADE)
+        if dataset == POOL and (counted := sum(self._raw_records().values())):
+            return Rows(counted, Basis.COUNTED)
+        if (published := self.published(dataset)) is not None:
+            return Rows(published, Basis.PUBLISHED)
+        return Rows(0, Basis.COUNTED) if dataset == POOL else self._reckoned(self.plan.dataset(dataset))
+
+    def _reckoned(self, node: Dataset) -> Rows:
+        """What the verb makes of its parents' rows."""
+        parents = [self.rows(parent) for parent in node.parents]
+        count, basis = parents[0].number, max(parents[0].basis, Basis.RECKONED)
+        match node.verb:
+            case "repeat":
+                return Rows(count * node.parameters, basis)
+            case "rank" | "sample":
+                return Rows(_kept(node, count), basis)
+            case "resample":
+                return Rows(node.parameters.rows if count else 0, basis)
+            case "cluster":
+                return Rows(min(node.parameters.rows, count), basis)
+            case "files" if node.from_ == POOL:
+                return Rows(sum(self.file(name).number for name in node.parameters), basis)
+            case "splice" if node.parameters.unmatched == "keep":
+                return Rows(count, basis)
+            case "recaption":
+                captioner = self.configuration.captioners[node.parameters.captioner]
+                new = captioner.candidates if captioner.keep == "all" else 1
+                return Rows(count * (new + node.parameters.keep_original), basis)
+            case "redraw":
+                return Rows(count, basis)
+            case "union":
+                return Rows(sum(parent.number for parent in parents), Basis.AT_MOST)
+            case "intersect":
+                return Rows(min(parent.number for parent in parents), Basis.AT_MOST)
+            case _:
+                return Rows(count, Basis.AT_MOST)
+
+    def file(self, name: str) -> Rows:
+        """Records of one raw file."""
+        return total(self.shard(POOL, shard) for shard in self.plan.shards(POOL) if shard.rpartition("-")[0] == name)
+
+    def shard(self, source: str, shard: str) -> Rows:
+        """Records of one shard of a source."""
+        if source != POOL:
+            asked = self.rows(self.plan.dataset(source).from_)
+            return Rows(-(-asked.number // len(self.plan.shards(source))), asked.basis)
+        ledger = self.layout.file_ledger(shard.rpartition("-")[0])
+        if ledger.exists() and shard in (made := read_json(ledger)["shards"]):
+            return Rows(made[shard]["rows"], Basis.MADE)
+        records = self._raw_records()
+        if sum(records.values()):
+            return Rows(records[shard], Basis.COUNTED)
+        pool = self.rows(POOL)
+        return Rows(-(-pool.number // len(records)), pool.basis)
+
+    @cache  # noqa: B019 - one object a process
+    def _raw_records(self) -> dict[str, int]:
+        """Records of the pool's shards as the raw files have them; those of a missing file are none."""
+        found = dict.fromkeys(self.plan.shards(POOL), 0)
+        for file in self.configuration.pool.files:
+            if Path(file.path).is_file():
+                found |= shard_digests(file, self.layout.digests).records
+        return found
+
+    def trainset(self, recipe: str) -> Rows:
+        """Rows of a recipe's training file, after the cap."""
+        count, basis = self.rows(self.configuration.recipes[recipe].dataset)
+        cap = recipe_trainset(self.configuration, recipe).cap
+        return Rows(count if cap is None else min(count, cap), basis)
+
+
+def total(parts: Iterable[Rows]) -> Rows:
+    """All parts together, as sure as the least sure of them."""
+    found = list(parts)
+    return Rows(sum(rows.number for rows in found), max(rows.basis for rows in found))
+
+
+def _kept(node: Dataset, rows: int) -> int:
+    """Rows that a `rank` or `sample` keeps of so many."""
+    parameters = node.parameters
+    wanted = parameters.top if node.rank else parameters.rows
+    size = wanted if wanted is not None else round(parameters.fraction * rows)
+    return max(0, min(size, rows - (parameters.skip if node.rank else 0)))

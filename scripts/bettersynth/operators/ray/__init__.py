@@ -1,0 +1,1 @@
+"""Scoring on Ray, through Data-Juicer's Ray dataset."""

@@ -1,0 +1,1 @@
+"""From raw pairs to records: reading, image opening, rows."""

@@ -1,0 +1,272 @@
+"""Find and open an image: the one way, shared by ingest, operators, generators, training and evaluation.
+
+Nothing here follows a URL or leaves the image folder, no image is decoded before its header's size is
+checked, and an image that is cut short is an error, never a grey rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import re
+import threading
+from enum import StrEnum
+from functools import cached_property, lru_cache
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+from PIL.Image import Transpose
+
+from bettersynth.configuration.pool import Pool, Reading
+from bettersynth.core.layout import Layout
+from bettersynth.core.records import POOL
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+"""Formats that are opened; Pillow's other readers are never offered the file."""
+
+MOST_SIDE = 65_535
+"""Pixels of the longest side that is opened, JPEG's own limit: memory goes with it, too."""
+LARGE = 16_000_000
+"""Pixels above which a process decodes one image at a time, however many threads it has."""
+TURNS = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
+"""EXIF's orientations that are not upright, and what brings them there."""
+
+Source = str | Path | bytes
+"""A file, or a file's bytes."""
+
+_large = threading.Lock()
+_SIGNATURES = (b"\xff\xd8", b"\x89PNG", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:|//|\\\\|.*::")  # a scheme or drive, a network path, fsspec's chain
+
+
+class ImageReason(StrEnum):
+    """Why an image cannot be used."""
+
+    PATH = "image path"
+    MISSING = "image missing"
+    HEADER = "image header"
+    FORMAT = "image format"
+    TOO_LARGE = "image too large"
+    UNREADABLE = "image unreadable"
+
+
+class ImageProblem(Exception):  # noqa: N818 - a finding about the data, not a failure of the program
+    """An image that cannot be used: `reason` is short and fixed, `detail` names the file and what is wrong."""
+
+    def __init__(self, reason: ImageReason, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}"
+
+
+def resolve(root: str | Path, relative: str) -> Path:
+    """The file below `root` that `relative` names; whether it exists is not asked.
+
+    Raises ImageProblem (`image path`) for a URL, an absolute path, and a path that leaves `root` through `..` or
+    through a symbolic link. `root` itself may be a link.
+    """
+    if not relative or "\0" in relative:
+        raise ImageProblem(ImageReason.PATH, f"{relative!r} is no path")
+    if _URL.match(relative):
+        raise ImageProblem(ImageReason.PATH, f"{relative!r} is a URL; only files below the image folder are opened")
+    if relative.startswith(("/", "\\")):
+        raise ImageProblem(ImageReason.PATH, f"{relative!r} is absolute; give it relative to the image folder")
+    if ".." in re.split(r"[/\\]", relative):
+        raise ImageProblem(ImageReason.PATH, f"{relative!r} has a `..` in it")
+    real_root = _resolved(os.path.join(os.getcwd(), root))  # noqa: PTH109, PTH118 - links before `..`
+    real = Path(os.path.realpath(f"{real_root}/{relative}"))
+    if not real.is_relative_to(real_root):
+        raise ImageProblem(ImageReason.PATH, f"{relative!r} leaves the image folder through a symbolic link to {real}")
+    return real
+
+
+@lru_cache(maxsize=64)
+def _resolved(root: str) -> Path:
+    """Asked for every image, and the same for all of a pool."""
+    return Path(root).resolve()
+
+
+def check_image(source: Source, reading: Reading, *, decode: bool = False) -> tuple[int, int]:
+    """Width and height from the image's header; with `decode`, every byte is read too, at the least resolution.
+
+    Raises ImageProblem: `image missing`, `image header`, `image format` or `image too large`; with `decode`, also
+    `image unreadable`, for whatever `open_image` could not open.
+    """
+    with _open_header(source, reading) as image:
+        size = image.size
+        if decode:
+            image.draft("RGB", (1, 1))  # a JPEG is then decoded at an eighth of its size, in a fraction of the time
+            _decoded(image, source, reading)
+        return size
+
+
+def open_image(source: Source, reading: Reading) -> Image.Image:
+    """The decoded image in mode RGB, turned as its EXIF orientation says; one that cannot be read says nothing.
+
+    Equal to what Data-Juicer's `load_image` gives (`datasets.Image`, then `convert("RGB")`), except that an image
+    cut short is refused, that damaged EXIF data is not, and that grey of more than 8 bits is scaled unless `reading`
+    says to clip it. Raises ImageProblem: those of `check_image`.
+    """
+    with _open_header(source, reading) as image:
+        return _decoded(image, source, reading)
+
+
+def open_pixels(source: Source, reading: Reading) -> npt.NDArray[np.uint8]:
+    """The pixels of `open_image`, uint8 `[height, width, 3]`; raises the same.
+
+    TurboJPEG writes those of the usual JPEG where they are to be; Pillow's are copied twice on the way. What TurboJPEG
+    refuses or warns of is Pillow's to judge, as is every other format, a fourth channel, and a picture with EXIF or XMP
+    data, which may be turned.
+    """
+    with _open_header(source, reading) as image:
+        usual = image.mode in ("RGB", "L") and not image.info.keys() & {"exif", "xmp"}
+        if image.format == "JPEG" and usual and image.fp:
+            with contextlib.suppress(ValueError, OSError, MemoryError):
+                image.fp.seek(0)
+                return simplejpeg.decode_jpeg(image.fp.read(), "RGB")
+        return np.asarray(_decoded(image, source, reading))
+
+
+def rgb(image: Image.Image, reading: Reading) -> Image.Image:
+    """A decoded image as every reader sees it: upright, in mode RGB, 8 bits a channel."""
+    if (turn := TURNS.get(_orientation(image))) is not None:
+        image = image.transpose(turn)
+    if image.mode == "RGB":
+        return image
+    if reading.deep_grey == "scale" and image.mode.startswith(("I", "F")):
+        image = _scaled(image)
+    return image.convert("RGB")
+
+
+def _orientation(image: Image.Image) -> Any:
+    """What EXIF or XMP data say, if they can be read at all."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        hash(orientation)
+    except Exception:  # a parser fails in many ways on hostile bytes; all mean the same here
+        return None
+    return orientation
+
+
+def _scaled(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits, or of mode I or F, in 8 bits.
+
+    Modes I and F state no range: theirs is the smallest of 1 (F only), 255, 65,535 and 2**32 - 1 that holds all values.
+    """
+    values = np.asarray(image)
+    if values.dtype.kind == "u":
+        return Image.fromarray(_EIGHT_OF_SIXTEEN[values])
+    most = np.nanmax(values, initial=0.0, where=np.isfinite(values))
+    ranges = (255.0, 65_535.0, 2.0**32 - 1)
+    white = next((end for end in ((1.0, *ranges) if values.dtype.kind == "f" else ranges) if most <= end), most)
+    scaled = np.multiply(values, 255.0 / white, dtype=np.float32)
+    np.nan_to_num(scaled, copy=False, nan=0.0, posinf=255.0, neginf=0.0)
+    return Image.fromarray(np.clip(scaled, 0, 255, out=scaled).round().astype(np.uint8))
+
+
+_EIGHT_OF_SIXTEEN = ((np.arange(65_536, dtype=np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def _decoded(image: Image.Image, source: Source, reading: Reading) -> Image.Image:
+    # Importing data_juicer switches this on, and Pillow reads it at every load.
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        with _large if math.prod(image.size) > LARGE else contextlib.nullcontext():
+            image.load()
+            return rgb(image, reading)
+    except Exception as error:  # a decoder fails in many ways on hostile bytes; all mean the same here
+        raise ImageProblem(ImageReason.UNREADABLE, f"{_named(source)}: {error}") from error
+
+
+def _open_header(source: Source, reading: Reading) -> ImageFile.ImageFile:
+    # Pillow's own guard, at our limit: it warns above it, and refuses at twice
+    Image.MAX_IMAGE_PIXELS = reading.max_pixels
+    name = _named(source)
+    try:
+        image = Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise ImageProblem(ImageReason.MISSING, f"{name}: no such file") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageProblem(ImageReason.TOO_LARGE, f"{name}: {error}") from None
+    except UnidentifiedImageError:
+        raise _unidentified(source) from None
+    except Exception as error:  # a header parser fails in many ways on hostile bytes; all mean the same here
+        raise ImageProblem(ImageReason.HEADER, f"{name}: {error}") from error
+    width, height = image.size
+    limits = ((width * height, reading.max_pixels, "pixels"), (max(width, height), MOST_SIDE, "pixels on a side"))
+    for found, most, unit in limits:
+        if found > most:
+            image.close()
+            raise ImageProblem(ImageReason.TOO_LARGE, f"{name}: {width} × {height} is more than {most} {unit}")
+    return image
+
+
+def _named(source: Source) -> str:
+    return f"{len(source)} bytes" if isinstance(source, bytes) else str(source)
+
+
+def _unidentified(source: Source) -> ImageProblem:
+    start = source[:4] if isinstance(source, bytes) else _start(source)
+    name = _named(source)
+    if not start:
+        return ImageProblem(ImageReason.HEADER, f"{name}: empty file")
+    if start.startswith(_SIGNATURES):
+        return ImageProblem(ImageReason.HEADER, f"{name}: damaged header")
+    return ImageProblem(ImageReason.FORMAT, f"{name}: none of {', '.join(FORMATS)}")
+
+
+def _start(path: str | Path) -> bytes:
+    with Path(path).open("rb") as file:
+        return file.read(4)
+
+
+class ImageRoots:
+    """Maps a record's `image_root` and relative path to a file of this run."""
+
+    def __init__(self, pool: Pool, layout: Layout) -> None:
+        self._pool = pool
+        self._layout = layout
+
+    def folder(self, image_root: str) -> Path:
+        """The folder that `image_root` names: the pool's images, or those of a source."""
+        return Path(self._pool.images) if image_root == POOL else self._layout.source_images(image_root)
+
+    def path(self, image_root: str, relative: str) -> Path:
+        """The file; raises ImageProblem (`image path`)."""
+        return resolve(self.folder(image_root), relative)
+
+    def open(self, image_root: str, relative: str) -> Image.Image:
+        """The decoded image in mode RGB; raises ImageProblem."""
+        return open_image(self.path(image_root, relative), self._pool.reading)
+
+    def from_pool(self, image_root: str, relative: str) -> str:
+        """The path relative to the pool's image folder, whichever folder the image lies in; `/` between parts."""
+        if image_root == POOL:
+            return relative
+        folder = self.folder(image_root)
+        if self._behind_link:  # `..` leads elsewhere there
+            return os.path.relpath(folder.resolve() / relative, self._behind_link).replace(os.sep, "/")
+        return os.path.relpath(folder / relative, self._pool.images).replace(os.sep, "/")
+
+    @cached_property
+    def _behind_link(self) -> Path | None:
+        """Where the pool's image folder really is, if a link leads to it."""
+        folder = Path(self._pool.images)
+        return None if folder.resolve() == Path(os.path.abspath(folder)) else folder.resolve()  # noqa: PTH100

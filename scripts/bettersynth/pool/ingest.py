@@ -1,0 +1,198 @@
+"""From raw files to the pool: records in shards, refused lines in quarantine, a ledger that adds up.
+
+The rules, in the order they are applied to a line: it is JSON of a known form (`raw.parse_record`); of lines with
+one id the first stays, whether or not its image turns out to be good; every image lies below `pool.images` and its
+header is sound. A shard holds its records sorted by id, so reordering the raw file changes no shard.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import pyarrow as pa
+
+from bettersynth.configuration.pool import Pool, PoolFile
+from bettersynth.core import versions
+from bettersynth.core.layout import Layout
+from bettersynth.core.parallel import map_threads
+from bettersynth.core.progress import progress
+from bettersynth.core.publish import Card, publish, sha256_file
+from bettersynth.core.raw import Reason, RecordProblem, parse_record, raw_lines
+from bettersynth.core.records import Record, read_table, write_records, write_table
+from bettersynth.core.sharding import shard_name
+from bettersynth.pool.images import ImageProblem, check_image, resolve
+from bettersynth.workflow.digests import shard_digests
+from bettersynth.workflow.plan import shard_names
+
+SHOWN_BYTES = 2000
+"""Length to which a refused line is cut in the quarantine file."""
+
+ORDER = pa.schema([("id", pa.string()), ("shard", pa.string()), ("line", pa.int64())])
+INDEX = pa.schema([("id", pa.string()), ("shard", pa.string())])
+IMAGES = pa.schema([("image", pa.string()), ("bytes", pa.int64())])
+
+
+class Refused(NamedTuple):
+    """A line in quarantine."""
+
+    line: int
+    reason: str
+    detail: str
+    raw: str
+
+
+class Candidate(NamedTuple):
+    """A line whose text is sound and whose images are still to be looked at."""
+
+    line: int
+    raw: bytes
+    record: Record
+
+
+class Look(NamedTuple):
+    """What was seen of a record's images: the first problem, or the bytes of each file."""
+
+    problem: ImageProblem | None
+    sizes: list[int]
+
+
+def ingest_file(pool: Pool, file: PoolFile, layout: Layout) -> dict[str, Any]:
+    """Write every shard of a raw file, its order, its quarantine and, last, its ledger, which is returned."""
+    card = Card(file=file.name, path=file.path, inputs={file.path: sha256_file(file.path)})
+    candidates, refused, lines, blank = _read(file)
+    kept: list[Candidate] = []
+    sizes: dict[str, int] = {}
+    for candidate, look in zip(candidates, _look_at_images(candidates, pool), strict=True):
+        if look.problem is None:
+            kept.append(candidate)
+            sizes.update(zip(candidate.record.images, look.sizes, strict=True))
+        else:
+            refused.append(_refuse(candidate.line, candidate.raw, look.problem))
+    if lines != len(kept) + len(refused):
+        raise AssertionError(f"{file.path}: {lines} lines are not {len(kept)} records and {len(refused)} refused")
+
+    shards = _write_shards(file, kept, layout)
+    for shard, digest in shard_digests(file, layout.digests).shards.items():
+        shards[shard]["digest"] = digest
+    _write_quarantine(layout.quarantine(file.name), file, refused)
+    rows = [(item.record.id, shard_name(file.name, item.record.id, file.shards), item.line) for item in kept]
+    write_table(layout.order(file.name), _table(rows, ORDER))
+    write_table(layout.images(file.name), _table(sorted(sizes.items()) if pool.decode else [], IMAGES))
+    reasons = Counter(item.reason for item in refused)
+    return card.write(
+        layout.file_ledger(file.name),
+        lines=lines,
+        blank=blank,
+        rows=len(kept),
+        quarantined=dict(sorted(reasons.items())),
+        parameters={
+            "images": pool.images,
+            "decode": pool.decode,
+            "max_pixels": pool.max_pixels,
+            "shards": file.shards,
+            "version": versions.INGEST,
+        },
+        shards=shards,
+    )
+
+
+def _read(file: PoolFile) -> tuple[list[Candidate], list[Refused], int, int]:
+    """Lines with sound text, refused lines, number of lines that are not blank, number of blank ones."""
+    candidates: list[Candidate] = []
+    refused: list[Refused] = []
+    first_line: dict[str, int] = {}
+    lines = blank = 0
+    for number, raw in raw_lines(file.path):
+        if not raw.strip():
+            blank += 1
+            continue
+        lines += 1
+        try:
+            record = parse_record(raw)
+            if record.id in first_line:
+                detail = f"`{record.id}` is in line {first_line[record.id]} already"
+                raise RecordProblem(Reason.DUPLICATE_ID, detail)
+        except RecordProblem as problem:
+            refused.append(_refuse(number, raw, problem))
+        else:
+            first_line[record.id] = number
+            candidates.append(Candidate(number, raw, record))
+    return candidates, refused, lines, blank
+
+
+def _refuse(line: int, raw: bytes, problem: RecordProblem | ImageProblem) -> Refused:
+    shown = raw[:SHOWN_BYTES].decode("utf-8", "backslashreplace")
+    return Refused(line, str(problem.reason), problem.detail, shown)
+
+
+def _look_at_images(candidates: list[Candidate], pool: Pool) -> Iterable[Look]:
+    """What is seen of each candidate's images, in order.
+
+    Threads, because the time goes into waiting for the file system, on a shared one above all.
+    """
+    if not Path(pool.images).is_dir():
+        raise FileNotFoundError(f"{pool.images}: no such folder; put the images there or change `pool.images`")
+
+    def look_at(candidate: Candidate) -> Look:
+        sizes = []
+        try:
+            for image in candidate.record.images:
+                path = resolve(pool.images, image)
+                check_image(path, pool.reading, decode=pool.decode)
+                sizes.append(path.stat().st_size)
+        except ImageProblem as problem:
+            return Look(problem, [])
+        return Look(None, sizes)
+
+    found = map_threads(look_at, candidates, min(16, 4 * (os.cpu_count() or 1)))
+    yield from progress(found, len(candidates), "images checked")
+
+
+def _write_shards(file: PoolFile, kept: list[Candidate], layout: Layout) -> dict[str, dict[str, Any]]:
+    """Publish every shard, empty ones too; returns rows and sha256 of each."""
+    members: dict[str, list[Record]] = defaultdict(list)
+    for item in kept:
+        members[shard_name(file.name, item.record.id, file.shards)].append(item.record)
+    written = {}
+    for shard in shard_names(file.name, file.shards):
+        path = layout.records("pool", shard)
+        table = write_records(path, sorted(members[shard], key=lambda record: record.id))
+        written[shard] = {"rows": table.num_rows, "sha256": sha256_file(path)}
+    return written
+
+
+def _write_quarantine(path: Path, file: PoolFile, refused: list[Refused]) -> None:
+    with publish(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as output:
+        for item in sorted(refused):
+            output.write(json.dumps({"file": file.path, **item._asdict()}, ensure_ascii=False, sort_keys=True) + "\n")
+
+
+def _table(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
+    columns = list(zip(*rows, strict=True)) if rows else [()] * len(schema)
+    return pa.table([pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)], schema)
+
+
+def build_index(pool: Pool, layout: Layout) -> dict[str, Any]:
+    """Merge the files' orders into the pool's index; when files share an id, the earlier configured file wins."""
+    card = Card(inputs={file.name: sha256_file(layout.order(file.name)) for file in pool.files})
+    orders = [read_table(layout.order(file.name), ["id", "shard"]).to_pandas() for file in pool.files]
+    every = pd.concat(orders, keys=[file.name for file in pool.files])
+    repeated = every["id"].duplicated(keep="first")
+    index = every[~repeated]
+    table = pa.Table.from_pandas(index, INDEX, preserve_index=False)
+    write_table(layout.index, table.replace_schema_metadata(None))  # pandas would leave its version there
+    counts = index.index.get_level_values(0).value_counts()
+    return card.write(
+        layout.index_card,
+        rows=len(index),
+        sha256=sha256_file(layout.index),
+        rows_by_file={file.name: int(counts.get(file.name, 0)) for file in pool.files},
+        duplicate_across_files=int(repeated.sum()),
+        duplicate_examples=sorted(every["id"][repeated])[:5],
+    )

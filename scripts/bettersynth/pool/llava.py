@@ -1,0 +1,110 @@
+"""LLaVA's form of a record, as the kit's `dj_to_llava.py --restore_questions True` writes it."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import IO, Any
+
+import orjson
+import pyarrow as pa
+
+from bettersynth.configuration.types import Configuration
+from bettersynth.core.raw import DERIVED_ID, PLAIN_IMAGE_TOKEN, RecordProblem, parse_json, raw_lines
+from bettersynth.core.records import caption_of, original_id
+from bettersynth.pool.images import ImageRoots
+
+BATCH = 8192
+"""Records that are Python objects at one time."""
+
+
+class Questions:
+    """The question of each record: restored from `pool.restore`, or one for all when that names no file."""
+
+    def __init__(self, configuration: Configuration, question: str, ids: Iterable[str]) -> None:
+        self._files = configuration.pool.restore
+        self._same = f"{question}\n{PLAIN_IMAGE_TOKEN}"
+        self._restored = _restore(self._files, {one for record_id in ids for one in _origins(record_id)})
+
+    def __getitem__(self, record_id: str) -> str:
+        """The human turn, image token included; of a variant, that of what it was made of.
+
+        Raises ValueError when the restore files do not have the id.
+        """
+        if not self._files or record_id.startswith(DERIVED_ID):
+            return self._same  # an id that the raw file did not give is in no restore file either
+        question = next((self._restored[one] for one in _origins(record_id) if one in self._restored), None)
+        if question is None:
+            raise ValueError(
+                f"record `{record_id}` has no question in {', '.join(self._files)}; "
+                "add the file that holds it to `pool.restore`, or empty that list to ask one question everywhere"
+            )
+        return question
+
+
+def _origins(record_id: str) -> Iterator[str]:
+    """The id, and what it is a variant of, if it is: variants are made of variants too."""
+    while record_id:
+        yield record_id
+        record_id = original_id(record_id)
+
+
+def _restore(files: list[str], ids: set[str]) -> dict[str, str]:
+    """The first turn of each wanted id; of equal ids the first stays. Few questions exist, so they share memory."""
+    questions: dict[str, str] = {}
+    for file in files:
+        for _, raw in raw_lines(file):
+            with suppress(RecordProblem, LookupError, TypeError):  # such a line has no record that could ask for it
+                entry = parse_json(raw)
+                record_id = str(entry["id"])
+                if record_id in ids:
+                    questions.setdefault(record_id, sys.intern(entry["conversations"][0]["value"]))
+    return questions
+
+
+def llava_entries(records: pa.Table, questions: Questions, roots: ImageRoots) -> Iterator[dict[str, Any]]:
+    """One entry per record: `id`, `image` (relative to the pool's image folder), `conversations`.
+
+    Raises ValueError for a record with several distinct images, which the form cannot hold.
+    """
+    for record in iterate(records):
+        images = dict.fromkeys(record["images"])
+        if len(images) != 1:
+            raise ValueError(f"record `{record['id']}` has {len(images)} distinct images; LLaVA's form holds one")
+        yield {
+            "id": record["id"],
+            "image": roots.from_pool(record["image_root"], next(iter(images))),
+            "conversations": [
+                {"from": "human", "value": questions[record["id"]]},
+                {"from": "gpt", "value": caption_of(record["text"])},
+            ],
+        }
+
+
+def iterate(table: pa.Table) -> Iterator[dict[str, Any]]:
+    """The rows as dictionaries, few at a time."""
+    for batch in table.to_batches(BATCH):
+        yield from batch.to_pylist()
+
+
+def write_list(output: IO[bytes], entries: Iterable[dict[str, Any]]) -> int:
+    """Write entries as one JSON list, an entry a line; returns their number."""
+    count = 0
+    output.write(b"[")
+    for count, entry in enumerate(entries, 1):
+        output.write(b"\n" if count == 1 else b",\n")
+        output.write(orjson.dumps(entry))
+    output.write(b"\n]\n")
+    return count
+
+
+def kit_cap(rows: int, cap: int | None, seed: int) -> list[int] | None:
+    """Places of the rows that the kit's cap keeps, in its order; None when there are not more than `cap`.
+
+    The kit's `check_sample_number.py`: `random.seed(seed); random.sample(rows, cap)`, which chooses by place only.
+    """
+    if cap is None or rows <= cap:
+        return None
+    return random.Random(seed).sample(range(rows), cap)

@@ -1,0 +1,1 @@
+"""What every job does first: environment, lease, GPUs, network guard."""

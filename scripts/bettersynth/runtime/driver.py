@@ -1,0 +1,126 @@
+"""The Snakemake that runs a configuration: one at a time, and none beside the jobs of one that was killed.
+
+A driver holds a lease while it runs (`results/<configuration>/driver.json`) that says where its log is and how it was
+called. Jobs outlive a driver that is killed, in SLURM's queue or on its own machine. Started again, it would start them
+a second time, and Snakemake would delete what they have written before a second job finds out that it must not run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bettersynth.runtime import lease
+from bettersynth.slurm import queue
+
+SPECIAL = frozenset(" \t\n\"'`$&|;<>()*?[]{}!#~\\")
+"""Characters that a shell does not take for themselves."""
+
+
+class DriverError(RuntimeError):
+    """This configuration must not be run now; the message says what to do."""
+
+
+def check_path(python: str) -> None:
+    """Raise DriverError when Snakemake's jobs could not start this Python: its path is given to a shell unquoted."""
+    if special := sorted(set(python) & SPECIAL):
+        raise DriverError(
+            f"{python}: Snakemake starts jobs by a path without {' '.join(map(repr, special))}: "
+            "move or clone this folder to such a path, and there: make setup"
+        )
+
+
+def start(path: Path, log: str, folder: str) -> lease.Lease:
+    """Hold the lease `path` until this process ends. `log` is Snakemake's own, `folder` where it was called.
+
+    Raises DriverError while another driver lives, or while jobs of one that died are queued or at work.
+    """
+    before = lease.read(path)
+    try:
+        if before and not lease.is_live(path, before) and (jobs := left(path, Path(before["log"]))):
+            raise DriverError(
+                f"the run before was cut off, and jobs of it are still queued or running: {named(jobs)}\n"
+                f"Wait for them and go on: {make('resume', before)}\n"
+                f"Cancel them and go on:   {make('resume', before)} CANCEL=1"
+            )
+        return lease.Lease.acquire(path, log=log, command=list(sys.argv), folder=folder)
+    except lease.HeldError as error:
+        watch = make("status", error.holder)
+        raise DriverError(f"{path.parent} is being run already, {error}. To watch it: {watch}") from None
+    except queue.SlurmError as error:
+        raise DriverError(f"whether jobs of the run before are still queued is not known: {error}") from None
+
+
+def left(path: Path, log: Path) -> list[str]:
+    """Jobs of the driver that wrote the log `log` which are in SLURM's queue, or hold a lease and live."""
+    jobs = queue.queued(log)
+    ids = {job.id for job in jobs}
+    others = [holder for holder in _holders(path) if holder.get("slurm_job") not in ids]
+    return [f"SLURM job {job.id}" for job in jobs] + [f"process {held['pid']} on {held['host']}" for held in others]
+
+
+def named(jobs: list[str]) -> str:
+    """The first of so many jobs, for a message."""
+    return ", ".join(jobs[:10]) + (f" and {len(jobs) - 10} more" if len(jobs) > 10 else "")
+
+
+def cancel(path: Path, log: Path) -> None:
+    """Ask the jobs that a driver left to end: those in SLURM's queue, and processes of this machine."""
+    if jobs := queue.queued(log):
+        queue.cancel(jobs)
+    for holder in filter(lease.is_local, _holders(path)):
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # it has ended, or is another person's
+            os.kill(holder["pid"], signal.SIGTERM)
+
+
+def until_gone(path: Path, log: Path, every: float = 5.0) -> Iterator[list[str]]:
+    """Jobs that a driver left, whenever their number changes, until there is none."""
+    last = -1
+    while jobs := left(path, log):
+        if len(jobs) != last:
+            yield jobs
+        last = len(jobs)
+        time.sleep(every)
+
+
+def _holders(path: Path) -> list[dict[str, Any]]:
+    return lease.live(path.parent / "leases")
+
+
+def cut_off(path: Path) -> dict[str, Any] | None:
+    """The driver that died without ending in order; None when there is none.
+
+    Raises DriverError while a driver lives.
+    """
+    holder = lease.read(path)
+    if holder and lease.is_live(path, holder):
+        raise DriverError(_at_work(path, holder))
+    return holder
+
+
+def hint(path: Path) -> str:
+    """What to know of an earlier driver before Snakemake refuses by its own lock; empty when there is none."""
+    holder = lease.read(path)
+    if holder is None:
+        return ""
+    if not lease.seems_live(path, holder):
+        resume = make("resume", holder)
+        return f"The run before was cut off (its log: {holder['log']}). To go on where it stopped: {resume}"
+    return _at_work(path, holder)
+
+
+def make(target: str, holder: dict[str, Any]) -> str:
+    """The make command for the configuration that a driver runs, as the driver was called."""
+    words = holder.get("command", [])
+    given = words[words.index("--configfile") + 1] if "--configfile" in words else None
+    return f"make {target} CONFIG={given}" if given else f"make {target}"
+
+
+def _at_work(path: Path, holder: dict[str, Any]) -> str:
+    return f"{path.parent} is being run, {lease.HeldError(path, holder)}. To watch it: {make('status', holder)}"

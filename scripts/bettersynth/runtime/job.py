@@ -1,0 +1,93 @@
+"""What every script of `scripts/` does first: settings, logging, and a clear last word when it fails."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import signal
+import sys
+import traceback
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from bettersynth.configuration import configure
+from bettersynth.core.layout import Layout
+from bettersynth.core.offline import ENVIRONMENT
+from bettersynth.runtime import gpus
+from bettersynth.runtime.lease import HeldError, Lease
+from bettersynth.runtime.network import forbid_network
+from bettersynth.workflow.manifest import check_needs, require
+from bettersynth.workflow.needs import job_needs
+from bettersynth.workflow.plan import Plan
+
+
+class Job:
+    """One Snakemake job: its configuration, the paths of its run and its wildcards.
+
+    Make it before importing torch, transformers or Data-Juicer: they read the offline switches and the number of
+    threads when they are imported.
+    """
+
+    def __init__(self, snakemake: Any) -> None:
+        os.environ.update(ENVIRONMENT)
+        os.environ["OMP_NUM_THREADS"] = str(snakemake.threads)
+        self.wildcards = snakemake.wildcards
+        self.params = snakemake.params
+        self.input = snakemake.input
+        self.output = snakemake.output
+        self.threads: int = snakemake.threads
+        self.nodes: int = snakemake.resources.get("nodes", 1)
+        self.configuration = configure(snakemake.config, "the configuration")
+        self.layout = Layout(Path("results") / str(self.configuration.name))
+        self.plan = Plan(self.configuration)
+        signal.signal(signal.SIGTERM, _terminated)
+        log = Path(snakemake.log[0])
+        try:
+            Lease.acquire(self.layout.lease(log), log=str(log))
+        except HeldError as error:
+            sys.exit(f"Another job writes this already and nothing was touched: {error}.\nTo wait for it: make resume")
+        gpus.take(snakemake.resources.get("gpu", 0))
+        _log_to(log)
+        name = " ".join([f"rule {snakemake.rule}", *map(str, snakemake.wildcards)])
+        forbid_network(name)
+        self._verify(snakemake.rule, name)
+
+    def _verify(self, rule: str, name: str) -> None:
+        """Compare the models that the job loads with what was staged; StagedError before anything is spent on it."""
+        needs = job_needs(rule, dict(self.wildcards.items()), self.configuration, self.layout)
+        require(check_needs(needs, self.configuration, f"config/{self.configuration.name}.yaml"), name)
+
+
+def _whereabouts() -> str:
+    """The host, and the SLURM job and GPUs that this process was given."""
+    given = {name: os.environ.get(name) for name in ("SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES")}
+    return " ".join([f"on {platform.node()}", *(f"{name}={value}" for name, value in given.items() if value)])
+
+
+def _terminated(*_: object) -> None:
+    """On SIGTERM (a cancelled or preempted job, or one out of time) end in order, so that leases are given back."""
+    sys.exit(128 + signal.SIGTERM)
+
+
+def _log_to(path: Path) -> None:
+    """Send all that libraries print, native code included, to the log, and only our own lines to the terminal too.
+
+    The log's first line says where the job ran.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("w", encoding="utf-8", buffering=1)
+    print(_whereabouts(), file=file)
+    terminal = os.fdopen(os.dup(2), "w", encoding="utf-8", buffering=1)
+    for descriptor in (1, 2):
+        os.dup2(file.fileno(), descriptor)
+    handlers = [logging.StreamHandler(stream) for stream in (file, terminal)]
+    logging.basicConfig(level=logging.ERROR, format="%(message)s", handlers=handlers, force=True)
+    logging.getLogger("bettersynth").setLevel(logging.INFO)
+
+    def last_word(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        traceback.print_exception(kind, error, trace, file=file)
+        print(f"{kind.__name__}: {error}\nThe whole story is in {path} (on {platform.node()}).", file=terminal)
+
+    sys.excepthook = last_word

@@ -1,0 +1,1 @@
+"""Generators of new sources: captions written again, images drawn again, captions cleaned."""

@@ -1,0 +1,63 @@
+"""What all generators have in common: what comes of a record, and how images are opened for them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from bettersynth.core.records import Record
+from bettersynth.operators import offline
+from bettersynth.pool.images import ImageProblem, ImageReason, ImageRoots
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class GeneratorError(RuntimeError):
+    """A record stopped the generator; the message names it."""
+
+
+class Outcome(NamedTuple):
+    """What became of a record: its new version (or several), or the reason why there is none."""
+
+    records: list[Record]
+    reason: str | None = None
+
+
+Made = dict[int, Outcome]
+"""Outcomes of some of the records that a generator was given, by their places."""
+
+
+class Generator(Protocol):
+    """Makes new records, some at a time."""
+
+    facts: dict[str, Any]
+    """All that decides an outcome apart from the record."""
+
+    def make(self, records: Sequence[Record]) -> Iterator[Made]:
+        """Outcomes as they get done, every record's once."""
+
+
+def image_key(record: Record, number: int) -> str:
+    """What an image's random numbers are drawn from: the record's id, and the image's number after the first."""
+    return record.id if number == 0 else f"{record.id}#{number}"
+
+
+def open_images(record: Record, roots: ImageRoots) -> list[Image] | Outcome:
+    """The record's images, or the failure of a damaged one.
+
+    Raises GeneratorError for a file that is missing: the folder may be unreachable just now.
+    """
+    try:
+        return [roots.open(record.image_root, image) for image in record.images]
+    except ImageProblem as problem:
+        if problem.reason == ImageReason.MISSING:
+            raise GeneratorError(f"record {record.id}: {problem}; bring it back and run again") from problem
+        return Outcome([], str(problem.reason))
+
+
+def prepare_offline() -> None:
+    """Keep the libraries that load models off the network."""
+    with tempfile.TemporaryDirectory() as cache:
+        offline.prepare(cache)

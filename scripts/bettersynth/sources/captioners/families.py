@@ -1,0 +1,313 @@
+"""The families of captioners: how each class of model is asked about an image, and how its language model goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from PIL.Image import Image
+from transformers import GenerationConfig, LogitsProcessorList, ProcessorMixin
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+from transformers.utils import GENERATION_CONFIG_NAME
+
+from bettersynth.configuration.generators import Captioner
+from bettersynth.core.publish import read_json
+from bettersynth.operators.data_juicer import check_model_folder
+from bettersynth.runtime.devices import model_dtype
+from bettersynth.sources.captioners.sampling import OwnNoise, Sampler
+from bettersynth.sources.captioners.slots import Prompts
+
+QUESTION = "Describe the image."
+"""What a model that answers questions is asked when the captioner has no prompt."""
+
+Inputs = dict[str, torch.Tensor]
+
+
+class Family:
+    """A captioning model in a local folder: its processor now, its weights with the first use of `model`.
+
+    This class is right for models that answer a chat's question about an image, by a decoder alone.
+    """
+
+    by_size = False
+    """Whether an image's shape decides how many tokens its prompt has."""
+
+    def __init__(self, settings: Captioner, folder: Path, device: str) -> None:
+        self.settings = settings
+        self.folder = folder
+        self.device = device
+        self.dtype = model_dtype(settings.precision, device)
+        self.processor = self._opened_processor()
+        self.tokenizer.padding_side = "left"
+
+    def _opened_processor(self) -> Any:
+        return transformers.AutoProcessor.from_pretrained(self.folder, local_files_only=True)
+
+    @property
+    def tokenizer(self) -> Any:
+        """The processor's tokenizer."""
+        return self.processor.tokenizer
+
+    @cached_property
+    def model(self) -> Any:
+        """The model with its weights, on its device and in its precision."""
+        kind = getattr(transformers, architecture_of(self.folder))
+        model = kind.from_pretrained(self.folder, dtype=self.dtype, local_files_only=True, use_safetensors=True)
+        return model.to(self.device).eval()
+
+    @property
+    def language_model(self) -> Any:
+        """The part that writes."""
+        return self.model
+
+    @cached_property
+    def _config(self) -> Any:
+        return transformers.AutoConfig.from_pretrained(self.folder, local_files_only=True)
+
+    @cached_property
+    def generation_config(self) -> GenerationConfig:
+        """Generation settings of the language model, which need no weights."""
+        if (self.folder / GENERATION_CONFIG_NAME).is_file():
+            return GenerationConfig.from_pretrained(self.folder, local_files_only=True)
+        return GenerationConfig.from_model_config(self._config)
+
+    @property
+    def in_vllm(self) -> bool:
+        """Whether vLLM serves such a model."""
+        return True
+
+    @property
+    def encodes(self) -> bool:
+        """Whether an encoder reads the prompt: such a model writes by transformers' own `generate`, batch by batch."""
+        return bool(self.language_model.config.is_encoder_decoder)
+
+    @cached_property
+    def sampler(self) -> Sampler:
+        """How the next word is chosen."""
+        return Sampler(self.settings, self.generation_config)
+
+    @property
+    def ends(self) -> list[int]:
+        """Tokens that end a caption."""
+        end = self.generation_config.eos_token_id
+        return [] if end is None else [end] if isinstance(end, int) else list(end)
+
+    def prompt(self) -> str | None:
+        """The question as the folder's chat template writes it; one that holds the image's token stays as it is."""
+        question = self.settings.prompt or QUESTION
+        if self.processor.image_token in question:
+            return question
+        content = [{"type": "image"}, {"type": "text", "text": question}]
+        return str(
+            self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+        )
+
+    def inputs(self, images: Sequence[Image]) -> Inputs:
+        """What the model takes for the images, on the CPU, in its precision, padded at the left; needs no weights."""
+        prompt = self.prompt()
+        text = {} if prompt is None else {"text": [prompt] * len(images), "padding": True}
+        inputs = self.processor(images=list(images), return_tensors="pt", **text)
+        return {
+            name: tensor.to(self.dtype) if tensor.is_floating_point() else tensor for name, tensor in inputs.items()
+        }
+
+    @torch.inference_mode()
+    def read(self, inputs: Inputs) -> Prompts:
+        """Let the model see the images and read the prompts."""
+        mask = inputs["attention_mask"]
+        outputs = self.model(**inputs, **self._positions(mask), use_cache=True, logits_to_keep=1)
+        return Prompts(outputs.logits[:, -1], outputs.past_key_values, mask, mask.sum(1), inputs["input_ids"])
+
+    def _positions(self, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Positions of a prompt's tokens, padding not counted."""
+        return {"position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
+
+    @torch.inference_mode()
+    def step(self, tokens: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor, cache: Any) -> torch.Tensor:
+        """Logits of the next words, (rows, vocabulary); see `slots.Step`."""
+        outputs = self.language_model(
+            input_ids=tokens,
+            position_ids=positions,
+            attention_mask=mask,
+            past_key_values=cache,
+            cache_position=torch.zeros(1, dtype=torch.int64, device=tokens.device),
+            use_cache=True,
+        )
+        return outputs.logits[:, -1]
+
+    @torch.inference_mode()
+    def generate(self, inputs: Inputs, seeds: torch.Tensor) -> list[list[int]]:
+        """Token ids of each caption, by transformers' `generate`; `seeds` are the rows'."""
+        options: dict[str, Any] = {} if self.encodes else {"pad_token_id": self.tokenizer.pad_token_id}
+        tokens = self.model.generate(
+            **inputs,
+            max_new_tokens=self.settings.max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            logits_processor=LogitsProcessorList([OwnNoise(self.sampler, seeds)]),
+            **options,
+        )
+        start = 0 if self.encodes else inputs["input_ids"].shape[1]
+        return [row[start:] for row in tokens.tolist()]
+
+    def caption(self, tokens: Sequence[int]) -> str:
+        """The caption's text: without special tokens, one blank between words."""
+        return " ".join(self.tokenizer.decode(tokens, skip_special_tokens=True).split())
+
+
+class Blip2(Family):
+    """BLIP-2: a plain caption without a prompt, or the continuation of one."""
+
+    def _opened_processor(self) -> Any:
+        processor = super()._opened_processor()
+        if processor.num_query_tokens is None:  # which revisions of the published folders up to 2024 do not say
+            processor.num_query_tokens = self._config.num_query_tokens
+        return processor
+
+    @cached_property
+    def generation_config(self) -> GenerationConfig:
+        """BLIP-2's language model does not see the folder's settings in transformers either."""
+        return GenerationConfig.from_model_config(self._config.text_config)
+
+    @property
+    def in_vllm(self) -> bool:
+        """With OPT, not with Flan-T5, whose encoder vLLM lacks."""
+        return not self._config.text_config.is_encoder_decoder
+
+    @cached_property
+    def model(self) -> Any:
+        """BLIP-2; the place of its image is named where the folder does not."""
+        model = super().model
+        if model.config.image_token_index is None:
+            model.config.image_token_index = self._image_token
+        return model
+
+    @property
+    def _image_token(self) -> int:
+        named = self._config.image_token_index
+        return int(self.tokenizer.convert_tokens_to_ids("<image>") if named is None else named)
+
+    @property
+    def language_model(self) -> Any:
+        """BLIP-2 hands generation to its language model."""
+        return self.model.language_model
+
+    def prompt(self) -> str | None:
+        """The configured one."""
+        return self.settings.prompt
+
+    def inputs(self, images: Sequence[Image]) -> Inputs:
+        """Pixels, the image's tokens, and the prompt or the token that starts a text."""
+        inputs = super().inputs(images)
+        if "input_ids" not in inputs:
+            start = [self._image_token] * self._config.num_query_tokens + [self._config.text_config.bos_token_id]
+            inputs["input_ids"] = torch.tensor([start] * len(images))
+            inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+        return inputs
+
+    @torch.inference_mode()
+    def read(self, inputs: Inputs) -> Prompts:
+        """Let the model see the images and read the prompts."""
+        mask = inputs["attention_mask"]
+        outputs = self.model(**inputs, use_cache=True)
+        cache = outputs.language_model_outputs.past_key_values
+        return Prompts(outputs.logits[:, -1], cache, mask, mask.sum(1), inputs["input_ids"])
+
+
+class Llava(Family):
+    """LLaVA-1.5: the answer to a question about the image."""
+
+    def prompt(self) -> str | None:
+        """The question in the folder's chat form or, where it names none, the one that LLaVA-1.5 was trained on."""
+        question = self.settings.prompt or QUESTION
+        if self.processor.chat_template is None and self.processor.image_token not in question:
+            return f"USER: <image>\n{question} ASSISTANT:"
+        return super().prompt()
+
+
+class LlavaNext(Llava):
+    """LLaVA-NeXT: sees an image in more or fewer tiles by its shape."""
+
+    by_size = True
+
+
+class WithoutVideo(Family):
+    """Models whose processor has a part for videos, which needs torchvision: the part for images does without."""
+
+    by_size = True
+
+    def _opened_processor(self) -> Any:
+        processor = getattr(transformers, PROCESSORS[architecture_of(self.folder)])
+        return image_only(processor).from_pretrained(self.folder, local_files_only=True)
+
+
+class Qwen2VL(WithoutVideo):
+    """Qwen2-VL and Qwen2.5-VL, whose positions count an image by its height and width."""
+
+    def _positions(self, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {}  # the model finds them itself
+
+    @torch.inference_mode()
+    def read(self, inputs: Inputs) -> Prompts:
+        """Let the model see the images and read the prompts."""
+        prompts = super().read(inputs)
+        return prompts._replace(positions=prompts.mask.shape[1] + self.model.model.rope_deltas[:, 0])
+
+
+class InternVL(WithoutVideo):
+    """InternVL, in the form that transformers has."""
+
+
+class Florence2(Family):
+    """Florence-2, asked by one of its task tokens, such as `<DETAILED_CAPTION>`."""
+
+    @property
+    def in_vllm(self) -> bool:
+        """No longer, since vLLM 0.11."""
+        return False
+
+    def prompt(self) -> str | None:
+        """The configured one, or the task of a short caption."""
+        return self.settings.prompt or "<CAPTION>"
+
+
+FAMILIES: dict[str, type[Family]] = {
+    "Blip2ForConditionalGeneration": Blip2,
+    "LlavaForConditionalGeneration": Llava,
+    "LlavaNextForConditionalGeneration": LlavaNext,
+    "Qwen2VLForConditionalGeneration": Qwen2VL,
+    "Qwen2_5_VLForConditionalGeneration": Qwen2VL,
+    "InternVLForConditionalGeneration": InternVL,
+    "Florence2ForConditionalGeneration": Florence2,
+}
+PROCESSORS = {
+    "Qwen2VLForConditionalGeneration": "Qwen2VLProcessor",
+    "Qwen2_5_VLForConditionalGeneration": "Qwen2_5_VLProcessor",
+    "InternVLForConditionalGeneration": "InternVLProcessor",
+}
+"""Processors of the models that also take videos."""
+
+
+def open_family(settings: Captioner, folder: Path, device: str) -> Family:
+    """The captioner of the class that the model folder names. Raises ValueError for one that is not known here."""
+    architecture = architecture_of(check_model_folder(folder))
+    if architecture not in FAMILIES:
+        raise ValueError(f"{folder}: {architecture} is no captioner known here; known: {', '.join(FAMILIES)}")
+    return FAMILIES[architecture](settings, folder, device)
+
+
+def architecture_of(folder: Path) -> str:
+    """The model's class. A Qwen-VL folder that transformers 4.57 saved again says only its type."""
+    config = read_json(folder / "config.json")
+    named = config.get("architectures") or [MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.get(config.get("model_type"))]
+    return str(named[0])
+
+
+@cache
+def image_only(processor: type[ProcessorMixin]) -> type[ProcessorMixin]:
+    """The processor's class without the part for videos, which transformers opens with torchvision alone."""
+    return type(processor.__name__, (processor,), {"attributes": ["image_processor", "tokenizer"]})

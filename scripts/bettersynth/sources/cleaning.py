@@ -1,0 +1,137 @@
+"""Caption hygiene: repair what is certain, drop what is beyond repair, and say why."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from bettersynth.configuration.datasets import Clean
+from bettersynth.core.raw import CONTROL_STRINGS
+from bettersynth.core.records import END_OF_CHUNK, IMAGE_TOKEN, caption_of
+
+DEFAULTS = Clean.model_validate({})
+"""The verb `clean` without parameters."""
+
+EMPTY = "empty caption"
+REFUSAL = "refusal"
+TOO_FEW = "too few words"
+TOO_MANY = "too many words"
+TOO_REPETITIVE = "too repetitive"
+OTHER_LANGUAGE = "another language"
+
+CONTROL, REPETITION, TAIL = "control token", "repetition", "tail"
+"""Kinds of repairs."""
+
+_CONTROL = re.compile("|".join([r"</?s>", r"<\|[^|<>]{1,40}\|>", *map(re.escape, CONTROL_STRINGS)]))
+_SEPARATORS = r"[\s,;:|./–—-]"
+
+
+class Cleaned(NamedTuple):
+    """A caption or a text after cleaning (None when it is beyond repair, for the reason), and what was repaired."""
+
+    text: str | None
+    reason: str | None = None
+    repairs: frozenset[str] = frozenset()
+
+
+def clean_text(text: str, parameters: Clean) -> Cleaned:
+    """Data-Juicer's text with every chunk's caption cleaned.
+
+    A text whose captions are clean already comes back as it was, to the byte.
+    """
+    chunks = []
+    repairs: frozenset[str] = frozenset()
+    for chunk in (chunk for chunk in text.split(END_OF_CHUNK) if chunk.strip()):
+        cleaned = clean_caption(caption_of(chunk), parameters)
+        if cleaned.text is None:
+            return cleaned
+        repairs |= cleaned.repairs
+        changed = cleaned.text != caption_of(chunk)
+        chunks.append(f"{IMAGE_TOKEN * chunk.count(IMAGE_TOKEN)}\n{cleaned.text} " if changed else chunk)
+    if not chunks:
+        return Cleaned(None, EMPTY)
+    whole = "".join(f"{chunk}{END_OF_CHUNK}" for chunk in chunks)
+    return Cleaned(text if whole.rstrip() == text.rstrip() else whole, None, repairs)
+
+
+def clean_caption(caption: str, parameters: Clean) -> Cleaned:
+    """The repaired caption, or the reason for dropping it. Cleaning a clean caption changes nothing."""
+    caption = caption.strip()
+    if is_refusal(caption, parameters.refusals):
+        return Cleaned(None, REFUSAL)
+    caption, repairs = _repaired(caption, parameters)
+    words = caption_words(caption)
+    if not words:
+        return Cleaned(None, EMPTY)
+    if len(words) < parameters.min_words:
+        return Cleaned(None, TOO_FEW)
+    if len(words) > parameters.max_words:
+        return Cleaned(None, TOO_MANY)
+    if repetition(words, parameters.repetition_words) > parameters.max_repetition:
+        return Cleaned(None, TOO_REPETITIVE)
+    return Cleaned(caption, None, repairs)
+
+
+def _repaired(caption: str, parameters: Clean) -> tuple[str, frozenset[str]]:
+    repairs = set()
+    before = None
+    while before != caption:  # a cut can lay a repeated word bare, and a repetition can hide a phrase
+        before = caption
+        for kind, repaired in (
+            (CONTROL, remove_control(caption) if parameters.remove_control else caption),
+            (REPETITION, collapse_repeats(caption, parameters.collapse_repeats)),
+            (TAIL, cut_phrases(caption, parameters.remove_phrases)),
+        ):
+            if repaired != caption:
+                caption = repaired
+                repairs.add(kind)
+                break
+    return caption, frozenset(repairs)
+
+
+def repetition(words: list[str], length: int) -> float:
+    """Share of the runs of `length` words that are repetitions of an earlier one."""
+    runs = list(zip(*(words[start:] for start in range(length)), strict=False))
+    return 1 - len(set(runs)) / len(runs) if runs else 0.0
+
+
+def remove_control(caption: str) -> str:
+    """The caption without tokens that mean something to a tokenizer, a chat template or Data-Juicer."""
+    return " ".join(_CONTROL.sub(" ", caption).split()) if _CONTROL.search(caption) else caption
+
+
+def is_refusal(caption: str, refusals: Iterable[str]) -> bool:
+    """Whether the caption begins like an answer refused."""
+    return caption.lower().replace("’", "'").startswith(tuple(refusal.lower() for refusal in refusals))
+
+
+def collapse_repeats(caption: str, longest: int) -> str:
+    """The caption with a run of up to `longest` words written once that follows itself, and single blanks then."""
+    words = caption.split()
+    lower = [word.lower() for word in words]
+    for length in range(1, longest + 1):
+        place = 0
+        while place + 2 * length <= len(words):
+            if lower[place : place + length] == lower[place + length : place + 2 * length]:
+                del words[place + length : place + 2 * length], lower[place + length : place + 2 * length]
+            else:
+                place += 1
+    return " ".join(words) if len(words) < len(caption.split()) else caption
+
+
+def cut_phrases(caption: str, phrases: Iterable[str]) -> str:
+    """The caption without these phrases at its end and the punctuation before them.
+
+    A phrase that ends with a blank (`© `) goes with all that follows it.
+    """
+    for phrase in phrases:
+        rest = ".*" if phrase.endswith(" ") else f"{_SEPARATORS}*"
+        pattern = rf"(?:^|{_SEPARATORS}+){re.escape(phrase)}{rest}$"
+        caption = re.sub(pattern, "", caption, flags=re.IGNORECASE | re.DOTALL)
+    return caption
+
+
+def caption_words(caption: str) -> list[str]:
+    """Lower-case words: what stands between blanks and holds a letter or a digit."""
+    return [word.lower() for word in caption.split() if any(letter.isalnum() for letter in word)]

@@ -1,0 +1,143 @@
+"""Generators: verbs that make a new source. They write captions again, draw images again, or clean captions.
+
+A row that cannot be made is reported with its reason and never replaced by another.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from bettersynth.configuration.datasets import Clean, Language, Recaption
+from bettersynth.configuration.types import Configuration
+from bettersynth.core.layout import Layout
+from bettersynth.core.progress import progress
+from bettersynth.core.publish import Card, sha256_file, sha256_json
+from bettersynth.core.records import FAILED, Record, caption_of, write_records, write_table
+from bettersynth.operators.batched.load import load_scorer
+from bettersynth.operators.scoring import operator_facts
+from bettersynth.pool.images import ImageReason, ImageRoots
+from bettersynth.pool.rows import asked_rows, load_records, read_rows
+from bettersynth.sources.base import Generator, Outcome
+from bettersynth.sources.cleaning import OTHER_LANGUAGE, clean_text
+from bettersynth.sources.journal import Journal
+from bettersynth.workflow.plan import Plan
+
+if TYPE_CHECKING:
+    pass
+
+
+def make_source_shard(source: str, shard: str, configuration: Configuration, layout: Layout, plan: Plan) -> None:
+    """Write one shard of a generated source: its records, the rows that failed and, last, the card.
+
+    Finished work is kept in a journal and used again after a kill, or when a later run asks for other rows.
+    """
+    node = plan.dataset(source)
+    parameters = node.parameters
+    card = Card(name=source, verb=node.verb, shard=shard, parameters=parameters.model_dump(mode="json"))
+    rows = asked_rows(read_rows(node.from_, layout), shard, parameters.shards)
+    table = load_records(rows, layout, plan).select(list(Record._fields))
+    records = [Record(**row) for row in table.to_pylist()]
+    reused = 0
+    facts: dict[str, Any] = {}
+    roots = ImageRoots(configuration.pool, layout)
+    if isinstance(parameters, Clean):
+        outcomes, facts = _cleaned(records, parameters, configuration, roots)
+    else:
+        generator: Generator
+        if isinstance(parameters, Recaption):
+            from bettersynth.sources.captioners.recaptioner import Recaptioner
+
+            generator = Recaptioner(parameters, configuration, roots)
+        else:
+            from bettersynth.sources.redrawers import Redrawing
+
+            generator = Redrawing(source, parameters, configuration, roots, layout.source_images(source))
+        facts = generator.facts
+        outcomes, reused = _outcomes(records, generator, Journal(layout.work(source, shard)), roots, shard)
+
+    made = [record for outcome in outcomes for record in outcome.records]
+    sources = rows["source"].to_pylist()
+    failed = [
+        (record.id, old, outcome.reason)
+        for record, old, outcome in zip(records, sources, outcomes, strict=True)
+        if not outcome.records
+    ]
+    path = layout.records(source, shard)
+    write_records(path, made)
+    columns = list(zip(*failed, strict=True)) or [(), (), ()]
+    write_table(layout.failed(source, shard), pa.table([pa.array(column, pa.string()) for column in columns], FAILED))
+    card.write(
+        layout.records_card(source, shard),
+        asked=len(records),
+        made=len(records) - len(failed),
+        rows=len(made),
+        failed=dict(sorted(Counter(reason for _, _, reason in failed).items())),
+        reused=reused,
+        sha256=sha256_file(path),
+        inputs={node.from_: sha256_file(layout.rows(node.from_))},
+        **facts,
+    )
+
+
+def _outcomes(
+    records: list[Record], generator: Generator, journal: Journal, roots: ImageRoots, shard: str
+) -> tuple[list[Outcome], int]:
+    """The records' outcomes, and how many of them came from the journal."""
+    keys = [sha256_json([list(record), generator.facts]) for record in records]
+    found = {key: _recalled(journal.get(key), roots) for key in keys}
+    todo = [(key, record) for key, record in zip(keys, records, strict=True) if found[key] is None]
+    for made in progress(generator.make([record for _, record in todo]), len(todo), shard, size=len):
+        outcomes = {todo[place][0]: outcome for place, outcome in made.items()}
+        journal.append({key: outcome._asdict() for key, outcome in outcomes.items()})
+        found.update(outcomes)
+    return [found[key] for key in keys], len(records) - len(todo)  # type: ignore[misc]
+
+
+def _recalled(entry: dict[str, Any] | None, roots: ImageRoots) -> Outcome | None:
+    """A journal entry as outcome; nothing when an image may be mended by now, or one that was made is gone."""
+    if entry is None or entry["reason"] in set(ImageReason):
+        return None
+    records = [Record(*record) for record in entry["records"]]
+    images = ((record.image_root, image) for record in records for image in record.images)
+    return Outcome(records, entry["reason"]) if all(roots.path(*image).is_file() for image in images) else None
+
+
+def _cleaned(
+    records: list[Record], parameters: Clean, configuration: Configuration, roots: ImageRoots
+) -> tuple[list[Outcome], dict[str, Any]]:
+    """The records with clean captions, and for the card how many were repaired in which way."""
+    cleaned = [clean_text(record.text, parameters) for record in records]
+    outcomes = [
+        Outcome([], found.reason) if found.text is None else Outcome([record._replace(text=found.text)])
+        for record, found in zip(records, cleaned, strict=True)
+    ]
+    facts: dict[str, Any] = {
+        "repaired": dict(sorted(Counter(kind for found in cleaned for kind in found.repairs).items()))
+    }
+    if parameters.language:
+        outcomes = _in_language(outcomes, parameters.language, configuration, roots)
+        facts["language"] = operator_facts(parameters.language.operator, configuration)
+    return outcomes, facts
+
+
+def _in_language(
+    outcomes: list[Outcome], language: Language, configuration: Configuration, roots: ImageRoots
+) -> list[Outcome]:
+    """Without the records whose captions the operator takes for another language, or for none with confidence."""
+    captions = [Record(record.id, caption_of(record.text), []) for outcome in outcomes for record in outcome.records]
+    if not captions:
+        return outcomes
+    scorer = load_scorer([language.operator], configuration)
+    stats = iter(scorer.score(captions, roots)[language.operator].stats)
+
+    def kept(outcome: Outcome) -> Outcome:
+        if not outcome.records:
+            return outcome
+        found = next(stats)
+        right = found["lang"] in language.one_of and found["lang_score"] >= language.min
+        return outcome if right else Outcome([], OTHER_LANGUAGE)
+
+    return [kept(outcome) for outcome in outcomes]

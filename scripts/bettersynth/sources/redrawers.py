@@ -1,0 +1,189 @@
+"""Redrawers: diffusion pipelines that draw a record's images anew, from image and caption or from the caption alone.
+
+Image-to-image takes the steps of Data-Juicer's `image_diffusion_mapper`: the image is squeezed into a square, drawn
+over, and stretched back to its size. Text-to-image draws a square from the caption and leaves it one. Random numbers
+are the record's own, drawn on the CPU, so that they are the same on every device.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+
+from bettersynth.configuration.datasets import Redraw
+from bettersynth.configuration.generators import Redrawer
+from bettersynth.configuration.types import Configuration
+from bettersynth.core.parallel import batches
+from bettersynth.core.publish import publish, read_json, sha256_bytes, sha256_folder
+from bettersynth.core.records import Record, caption_of
+from bettersynth.core.seeding import record_seed
+from bettersynth.pool.images import ImageRoots
+from bettersynth.runtime.devices import BatchSize, default_device, model_dtype
+from bettersynth.sources.base import Made, Outcome, image_key, open_images, prepare_offline
+
+FAMILIES = ("StableDiffusion", "StableDiffusionXL", "StableDiffusion3")
+"""Families of pipelines that are tested here; diffusers has a class of each for either direction."""
+
+UNSAFE = "unsafe image"
+
+
+class Drawing(NamedTuple):
+    """What is asked for: a picture of `caption`, drawn over `image` where there is one."""
+
+    key: str
+    caption: str
+    image: Image.Image | None
+
+
+class Redrawing:
+    """The generator of the verb `redraw`: every image of a record drawn anew; the text stays."""
+
+    def __init__(
+        self, source: str, parameters: Redraw, configuration: Configuration, roots: ImageRoots, images: Path
+    ) -> None:
+        self.source = source
+        self.settings = configuration.redrawers[parameters.redrawer]
+        self.folder = Path(configuration.models[self.settings.model].path)
+        self.seed = parameters.seed
+        self.roots = roots
+        self.images = images
+        self.facts = {
+            "seed": self.seed,
+            "redrawer": self.settings.model_dump(mode="json", exclude={"model", "batch"}),
+            "model_sha256": sha256_folder(self.folder),
+        }
+
+    @cached_property
+    def model(self) -> DiffusionModel:
+        """The diffusion pipeline, opened when the first image is needed."""
+        prepare_offline()
+        return DiffusionModel(self.settings, self.folder, default_device())
+
+    def make(self, records: Sequence[Record]) -> Iterator[Made]:
+        """The records with new images, a batch at a time."""
+        for numbers in batches(range(len(records)), self.settings.batch):
+            yield dict(zip(numbers, self._redrawn([records[number] for number in numbers]), strict=True))
+
+    def _redrawn(self, records: list[Record]) -> list[Outcome]:
+        asked = [self._drawings(record) for record in records]
+        drawings_of_all = [drawing for drawings in asked if not isinstance(drawings, Outcome) for drawing in drawings]
+        drawn = iter(self.model.draw(drawings_of_all, self.seed))
+        outcomes = []
+        for record, drawings in zip(records, asked, strict=True):
+            if isinstance(drawings, Outcome):
+                outcomes.append(drawings)
+                continue
+            images = [next(drawn) for _ in drawings]
+            safe = [image for image in images if image is not None]
+            if len(safe) < len(images):
+                outcomes.append(Outcome([], UNSAFE))
+            else:
+                names = [save_image(image, self.images) for image in safe]
+                outcomes.append(Outcome([record._replace(images=names, image_root=self.source)]))
+        return outcomes
+
+    def _drawings(self, record: Record) -> list[Drawing] | Outcome:
+        """What is asked for a record, or the failure of a damaged image."""
+        images: list[Image.Image | None] | Outcome = [None] * len(record.images)
+        if self.settings.strength is not None:
+            images = open_images(record, self.roots)  # type: ignore[assignment]
+        if isinstance(images, Outcome):
+            return images
+        caption = caption_of(record.text)
+        return [Drawing(image_key(record, number), caption, image) for number, image in enumerate(images)]
+
+
+class DiffusionModel:
+    """A diffusers pipeline opened from a local folder: image-to-image, or text-to-image without a `strength`."""
+
+    def __init__(self, settings: Redrawer, folder: Path, device: str) -> None:
+        from diffusers import AutoPipelineForImage2Image, AutoPipelineForText2Image
+
+        index = pipeline_index(folder)
+        absent = {part: None for part, kind in index.items() if kind == [None, None]}  # such as SD 3 without its T5
+        kind = AutoPipelineForText2Image if settings.strength is None else AutoPipelineForImage2Image
+        pipeline = kind.from_pretrained(
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            torch_dtype=model_dtype(settings.precision, device),
+            **absent,
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        self.pipeline = pipeline.to(device)
+        self.settings = settings
+        self.batch = BatchSize(settings.batch)
+
+    def draw(self, drawings: Sequence[Drawing], seed: int) -> list[Image.Image | None]:
+        """The pictures, in order; None where the pipeline's safety checker refused what it drew."""
+        drawn: list[Image.Image | None] = []
+        while len(drawn) < len(drawings):
+            part = drawings[len(drawn) : len(drawn) + self.batch.size]
+            try:
+                drawn += self._draw(part, seed)
+                continue
+            except torch.OutOfMemoryError:
+                pass  # the traceback, which holds on to the memory, is gone after this
+            self.batch.halve(part[0].key)
+        return drawn
+
+    @torch.inference_mode()
+    def _draw(self, drawings: Sequence[Drawing], seed: int) -> list[Image.Image | None]:
+        """One batch, filled up with its last drawing: sums round differently in batches of another size."""
+        filled = [*drawings, *[drawings[-1]] * (self.batch.size - len(drawings))]
+        result = self.pipeline(
+            prompt=[drawing.caption for drawing in filled],
+            guidance_scale=self.settings.guidance_scale,
+            num_inference_steps=self.settings.steps,
+            generator=[torch.Generator().manual_seed(record_seed(seed, drawing.key)) for drawing in filled],
+            **self._canvas(filled),
+        )
+        refused = getattr(result, "nsfw_content_detected", None) or [False] * len(filled)
+        return [
+            None if unsafe else picture if drawing.image is None else _squeezed(picture, drawing.image.size)
+            for drawing, picture, unsafe in zip(drawings, result.images, refused, strict=False)
+        ]
+
+    def _canvas(self, drawings: Sequence[Drawing]) -> dict[str, Any]:
+        """The pipeline's arguments that only one direction has."""
+        square = (self.settings.size, self.settings.size)
+        if self.settings.strength is None:
+            return {"width": square[0], "height": square[1]}
+        images = [_squeezed(drawing.image, square) for drawing in drawings if drawing.image]
+        return {"image": images, "strength": self.settings.strength}
+
+
+def pipeline_index(folder: Path) -> dict[str, Any]:
+    """What the folder says of its parts. Raises FileNotFoundError or ValueError when it is no pipeline known here."""
+    path = folder / "model_index.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder}: no model_index.json; this is not a diffusers folder")
+    index: dict[str, Any] = read_json(path)
+    name = index["_class_name"]
+    if name.removesuffix("Pipeline").removesuffix("Img2Img") not in FAMILIES:
+        known = ", ".join(f"{family}Pipeline" for family in FAMILIES)
+        raise ValueError(f"{folder}: {name} is no redrawer known here; known: {known}, and each one's Img2Img")
+    return index
+
+
+def save_image(image: Image.Image, folder: Path) -> str:
+    """Put the image into `folder` as PNG under the sha256 of its bytes; returns the path below `folder`."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    digest = sha256_bytes(buffer.getvalue())
+    name = f"{digest[:2]}/{digest}.png"
+    path = folder / name
+    if not path.exists():
+        with publish(path) as temporary:
+            temporary.write_bytes(buffer.getvalue())
+    return name
+
+
+def _squeezed(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    return image.resize(size, Image.Resampling.BILINEAR)

@@ -1,0 +1,1 @@
+"""From rows to a checkpoint: training file, MGM, exports, model card."""

@@ -1,0 +1,1 @@
+"""What Snakemake asks while it builds the graph: plan, passes, parameters, needs."""

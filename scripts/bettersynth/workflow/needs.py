@@ -1,0 +1,118 @@
+"""What a configuration, or a job of it, reads that no rule makes: models, word lists and data files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from bettersynth.configuration.catalogue import CATALOGUE
+from bettersynth.configuration.datasets import GENERATORS
+from bettersynth.configuration.generators import BestBy
+from bettersynth.configuration.load import recipe_start, recipe_training
+from bettersynth.configuration.training import Architecture
+from bettersynth.configuration.types import Configuration
+from bettersynth.core.layout import Layout
+from bettersynth.core.resources import RESOURCES
+from bettersynth.workflow.passes import pass_operators
+from bettersynth.workflow.plan import Plan
+
+SCORING_RULES = ("score_neural", "score_plain")
+TRAINING_RULES = ("probe", "pretrain", "finetune")
+
+
+class Needs(NamedTuple):
+    """Names of entries of `models`, and of the staged resources that lie at no model's path."""
+
+    models: tuple[str, ...]
+    resources: tuple[str, ...]
+
+
+def configuration_needs(configuration: Configuration, recipe: str | None = None) -> Needs:
+    """What the configuration's operators, generators and recipes load, or those of one recipe; nothing else."""
+    plan = Plan(configuration)
+    recipes: Iterable[str] = configuration.recipes
+    datasets: Iterable[str] = configuration.datasets
+    operators: Iterable[str] = configuration.operators
+    if recipe is not None:
+        recipes = _with_starts(recipe, configuration)
+        datasets = {name for each in recipes for name in plan.lineage(configuration.recipes[each].dataset)}
+        operators = {operator for dataset in datasets for operator in plan.operators(dataset)}
+    parts = [part for name in recipes for part in _parts(recipe_training(configuration, name).architecture)]
+    generators = [_generator_needs(source, configuration) for source in datasets]
+    return _union(_operator_needs(operators, configuration), *generators, _needs(parts, (), configuration))
+
+
+def _with_starts(recipe: str, configuration: Configuration) -> set[str]:
+    """The recipe and those that its runs go on from."""
+    found = {recipe}
+    for seed in configuration.recipes[recipe].seeds:
+        start = recipe_start(configuration, recipe, seed)
+        while start is not None:
+            found.add(start[0])
+            start = recipe_start(configuration, *start)
+    return found
+
+
+def job_needs(rule: str, wildcards: Mapping[str, str], configuration: Configuration, layout: Layout) -> Needs:
+    """What one job loads, from its rule and wildcards."""
+    if rule in SCORING_RULES:
+        return _operator_needs(pass_operators(wildcards["scoring"], configuration, layout), configuration)
+    if rule in GENERATORS:
+        return _generator_needs(wildcards["source"], configuration)
+    if rule in TRAINING_RULES:
+        return _needs(_parts(recipe_training(configuration, wildcards["recipe"]).architecture), (), configuration)
+    return Needs((), ())
+
+
+def data_files(configuration: Configuration) -> list[str]:
+    """Single files that a configuration names; folders of images are apart."""
+    files = [*(file.path for file in configuration.pool.files), *configuration.pool.restore]
+    files += [recipe_training(configuration, recipe).finetune.instructions for recipe in configuration.recipes]
+    if configuration.recipes and (evaluation := configuration.evaluation):
+        files += [evaluation.textvqa.questions, evaluation.textvqa.annotations, evaluation.mmbench.questions]
+    if configuration.report.truth:
+        files.append(configuration.report.truth)
+    return list(dict.fromkeys(files))
+
+
+def _operator_needs(names: Iterable[str], configuration: Configuration) -> Needs:
+    operators = [configuration.operators[name] for name in names]
+    resources = [resource for operator in operators for resource in CATALOGUE[operator.op].resources]
+    return _needs([operator.model for operator in operators if operator.model], resources, configuration)
+
+
+def _generator_needs(source: str, configuration: Configuration) -> Needs:
+    """A captioner's model, and that of the operator which chooses among its captions; a redrawer's; a language's."""
+    node = configuration.datasets[source]
+    if node.redraw:
+        return _needs([configuration.redrawers[node.redraw.redrawer].model], (), configuration)
+    if node.clean and node.clean.language:
+        return _operator_needs([node.clean.language.operator], configuration)
+    if not node.recaption:
+        return Needs((), ())
+    captioner = configuration.captioners[node.recaption.captioner]
+    judges = [captioner.keep.operator] if isinstance(captioner.keep, BestBy) else []
+    return _union(_needs([captioner.model], (), configuration), _operator_needs(judges, configuration))
+
+
+def _parts(architecture: Architecture) -> list[str]:
+    return [architecture.language_model, architecture.vision_tower, architecture.vision_tower_aux]
+
+
+def _union(*needs: Needs) -> Needs:
+    return Needs(
+        tuple(sorted({name for need in needs for name in need.models})),
+        tuple(sorted({name for need in needs for name in need.resources})),
+    )
+
+
+def _needs(models: Iterable[str], resources: Iterable[str], configuration: Configuration) -> Needs:
+    """Sorted and without repetition; an entry of `models` that is a staged resource is one."""
+    at_path = {resource.path: resource.name for resource in RESOURCES}
+    wanted = sorted(set(models))
+    staged = {name: at_path.get(Path(configuration.models[name].path)) for name in wanted}
+    return Needs(
+        tuple(name for name in wanted if staged[name] is None),
+        tuple(sorted({*resources, *(name for name in staged.values() if name)})),
+    )

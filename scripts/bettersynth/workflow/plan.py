@@ -1,0 +1,160 @@
+"""What follows from the configuration alone: which source, shard and score each dataset reads.
+
+Everything here is known before anything runs, so the graph of files is complete at the first dry run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import cache
+from typing import NamedTuple
+
+from bettersynth.configuration.catalogue import CATALOGUE
+from bettersynth.configuration.datasets import GENERATORS, Dataset
+from bettersynth.configuration.section import NAME_PATTERN
+from bettersynth.configuration.types import Configuration
+from bettersynth.core.records import POOL
+
+TARGET = re.compile(rf"(?:^(?P<rule>recipe)_|/(?P<folder>datasets|exports|trainsets|runs)/)(?P<name>{NAME_PATTERN})")
+"""A rule or file that a person asks for by the name of a recipe or dataset."""
+
+
+class Scores(NamedTuple):
+    """One table of scores: what `operator` says of every record of `source`."""
+
+    source: str
+    operator: str
+
+
+class Plan:
+    """The static graph of datasets of one configuration."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self.configuration = configuration
+        self.sources = cache(self.sources)  # type: ignore[method-assign]
+        self.lineage = cache(self.lineage)  # type: ignore[method-assign]
+
+    def dataset(self, name: str) -> Dataset:
+        """The definition of a dataset."""
+        return self.configuration.datasets[name]
+
+    @property
+    def generators(self) -> dict[str, Dataset]:
+        """Datasets that make a source of their own name."""
+        return {name: node for name, node in self.configuration.datasets.items() if node.verb in GENERATORS}
+
+    def shards(self, source: str) -> list[str]:
+        """Names of a source's shards, in order."""
+        if source == POOL:
+            return [shard for file in self.configuration.pool.files for shard in shard_names(file.name, file.shards)]
+        return shard_names(source, self.dataset(source).parameters.shards)
+
+    def sources(self, dataset: str) -> tuple[str, ...]:
+        """Every source that a row of the dataset may name, the pool first."""
+        if dataset == POOL:
+            return (POOL,)
+        node = self.dataset(dataset)
+        if node.redraw or (node.recaption and not node.recaption.keep_original):
+            return (dataset,)
+        found = dict.fromkeys(source for parent in self._row_parents(node) for source in self.sources(parent))
+        if node.clean or node.recaption:
+            found[dataset] = None
+        return tuple(sorted(found, key=lambda source: (source != POOL, source)))
+
+    def makes_variants(self, dataset: str) -> bool:
+        """Whether the records it makes have ids of their own: a row becomes several, or stays beside its new one."""
+        recaption = self.dataset(dataset).recaption
+        if recaption is None:
+            return False
+        return recaption.keep_original or self.configuration.captioners[recaption.captioner].keep == "all"
+
+    @staticmethod
+    def _row_parents(node: Dataset) -> list[str]:
+        """Parents whose rows can end up in the dataset (those of `subtract` and `intersect` cannot)."""
+        return node.parents if node.verb in ("union", "splice") else [node.from_]
+
+    def operators(self, dataset: str) -> list[str]:
+        """Operators whose scores the dataset's verb reads."""
+        node = self.dataset(dataset)
+        if node.filter:
+            return sorted({key.partition(".")[0] for key in node.filter})
+        if node.rank:
+            return sorted({key.partition(".")[0] for key in node.rank.by})
+        if node.cluster:
+            return [node.cluster.by]
+        if node.dedup and node.dedup.by == "image":
+            return [name for name, operator in self.configuration.operators.items() if operator.op == "image_hash"][:1]
+        return []
+
+    def tolerance(self, key: str) -> float:
+        """How much a score, an operator or `operator.stat`, may differ between devices and precisions."""
+        tolerance = CATALOGUE[self.configuration.operators[key.partition(".")[0]].op].tolerance
+        return tolerance * (8 if self.configuration.scoring.precision == "bf16" else 1)  # it has three bits fewer
+
+    def scores(self, dataset: str) -> list[Scores]:
+        """Tables of scores that the dataset's verb reads."""
+        return [
+            Scores(source, operator)
+            for operator in self.operators(dataset)
+            for source in self.sources(self.dataset(dataset).from_)
+        ]
+
+    def analysed(self, analysis: str) -> list[Scores]:
+        """Tables of scores that an analysis reads."""
+        definition = self.configuration.analyses[analysis]
+        operators = dict.fromkeys(key.partition(".")[0] for key in definition.operators)
+        return [Scores(source, operator) for operator in operators for source in self.sources(definition.dataset)]
+
+    def wanted_scores(self, targets: Iterable[str]) -> set[Scores]:
+        """Tables of scores that the targets of a run need.
+
+        Targets that name recipes (`recipe_best`), or files of recipes and datasets, need what these read; any other
+        needs every table: of the pool by each operator, and whatever a dataset or an analysis reads.
+        """
+        asked: set[str] = set()
+        for target in targets:
+            named = TARGET.search(target)
+            if named is None or named["name"] not in self._targets(named["rule"] or named["folder"]):
+                analysed = {scores for name in self.configuration.analyses for scores in self.analysed(name)}
+                of_pool = {Scores(POOL, operator) for operator in self.configuration.operators}
+                return self._scores_of(self.configuration.datasets) | analysed | of_pool
+            asked.add(self._targets(named["rule"] or named["folder"])[named["name"]])
+        return self._scores_of(name for dataset in asked for name in self.lineage(dataset))
+
+    def _targets(self, kind: str) -> dict[str, str]:
+        """Names that a target of this kind may have, and the dataset each stands for."""
+        if kind in ("datasets", "exports"):
+            return {name: name for name in self.configuration.datasets}
+        return {name: recipe.dataset for name, recipe in self.configuration.recipes.items()}
+
+    def _scores_of(self, datasets: Iterable[str]) -> set[Scores]:
+        return {scores for dataset in datasets for scores in self.scores(dataset)}
+
+    def reads_records(self, dataset: str) -> tuple[str, ...]:
+        """Sources whose records (not only scores) the dataset's verb reads."""
+        node = self.dataset(dataset)
+        if node.verb in GENERATORS:
+            return (dataset,)
+        if node.dedup and node.dedup.by == "text":
+            return self.sources(node.from_)
+        return ()
+
+    def lineage(self, dataset: str) -> tuple[str, ...]:
+        """The dataset's ancestors and itself, parents before children, without the pool."""
+        if dataset == POOL:
+            return ()
+        found: dict[str, None] = {}
+        for parent in self.dataset(dataset).parents:
+            found.update(dict.fromkeys(self.lineage(parent)))
+        found[dataset] = None
+        return tuple(found)
+
+    def asked(self, dataset: str) -> list[str]:
+        """Datasets whose rows the generators above (or at) `dataset` were asked to rewrite."""
+        return [self.dataset(name).from_ for name in self.lineage(dataset) if name in self.generators]
+
+
+def shard_names(prefix: str, shards: int) -> list[str]:
+    """`<prefix>-0000` and on."""
+    return [f"{prefix}-{number:04d}" for number in range(shards)]

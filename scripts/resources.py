@@ -1,7 +1,0 @@
-"""Fetch the word lists and taggers that some operators read, into `models/` (part of `make setup`)."""
-
-from pathlib import Path
-
-from bettersynth.staging import fetch_resources
-
-fetch_resources(Path("models"))

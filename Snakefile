@@ -37,8 +37,10 @@ try:
     graph.check_inputs(config_file)
 except (ConfigurationError, driver.DriverError) as error:
     raise WorkflowError(str(error)) from None
-if workflow.is_main_process and (hint := driver.hint(layout.driver)):
-    logger.warning(hint)
+if workflow.is_main_process:
+    driver.remember_failures()
+    if hint := driver.hint(layout.driver):
+        logger.warning(hint)
 
 
 onstart:

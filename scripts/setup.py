@@ -146,7 +146,7 @@ def main() -> None:
     if sys.version_info < (3, 11):  # noqa: UP036 - this script runs on whatever Python the machine has
         found = sys.version.split()[0]
         raise SystemExit(f"setup: Python 3.11 or newer is needed, this is {found}; try: make setup PYTHON=python3.12")
-    from bettersynth import driver  # which, like all that it imports, needs no package
+    from bettersynth.runtime import driver  # which, like all that it imports, needs no package
 
     try:
         driver.check_path(str(VENV / "bin" / "python"))

@@ -49,6 +49,20 @@ def test_what_is_not_there_is_said_with_the_next_command(trained):
         find_model(configuration, layout, "best", None, "config/test.yaml")
 
 
+def test_a_stopped_seed_is_said_to_be_stopped(trained):
+    configuration, layout = trained
+    card = layout.finetune("tiny", 4) / "card.json"
+    write_json(card, {"status": "stopped", "why": "its loss was the higher one"})
+    try:
+        with pytest.raises(
+            LookupError, match=r"the probe stopped tiny, seed 4 \(its loss was the higher one\)"
+        ) as told:
+            find_model(configuration, layout, "tiny", 4, "config/test.yaml")
+        assert "make run" not in str(told.value)
+    finally:
+        card.unlink()
+
+
 def test_the_card_says_what_the_model_is_and_changes_nothing(trained):
     _, layout = trained
     folder, card = layout.finetune("tiny", 7) / "checkpoint", read_json(layout.finetune("tiny", 7) / "card.json")

@@ -189,7 +189,8 @@ def test_a_run_that_was_stopped_is_no_start(start):
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "finetune"])
-def test_a_killed_stage_resumes_to_the_same_result(start, kill, stage):
+def test_a_killed_stage_resumes_to_the_same_result(start, kill, caplog, stage):
+    caplog.set_level("INFO")
     training = {stage: {"save_steps": 2, "epochs": 2}, "architecture": {"drop_path": 0.3}}
     runs = {}
     for name in ("whole", "killed"):
@@ -207,6 +208,7 @@ def test_a_killed_stage_resumes_to_the_same_result(start, kill, stage):
         card = {"pretrain": pretrain, "finetune": finetune}[stage]("tiny", 1, configuration, layout)
         assert card["steps"] == 12
         assert card["resumed_from_step"] == (4 if name == "killed" else 0)
+        assert ("goes on from step 4 of 12" in caplog.text) == (name == "killed")
     folders = [getattr(layout, stage)("tiny", 1) for _, layout in runs.values()]
     assert log_of(folders[0]) == log_of(folders[1])
     assert not any((folder / "checkpoints").exists() for folder in folders)

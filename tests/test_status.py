@@ -6,6 +6,7 @@ import copy
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from workflow import CONFIGURATION, ROOT
 from bettersynth.configuration import load
 from bettersynth.core.layout import Layout
 from bettersynth.core.publish import write_json
+from bettersynth.runtime import driver
 from bettersynth.runtime.lease import Lease
 from bettersynth.workflow.parameters import Graph
 from bettersynth.workflow.plan import Plan
@@ -48,6 +50,19 @@ def log(name: str, text: str) -> None:
     path = Path("logs/small") / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
+
+
+def test_failures_of_an_earlier_run_are_not_shown(layout, tmp_path):
+    log("dataset/wordy.log", "on n1\nValueError: no\n")
+    log("dataset/wordy.1.log", "on n1\nValueError: no\n")
+    log("score/pool/gpu-0c8500ac9080/stage_1-0000-0002.1.log", "on n1\n")
+    assert any(line.startswith("failed   dataset wordy") for line in status(tmp_path))
+    os.utime("logs/small/dataset/wordy.log", (time.time() - 9, time.time() - 9))
+    driver.start(layout.driver, "", str(tmp_path)).release()
+    lines = status(tmp_path)
+    assert not any("failed" in line for line in lines)
+    log("dataset/weak.log", "on n1\nValueError: no\n")
+    assert any(line.startswith("failed   dataset weak") for line in status(tmp_path))
 
 
 def test_before_a_run_everything_waits(layout, tmp_path):

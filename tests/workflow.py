@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,13 +108,17 @@ class Run:
         shutil.copytree(self.folder, folder, symlinks=True)
         return Run(folder, self.configuration)
 
-    def snakemake(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Call Snakemake; its output is in the result."""
+    def snakemake(
+        self, *arguments: str, check: bool = True, paths: Sequence[Path] = ()
+    ) -> subprocess.CompletedProcess[str]:
+        """Call Snakemake, with further Python `paths`; its output is in the result."""
         command = ["snakemake", "--snakefile", ROOT / "Snakefile", "--directory", self.folder]
         command += ["--workflow-profile", ROOT / "profiles" / "default", "--latency-wait", "5"]
         command += ["--configfile", self.folder / "small.yaml", "--cores", "2", *arguments]
         environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-        environment["PYTHONPATH"] = str(ROOT / "scripts")  # as in the Makefile
+        environment["PYTHONPATH"] = os.pathsep.join(
+            map(str, [ROOT / "scripts", *paths])
+        )  # the first as in the Makefile
         result = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment, cwd=ROOT)
         if check and result.returncode:
             raise AssertionError(f"snakemake {' '.join(arguments)} failed:\n{result.stdout}\n{result.stderr}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from bettersynth.configuration import Configuration, ConfigurationError, load
 from bettersynth.configuration.pool import USUAL, Reading
 from bettersynth.core.layout import Layout
 from bettersynth.core.offline import ENVIRONMENT
+from bettersynth.core.publish import read_json
 
 
 def main() -> None:
@@ -45,12 +47,23 @@ def find_model(configuration: Configuration, layout: Layout, recipe: str | None,
             if folder.is_dir():
                 print(f"{name}, seed {number}:", file=sys.stderr)
                 return folder
+    if stopped := [run for name in recipes for run in _stopped(layout, name, configuration.recipes[name].seeds, seed)]:
+        raise LookupError("; ".join(stopped) + "; only a seed that goes on after its probe has a model to ask")
     asked = f"recipe `{recipe}`" if recipe else "any recipe"
     seeds = "" if seed is None else f" and seed {seed}"
     raise LookupError(
         f"no trained model of {asked}{seeds} in {layout.root}; train one: "
         f"make run CONFIG={config}{f' RECIPE={recipe}' if recipe else ''}"
     )
+
+
+def _stopped(layout: Layout, recipe: str, seeds: list[int], seed: int | None) -> Iterator[str]:
+    """The seeds (or the one asked for) of a recipe that the probe stopped, and why."""
+    for number in seeds if seed is None else [seed]:
+        card = layout.finetune(recipe, number) / "card.json"
+        facts = read_json(card) if card.exists() else {}
+        if facts.get("status") == "stopped":
+            yield f"the probe stopped {recipe}, seed {number} ({facts.get('why', 'the reason is not known')})"
 
 
 def answer(folder: Path, question: str, image: Path, max_new_tokens: int, reading: Reading = USUAL) -> str:

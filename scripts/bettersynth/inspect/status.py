@@ -12,8 +12,7 @@ from bettersynth.configuration.load import recipe_training
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import BENCHMARKS, Layout
 from bettersynth.core.publish import read_json
-from bettersynth.runtime import lease
-from bettersynth.runtime.driver import make
+from bettersynth.runtime import driver, lease
 from bettersynth.slurm import queue
 from bettersynth.slurm.queue import QueuedJob
 from bettersynth.workflow.parameters import Graph
@@ -74,7 +73,8 @@ def all_work(configuration: Configuration, layout: Layout, jobs: list[QueuedJob]
 def passes(layout: Layout, jobs: list[QueuedJob]) -> Iterator[Work]:
     """Passes of scores that have begun or are in SLURM's queue; which will come, only Snakemake's graph knows."""
     logs = Path("logs") / layout.root.name / "score"
-    begun = {log.relative_to(logs).with_suffix("").parts for log in logs.rglob("*.log")}
+    tries = [log.relative_to(logs).with_suffix("") for log in logs.rglob("*.log")]
+    begun = {log.parts for log in tries if not log.suffix}  # `NAME.1.log` is an earlier try's
     in_queue = {match.groups() for job in jobs if (match := PASS.fullmatch(job.comment))}
     for source, scoring, chunk in sorted(begun | in_queue):
         rule = "score_neural" if scoring.startswith("gpu-") else "score_plain"
@@ -117,7 +117,9 @@ def _state(work: Work, layout: Layout, job: QueuedJob | None) -> State:
         return State(work, "stopped" if _was_stopped(work.result) else "done")
     if job:
         return State(work, "queued", f"SLURM job {job.id} {job.state.lower()} {job.reason}")
-    return State(work, "failed", f"see {work.log}") if work.log.exists() else State(work, "waiting")
+    if work.log.exists() and not driver.is_of_an_earlier_run(layout.driver, work.log):
+        return State(work, "failed", f"see {work.log}")
+    return State(work, "waiting")
 
 
 def _process(holder: dict[str, Any]) -> str:
@@ -136,8 +138,8 @@ def _last_line(log: Path) -> str:
 
 def describe(configuration: Configuration, layout: Layout) -> str:
     """The whole as a text: the driver, a line for each phase, and a line for each job at work, waiting or failed."""
-    driver = lease.read(layout.driver)
-    log = Path(driver["log"]) if driver else None
+    holder = lease.read(layout.driver)
+    log = Path(holder["log"]) if holder else None
     jobs = queue.queued(log) if log else []
     graph = Graph(configuration, layout, Plan(configuration), list)
     found = [
@@ -145,7 +147,7 @@ def describe(configuration: Configuration, layout: Layout) -> str:
         for state in states(list(all_work(configuration, layout, jobs)), layout, jobs)
         if not (state.state == "failed" and state.work.phase == "passes") or _is_due(state.work, graph)
     ]
-    lines = [_driver_line(layout, driver), ""]
+    lines = [_driver_line(layout, holder), ""]
     width = max(len(state.work.phase) for state in found)
     for phase in dict.fromkeys(state.work.phase for state in found):
         counts = Counter(state.state for state in found if state.work.phase == phase)
@@ -165,9 +167,9 @@ def _is_due(work: Work, graph: Graph) -> bool:
     return graph.passes.is_due(source, Chunk(scoring, chunk))
 
 
-def _driver_line(layout: Layout, driver: dict[str, Any] | None) -> str:
-    if driver is None:
+def _driver_line(layout: Layout, holder: dict[str, Any] | None) -> str:
+    if holder is None:
         return f"{layout.root}: nobody runs it now"
-    if lease.seems_live(layout.driver, driver):
-        return f"{layout.root}: run by process {driver['pid']} on {driver['host']}, log {driver['log']}"
-    return f"{layout.root}: its run was cut off, log {driver['log']}; to go on: {make('resume', driver)}"
+    if lease.seems_live(layout.driver, holder):
+        return f"{layout.root}: run by process {holder['pid']} on {holder['host']}, log {holder['log']}"
+    return f"{layout.root}: its run was cut off, log {holder['log']}; to go on: {driver.make('resume', holder)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -39,6 +40,9 @@ ARROW_TYPES = {
 }
 
 
+logger = logging.getLogger(__name__)
+
+
 class ScoringError(RuntimeError):
     """A record could not be scored; the message names it."""
 
@@ -72,6 +76,8 @@ def score_chunk(
         due[shard] = {name: path for name, path in paths.items() if not path.with_suffix(".json").exists()}
         shards[shard] = {"records": records_sha256, "scores": keys}
     due = {shard: paths for shard, paths in due.items() if paths}
+    if len(due) < len(shards):
+        logger.info("%s: %d of %d shards were scored before", chunk.chunk, len(shards) - len(due), len(shards))
     if due:
         score_shards(source, due, configuration, layout)
     card.write(layout.pass_card(source, *chunk), shards=shards)

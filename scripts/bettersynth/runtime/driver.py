@@ -8,12 +8,14 @@ a second time, and Snakemake would delete what they have written before a second
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from bettersynth.runtime import lease
@@ -49,12 +51,56 @@ def start(path: Path, log: str, folder: str) -> lease.Lease:
                 f"Wait for them and go on: {make('resume', before)}\n"
                 f"Cancel them and go on:   {make('resume', before)} CANCEL=1"
             )
-        return lease.Lease.acquire(path, log=log, command=list(sys.argv), folder=folder)
+        held = lease.Lease.acquire(path, log=log, command=list(sys.argv), folder=folder)
+        _began(path).touch()
+        return held
     except lease.HeldError as error:
         watch = make("status", error.holder)
         raise DriverError(f"{path.parent} is being run already, {error}. To watch it: {watch}") from None
     except queue.SlurmError as error:
         raise DriverError(f"whether jobs of the run before are still queued is not known: {error}") from None
+
+
+def remember_failures() -> None:
+    """Have Snakemake remember what a failed job left as unfinished, so that the next run makes it again.
+
+    With `keep-incomplete`, Snakemake 9.27 records the outputs of a failed job as it does those of a finished one
+    (`Job.postprocess` calls `persistence.finished` in both cases), and the next run would find nothing to be done.
+    Without it, it would delete them at once, and with them what another job has just published: a job with an empty
+    log never began, because another one holds its lease, and what lies there is the other one's.
+    """
+    from snakemake.jobs import Job
+
+    finished = Job.postprocess
+
+    @functools.wraps(finished)
+    async def postprocess(self: Any, *, error: bool = False, **options: Any) -> None:
+        await finished(self, error=error, **options)
+        left = [path for path in self.output if Path(path).exists()] if error else []
+        if left and all(_is_written(Path(log)) for log in self.log):
+            self.dag.workflow.persistence.started(SimpleNamespace(output=left))
+
+    Job.postprocess = postprocess
+
+
+def _is_written(log: Path) -> bool:
+    """Whether a job wrote its log; Snakemake leaves an empty one. Opened, so that a network file system asks."""
+    try:
+        with log.open("rb") as file:
+            return bool(file.read(1))
+    except FileNotFoundError:
+        return False
+
+
+def _began(path: Path) -> Path:
+    """A file that was touched when the last run of a configuration began; `path` is its driver's lease."""
+    return path.with_name("began")
+
+
+def is_of_an_earlier_run(path: Path, log: Path) -> bool:
+    """Whether a job's log was last written before the last run began; the file server's clock tells."""
+    began = _began(path)
+    return began.exists() and log.stat().st_mtime < began.stat().st_mtime
 
 
 def left(path: Path, log: Path) -> list[str]:

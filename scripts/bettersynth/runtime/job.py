@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import itertools
 import logging
 import os
 import platform
@@ -68,7 +71,25 @@ def _whereabouts() -> str:
 
 def _terminated(*_: object) -> None:
     """On SIGTERM (a cancelled or preempted job, or one out of time) end in order, so that leases are given back."""
+    atexit.unregister(_drop)
     sys.exit(128 + signal.SIGTERM)
+
+
+def _keep(log: Path) -> None:
+    """Give the log a second name, `NAME.1.log` and on, that is taken away when the job ends well.
+
+    Snakemake deletes a job's log before it starts the job again, and with it why the job had failed or how far it was.
+    """
+    for number in itertools.count(1):
+        second = log.absolute().with_name(f"{log.stem}.{number}{log.suffix}")
+        with contextlib.suppress(FileExistsError):
+            second.hardlink_to(log)
+            atexit.register(_drop, second)
+            return
+
+
+def _drop(log: Path) -> None:
+    log.unlink(missing_ok=True)
 
 
 def _log_to(path: Path) -> None:
@@ -78,6 +99,7 @@ def _log_to(path: Path) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.open("w", encoding="utf-8", buffering=1)
+    _keep(path)
     print(_whereabouts(), file=file)
     terminal = os.fdopen(os.dup(2), "w", encoding="utf-8", buffering=1)
     for descriptor in (1, 2):
@@ -87,6 +109,7 @@ def _log_to(path: Path) -> None:
     logging.getLogger("bettersynth").setLevel(logging.INFO)
 
     def last_word(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        atexit.unregister(_drop)
         traceback.print_exception(kind, error, trace, file=file)
         print(f"{kind.__name__}: {error}\nThe whole story is in {path} (on {platform.node()}).", file=terminal)
 

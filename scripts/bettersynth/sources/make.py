@@ -5,8 +5,9 @@ A row that cannot be made is reported with its reason and never replaced by anot
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
@@ -25,8 +26,7 @@ from bettersynth.sources.cleaning import OTHER_LANGUAGE, clean_text
 from bettersynth.sources.journal import Journal
 from bettersynth.workflow.plan import Plan
 
-if TYPE_CHECKING:
-    pass
+logger = logging.getLogger(__name__)
 
 
 def make_source_shard(source: str, shard: str, configuration: Configuration, layout: Layout, plan: Plan) -> None:
@@ -89,11 +89,13 @@ def _outcomes(
     keys = [sha256_json([list(record), generator.facts]) for record in records]
     found = {key: _recalled(journal.get(key), roots) for key in keys}
     todo = [(key, record) for key, record in zip(keys, records, strict=True) if found[key] is None]
+    if done := len(records) - len(todo):
+        logger.info("%s: %d of %d records were made before", shard, done, len(records))
     for made in progress(generator.make([record for _, record in todo]), len(todo), shard, size=len):
         outcomes = {todo[place][0]: outcome for place, outcome in made.items()}
         journal.append({key: outcome._asdict() for key, outcome in outcomes.items()})
         found.update(outcomes)
-    return [found[key] for key in keys], len(records) - len(todo)  # type: ignore[misc]
+    return [found[key] for key in keys], done  # type: ignore[misc]
 
 
 def _recalled(entry: dict[str, Any] | None, roots: ImageRoots) -> Outcome | None:

@@ -128,6 +128,8 @@ def train_stage(
         if stage.compile:
             model.compile_layers()
     checkpoint = _resumable(place, inputs, stop_at) or resume_from
+    if checkpoint is not None and is_main_process():
+        logger.info("%s goes on from step %d of %d: %s", name, checkpoints.step_of(checkpoint), steps, checkpoint)
     trainer = _StageTrainer(
         model=model,
         args=_arguments(stage, steps, seed, place),

@@ -12,6 +12,7 @@ again and trains nothing.
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import shutil
 from collections.abc import Callable
@@ -48,6 +49,8 @@ from bettersynth.training.model_card import write_model_card
 
 DONE = "done.json"
 CONNECTOR = "connector.safetensors"
+logger = logging.getLogger(__name__)
+
 RESUME = "checkpoints"
 
 PARTS = ("language_model", "vision_tower", "vision_tower_aux")
@@ -291,6 +294,7 @@ def _made_before(
         return None
     if card["inputs"] == inputs and (result is None or _is_intact(folder / result, digest, card["sha256"])):
         if is_main_process():
+            logger.info("%s was made before, of the same inputs: nothing is trained", folder)
             write_json(folder / CARD, card)
         return card
     if is_main_process():

@@ -109,7 +109,7 @@ def test_of_many_that_want_a_dead_ones_lease_one_gets_it(tmp_path):
 
 def test_a_terminated_job_gives_its_lease_back(tmp_path):
     path = tmp_path / "lease.json"
-    handler = "import signal; from bettersynth import job; signal.signal(signal.SIGTERM, job._terminated)\n"
+    handler = "import signal; from bettersynth.runtime import job; signal.signal(signal.SIGTERM, job._terminated)\n"
     code = HOLD.replace("print(", f"{handler}print(")
     process = subprocess.Popen([sys.executable, "-c", code, path, "60"], stdout=subprocess.PIPE, text=True)
     process.stdout.readline()

@@ -315,6 +315,7 @@ def test_nothing_left_is_a_dataset_too(tmp_path, caplog):
     assert load_records(read_rows("none", world[1]), *world[1:]).num_rows == 0
     assert [record.message for record in caplog.records] == [
         "Dataset `none` has no rows: all 10 were dropped (10 similarity.s below 5).",
+        "  similarity.s is from 0 to 0.9; asked for: min 5",
         *(f"Dataset `{name}` has no rows: `none` has none." for name in ("still", "texts", "twice")),
     ]
 

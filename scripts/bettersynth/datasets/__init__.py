@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -37,6 +39,8 @@ def build_dataset(name: str, configuration: Configuration, layout: Layout, plan:
     ledger = outcome.ledger()
     if not ledger["out"]:
         logger.warning(_empty(name, node, ledger))
+        for line in _ranges(node, layout, plan):
+            logger.warning(line)
     _one_source_per_id(name, outcome.rows)
     write_table(layout.rows(name), outcome.rows.combine_chunks())
     write_table(layout.dropped(name), outcome.dropped.combine_chunks())
@@ -50,6 +54,23 @@ def _empty(name: str, node: Dataset, ledger: dict[str, Any]) -> str:
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in ledger["dropped"].items())
     why = f"all {ledger['in']:,} were dropped ({reasons})" if reasons else f"`{node.parents[0]}` has none"
     return f"Dataset `{name}` has no rows: {why}."
+
+
+def _ranges(node: Dataset, layout: Layout, plan: Plan) -> Iterator[str]:
+    """Of a filter that kept nothing, each bound against the smallest and the largest score that it met."""
+    rows = read_rows(node.parents[0], layout)
+    for key, threshold in (node.filter or {}).items() if rows.num_rows else ():
+        values = load_values(rows, key, layout, plan)
+        if threshold.one_of:
+            seen = Counter(values.flat.tolist()).most_common(5)
+            found = ", ".join(f"{word} ({count:,})" for word, count in seen) or "no value"
+            yield f"  {values.label} is {found}; kept: {', '.join(threshold.one_of)}"
+            continue
+        known = values.flat[np.isfinite(values.flat)]
+        found = f"from {known.min():g} to {known.max():g}" if len(known) else "never a number"
+        bounds = {"min": threshold.min, "max": threshold.max}
+        asked = ", ".join(f"{bound} {value:g}" for bound, value in bounds.items() if value is not None)
+        yield f"  {values.label} is {found}; asked for: {asked}"
 
 
 def _apply(name: str, node: Dataset, layout: Layout, plan: Plan) -> Outcome:

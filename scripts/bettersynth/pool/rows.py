@@ -33,7 +33,7 @@ def asked_rows(rows: pa.Table, shard: str, shards: int) -> pa.Table:
     """
     wanted = int(shard.rpartition("-")[2])
     distinct = rows.to_pandas().drop_duplicates()
-    mine = [shard_number(record_id, shards) == wanted for record_id in distinct["id"]]
+    mine = np.array([shard_number(record_id, shards) == wanted for record_id in distinct["id"]], bool)
     return pa.Table.from_pandas(distinct[mine], ROWS, preserve_index=False).replace_schema_metadata(None)
 
 

@@ -43,7 +43,10 @@ def make_source_shard(source: str, shard: str, configuration: Configuration, lay
     reused = 0
     facts: dict[str, Any] = {}
     roots = ImageRoots(configuration.pool, layout)
-    if isinstance(parameters, Clean):
+    outcomes: list[Outcome] = []
+    if not records:
+        logger.info("%s: no rows of `%s` are in this shard; nothing is made and no model loaded", shard, node.from_)
+    elif isinstance(parameters, Clean):
         outcomes, facts = _cleaned(records, parameters, configuration, roots)
     else:
         generator: Generator

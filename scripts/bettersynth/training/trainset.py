@@ -61,6 +61,11 @@ def build_trainset(name: str, configuration: Configuration, layout: Layout, plan
         | {file: sha256_file(file) for file in configuration.pool.restore},
     )
     rows = read_rows(recipe.dataset, layout)
+    if not rows.num_rows:
+        raise PreflightError(
+            f"recipe `{name}`: its dataset `{recipe.dataset}` has no rows, so there is nothing to train on; change the "
+            f"dataset or leave the recipe out. Where the rows went: make explain DATASET={recipe.dataset}"
+        )
     kept = kit_cap(rows.num_rows, settings.cap, settings.cap_seed)
     dropped = 0 if kept is None else rows.num_rows - len(kept)
     records = load_records(rows if kept is None else rows.take(pa.array(kept)), layout, plan)
@@ -116,7 +121,7 @@ def _distinct_images(records: pa.Table) -> pa.Table:
     row = pc.list_parent_indices(images)
     shown = {"image_root": records["image_root"].take(row), "image": images.flatten(), "id": records["id"].take(row)}
     distinct = pa.table(shown).to_pandas().drop_duplicates(["image_root", "image"])
-    return pa.Table.from_pandas(distinct, preserve_index=False)
+    return pa.Table.from_pandas(distinct, pa.table(shown).schema, preserve_index=False)
 
 
 def _image_findings(images: pa.Table, pool: Pool, layout: Layout) -> tuple[int, list[Finding]]:

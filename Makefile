@@ -26,6 +26,7 @@ GPUS ?=
 IMAGE ?=
 QUESTION ?=
 SEED ?=
+ID ?=
 
 AGAIN ?=
 
@@ -40,6 +41,7 @@ TAKES_report := $(RUNS)
 TAKES_lint := CORES GPUS
 TAKES_resume := CANCEL
 TAKES_explain := DATASET RECIPE
+TAKES_why := ID IMAGE
 TAKES_ask := IMAGE QUESTION RECIPE SEED
 TAKES_dag := RECIPE
 TAKES_verify := RECIPE
@@ -73,7 +75,7 @@ ready: environment
 	@test -f $(CONFIG) || { echo "$(CONFIG): no such configuration; there are: $(wildcard config/*.yaml)"; exit 1; }
 	@python -m bettersynth.configuration $(CONFIG)
 
-.PHONY: help setup demo world run status doctor resume dry-run explain ask dag report page test test-slurm test-quick lint format reference lock \
+.PHONY: help setup demo world run status doctor resume dry-run explain why ask dag report page test test-slurm test-quick lint format reference lock \
 	stage verify profile unprofile miniature-models quality bench-dry-run bench-data-plane bench-full-size bench-scoring bench-decoding bench-training \
 	bench-captions captions-quality clean-results bundle unbundle merge
 
@@ -94,13 +96,13 @@ run: $(WORLD)  ## run a configuration, or one RECIPE of it (AGAIN="rules or file
 	@echo "$(if $(RECIPE),Results: $(CURDIR)/results/$(NAME)/runs/$(RECIPE),Report: $(CURDIR)/results/$(NAME)/report/index.html)"
 
 resume: ready  ## go on with a run that was cut off: wait for its SLURM jobs (or CANCEL=1), unlock, run
-	@python -m bettersynth.cli.resume --config $(CONFIG) $(if $(CANCEL),--cancel)
+	@bettersynth resume --config $(CONFIG) $(if $(CANCEL),--cancel)
 
 status: ready  ## say how far the run is, and what each job at work, queued or failed is doing
-	@python -m bettersynth.cli.status --config $(CONFIG)
+	@bettersynth status --config $(CONFIG)
 
 doctor: ready  ## look at the SLURM cluster and say what to change in the profile
-	@python -m bettersynth.cli.doctor --config $(CONFIG)
+	@bettersynth doctor --config $(CONFIG)
 
 world: data/miniature/world.json  ## render the miniature's raw pairs and questions
 
@@ -112,21 +114,24 @@ dry-run: $(WORLD)  ## say what would run, why, and what it will cost
 	@$(SNAKEMAKE) --quiet host rules progress --logger cost --dry-run -- $(TARGET)
 
 explain: ready  ## say in words where a DATASET or RECIPE comes from, with row counts
-	@python -m bettersynth.cli.explain --config $(CONFIG) $(if $(DATASET),--dataset $(DATASET)) $(if $(RECIPE),--recipe $(RECIPE))
+	@bettersynth explain --config $(CONFIG) $(DATASET:%=--dataset %) $(RECIPE:%=--recipe %)
 
-export IMAGE QUESTION
+export IMAGE QUESTION ID
+why: ready  ## say everything that happened to one record: ID=… or IMAGE=…
+	@bettersynth why --config $(CONFIG) $${ID:+--id "$$ID"} $${IMAGE:+--image "$$IMAGE"}
+
 ask: ready  ## ask a trained model: IMAGE=picture.jpg QUESTION="What is this?" [RECIPE=… SEED=…]
-	@python -m bettersynth.cli.ask "$$IMAGE" "$$QUESTION" --config $(CONFIG) $(if $(RECIPE),--recipe $(RECIPE)) \
+	@bettersynth ask "$$IMAGE" "$$QUESTION" --config $(CONFIG) $(if $(RECIPE),--recipe $(RECIPE)) \
 		$(if $(SEED),--seed $(SEED))
 
 dag: $(WORLD)  ## draw rules and datasets of CONFIG as SVG; of one RECIPE, its jobs too
-	@python -m bettersynth.cli.dag --config $(CONFIG) --target $(TARGET) --out results/$(NAME)/graph
+	@bettersynth dag --config $(CONFIG) $(if $(RECIPE),--recipe $(RECIPE))
 
 report: $(WORLD)  ## Snakemake's own report of what ran
 	@$(SNAKEMAKE) --report results/$(NAME)/report/snakemake.html $(TARGET)
 
 page: ready  ## write the leaderboard and the page from what is there so far
-	@python -m bettersynth.cli.page --config $(CONFIG)
+	@bettersynth page --config $(CONFIG)
 
 test:  ## run every test (about ten minutes); those on a SLURM of their own where it is installed, unless SLURM_TESTS=0
 	@pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile
@@ -144,35 +149,35 @@ format:  ## format Python and Snakemake files
 	@ruff check --fix --quiet . ; ruff format . && snakefmt Snakefile rules
 
 reference:  ## write the schema and the reference page from the configuration's types
-	@python -m bettersynth.cli.reference
+	@bettersynth reference
 
 lock:  ## pin what is installed in .venv
-	@python -m bettersynth.cli.lock
+	@bettersynth lock
 
 stage: $(WORLD)  ## fetch all that CONFIG or RECIPE needs for machines without a network (FROM=copies, WHEELS=cpu|cuda, PIN=1, DRY_RUN=1)
-	@python -m bettersynth.cli.stage --config $(CONFIG) $(if $(RECIPE),--recipe $(RECIPE)) $(if $(FROM),--from $(FROM)) $(if $(PIN),--pin) $(if $(DRY_RUN),--dry-run) \
-		$(if $(WHEELS),--wheels $(WHEELS) $(if $(PLATFORM),--platform $(PLATFORM)) \
+	@bettersynth stage --config $(CONFIG) $(if $(RECIPE),--recipe $(RECIPE)) $(if $(FROM),--from $(FROM)) $(if $(PIN),--pin) $(if $(DRY_RUN),--dry-run) \
+		$(if $(WHEELS),--wheels $(WHEELS) $(PLATFORM:%=--platform %) \
 		$(if $(PYTHON_VERSION),--python-version $(PYTHON_VERSION)) $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX)))
 
 verify: ready  ## check what was staged for CONFIG or RECIPE, without a network
-	@python -m bettersynth.cli.verify --config $(CONFIG) $(if $(RECIPE),--recipe $(RECIPE))
+	@bettersynth verify --config $(CONFIG) $(if $(RECIPE),--recipe $(RECIPE))
 
 bundle: ready  ## pack what the next jobs of RECIPE need as TO=….tar.zst (UNTIL=rule PART=1/3 MODELS=1 SPLIT=4G), or RESULTS=1
-	@python -m bettersynth.cli.bundle --config $(CONFIG) --to $(or $(TO),$(error TO=….tar.zst: where to)) \
+	@bettersynth bundle --config $(CONFIG) --to $(or $(TO),$(error TO=….tar.zst: where to)) \
 		$(if $(RECIPE),--recipe $(RECIPE)) $(if $(UNTIL),--until $(UNTIL)) $(if $(PART),--part $(PART)) \
 		$(if $(SPLIT),--split $(SPLIT)) $(if $(MODELS),--models) $(if $(RESULTS),--results)
 
 unbundle: environment  ## open a bundle of work here (FROM=….tar.zst)
-	@python -m bettersynth.cli.unbundle --from $(or $(FROM),$(error FROM=….tar.zst: which)) $(if $(REPLACE),--replace)
+	@bettersynth unbundle --from $(or $(FROM),$(error FROM=….tar.zst: which)) $(if $(REPLACE),--replace)
 
 merge: environment  ## take the results of another machine in (FROM=….tar.zst)
-	@python -m bettersynth.cli.unbundle --results --from $(or $(FROM),$(error FROM=….tar.zst: which)) $(if $(REPLACE),--replace)
+	@bettersynth unbundle --results --from $(or $(FROM),$(error FROM=….tar.zst: which)) $(if $(REPLACE),--replace)
 
 profile:  ## link the SLURM profile into your Snakemake folder, for other working directories
-	@python -m bettersynth.cli.link_profile link
+	@bettersynth profile link
 
 unprofile:  ## undo `make profile`
-	@python -m bettersynth.cli.link_profile unlink
+	@bettersynth profile unlink
 
 miniature-models:  ## train the miniature's models again (an hour on a GPU)
 	@python -m miniature.train_models train

@@ -120,7 +120,7 @@ def check_staged_wheels(wheels: Path, staged: dict[str, Any]) -> None:
 
 
 def install(python: Path, torch: str, index: str | None) -> None:
-    """Install the lock without resolving anything, then torch with what its build brings.
+    """Install the lock without resolving anything, torch with what its build brings, and the library in place.
 
     The newest pip comes first: the one that Python carries takes several times as long to look through an index.
     """
@@ -130,6 +130,7 @@ def install(python: Path, torch: str, index: str | None) -> None:
     subprocess.run([*pip, "--no-deps", "-r", ROOT / "envs" / "lock.txt"], check=True)
     where = ["--index-url", index] if index else []
     subprocess.run([*pip, *where, "-r", ROOT / "envs" / f"torch-{torch}.txt"], check=True)
+    subprocess.run([*pip, "--no-deps", "--no-build-isolation", "--editable", ROOT], check=True)
     packages = next(VENV.glob("lib/python*/site-packages"))
     # pip compiles on one core, and some packages hold files that no Python compiles
     subprocess.run([python, "-m", "compileall", "-qq", "-j", "0", packages], check=False)
@@ -170,8 +171,7 @@ def main() -> None:
             raise SystemExit("setup: pip could not install every package; its words are above") from None
         STAMP.write_text(json.dumps({**target, "python": sys.version.split()[0]}))
     if not arguments.offline:  # without a network, they are where they were staged or `make verify` names them
-        environment = {**os.environ, "PYTHONPATH": str(ROOT / "scripts")}
-        subprocess.run([VENV / "bin" / "python", "-m", "bettersynth.cli.resources"], check=True, env=environment)
+        subprocess.run([VENV / "bin" / "bettersynth", "resources"], check=True, cwd=ROOT)
 
 
 if __name__ == "__main__":

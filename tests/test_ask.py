@@ -10,10 +10,13 @@ import pytest
 from tiny_mgm import make_image, make_run
 
 from bettersynth.cli.ask import answer, find_model
+from bettersynth.core.errors import PersonError
 from bettersynth.core.layout import Layout
 from bettersynth.core.publish import read_json, sha256_file, sha256_folder, write_json
 from bettersynth.training.mgm.training import finetune, pretrain
 from bettersynth.training.model_card import write_model_card
+from bettersynth.workflow.plan import Plan
+from bettersynth.workflow.run import Run
 
 ROOT = Path(__file__).parents[1]
 
@@ -30,9 +33,13 @@ def trained(tmp_path_factory):
     return configuration, layout
 
 
+def opened(configuration, layout):
+    return Run(configuration, layout, Plan(configuration), Path("config/test.yaml"))
+
+
 def test_the_first_trained_model_is_asked(trained, tmp_path):
-    configuration, layout = trained
-    folder = find_model(configuration, layout, None, None, "config/test.yaml")
+    run = opened(*trained)
+    layout, folder = run.layout, find_model(run, None, None)
     assert folder == layout.finetune("tiny", 7) / "checkpoint"
     make_image(1).save(tmp_path / "picture.png")
     first, same = (answer(folder, "what is in the picture ?", tmp_path / "picture.png", 8) for _ in range(2))
@@ -42,22 +49,22 @@ def test_the_first_trained_model_is_asked(trained, tmp_path):
 
 
 def test_what_is_not_there_is_said_with_the_next_command(trained):
-    configuration, layout = trained
-    with pytest.raises(LookupError, match=r"seed 4 in .*make run CONFIG=config/test.yaml RECIPE=tiny"):
-        find_model(configuration, layout, "tiny", 4, "config/test.yaml")
-    with pytest.raises(LookupError, match="no recipe `best`; there are: tiny"):
-        find_model(configuration, layout, "best", None, "config/test.yaml")
+    run = opened(*trained)
+    with pytest.raises(PersonError, match=r"seed 4 in .*make run CONFIG=config/test.yaml RECIPE=tiny"):
+        find_model(run, "tiny", 4)
+    with pytest.raises(PersonError, match="no recipe `best`; there are: tiny"):
+        find_model(run, "best", None)
 
 
 def test_a_stopped_seed_is_said_to_be_stopped(trained):
-    configuration, layout = trained
-    card = layout.finetune("tiny", 4) / "card.json"
+    run = opened(*trained)
+    card = run.layout.finetune("tiny", 4) / "card.json"
     write_json(card, {"status": "stopped", "why": "its loss was the higher one"})
     try:
         with pytest.raises(
-            LookupError, match=r"the probe stopped tiny, seed 4 \(its loss was the higher one\)"
+            PersonError, match=r"the probe stopped tiny, seed 4 \(its loss was the higher one\)"
         ) as told:
-            find_model(configuration, layout, "tiny", 4, "config/test.yaml")
+            find_model(run, "tiny", 4)
         assert "make run" not in str(told.value)
     finally:
         card.unlink()

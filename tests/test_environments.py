@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import wheels
 import yaml
 from wheels import write_wheel
 
@@ -178,6 +179,13 @@ def test_the_bare_profile_name_works_from_the_root():
     assert (ROOT / "slurm").is_symlink() and (ROOT / "slurm").readlink() == Path("profiles/slurm")
 
 
+IN_PLACE = "[build-system]\nrequires = []\nbuild-backend = 'backend'\nbackend-path = ['.']\n"
+BUILD_IN_PLACE = """
+def build_editable(folder, *_):
+    return write_wheel(Path(folder), 'tiny-library', {'tiny_library.pth': str(Path.cwd())}).name
+"""
+
+
 @pytest.fixture
 def checkout(tmp_path):
     """A project whose lock is two tiny packages."""
@@ -185,6 +193,8 @@ def checkout(tmp_path):
     (folder / "scripts").mkdir(parents=True)
     shutil.copyfile(ROOT / "scripts" / "setup.py", folder / "scripts" / "setup.py")
     (folder / "scripts" / "bettersynth").symlink_to(ROOT / "scripts" / "bettersynth")
+    (folder / "pyproject.toml").write_text(IN_PLACE)
+    (folder / "backend.py").write_text(f"{Path(wheels.__file__).read_text()}\n\n{BUILD_IN_PLACE}")
     (folder / "envs").mkdir()
     (folder / "envs" / "lock.txt").write_text("tiny-words==1.0\n")
     for kind in ("cpu", "cuda"):

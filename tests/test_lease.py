@@ -159,7 +159,7 @@ def left_alone(tmp_path) -> subprocess.Popen[str]:
 
 
 def resume(folder: Path, *options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "bettersynth.cli.resume", "--config", "small.yaml", *options]
+    command = [sys.executable, "-m", "bettersynth", "resume", "--config", "small.yaml", *options]
     return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True)
 
 

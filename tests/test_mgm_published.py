@@ -164,7 +164,7 @@ def test_what_is_not_the_published_form_is_refused(towers, tmp_path):
 
 def test_the_command_converts_and_does_not_overwrite(towers, tmp_path):
     source = towers["vision_tower"].parent / "open_clip_model.safetensors"
-    command = [sys.executable, "-m", "bettersynth.cli.weights", "convnext", source, tmp_path / "convnext"]
+    command = [sys.executable, "-m", "bettersynth", "weights", "convnext", source, tmp_path / "convnext"]
     environment = {"PYTHONPATH": str(ROOT / "scripts"), "OMP_NUM_THREADS": "1"}
     assert subprocess.run(command, env=environment).returncode == 0
     assert (tmp_path / "convnext" / "model.safetensors").exists()

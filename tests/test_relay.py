@@ -83,7 +83,7 @@ class Machine:
         """Stage everything, wheels too, before the network is left; False when pip finds no packages here."""
         pip = [sys.executable, "-m", "pip"]
         cache = subprocess.run([*pip, "cache", "dir"], capture_output=True, text=True, check=True).stdout.strip()
-        command = [sys.executable, "-m", "bettersynth.cli.stage", "--config", "small.yaml", "--wheels", "cpu"]
+        command = [sys.executable, "-m", "bettersynth", "stage", "--config", "small.yaml", "--wheels", "cpu"]
         environment = {**self.environment, "PIP_CACHE_DIR": cache}
         return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True).returncode == 0
 
@@ -95,7 +95,7 @@ class Machine:
         return result.stdout + result.stderr
 
     def script(self, name: str, *arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
-        return self.call(self.python, "-m", f"bettersynth.cli.{name}", *arguments, check=check)
+        return self.call(self.python, "-m", "bettersynth", f"{name}", *arguments, check=check)
 
     def bundle(self, *arguments: object) -> str:
         return self.script("bundle", "--config", "small.yaml", *arguments).stdout

@@ -115,7 +115,7 @@ def test_the_doctor_reads_sizes_and_times_as_snakemake_does(tmp_path, monkeypatc
 
 
 def test_without_slurm_the_doctor_says_how_to_run_here(tmp_path):
-    command = [sys.executable, "-m", "bettersynth.cli.doctor"]
+    command = [sys.executable, "-m", "bettersynth", "doctor"]
     environment = {"PATH": str(tmp_path), "PYTHONPATH": str(ROOT / "scripts")}
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert result.returncode == 1 and "make run" in result.stdout

@@ -188,7 +188,7 @@ def mishaps_happen(workflow_begins, cluster, tmp_path_factory) -> Iterator[tuple
 def resume(run: OnCluster, *options: str) -> subprocess.Popen[str]:
     """`make resume`."""
     run.environment["PYTHONPATH"] = str(ROOT / "scripts")
-    script = ["env", f"--chdir={run.folder}", sys.executable, "-m", "bettersynth.cli.resume"]
+    script = ["env", f"--chdir={run.folder}", sys.executable, "-m", "bettersynth", "resume"]
     return run.start(*script, "--config", run.configuration, *options, output="resumed")
 
 
@@ -229,7 +229,7 @@ def test_jobs_of_a_killed_snakemake_are_cancelled_when_asked(mishaps_happen, clu
 
 
 def test_the_doctor_finds_nothing_to_change_but_what_is_too_large(mishaps_happen, cluster):
-    command = [sys.executable, "-m", "bettersynth.cli.doctor"]
+    command = [sys.executable, "-m", "bettersynth", "doctor"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "scripts")}
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert "partition main (default): 2880 min; 3 × 16 CPUs, 200000 MB, 8 GPUs (h100)" in result.stdout

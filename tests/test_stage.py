@@ -59,7 +59,7 @@ class Machine:
 
     def __call__(self, script, *arguments):
         (self.folder / "small.yaml").write_text(yaml.safe_dump(self.configuration))
-        command = [sys.executable, "-m", f"bettersynth.cli.{script}", "--config", "small.yaml", *arguments]
+        command = [sys.executable, "-m", "bettersynth", f"{script}", "--config", "small.yaml", *arguments]
         return subprocess.run(
             command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
         )

@@ -41,7 +41,7 @@ def layout(tmp_path, monkeypatch) -> Layout:
 def status(folder: Path) -> list[str]:
     """The lines of `make status`."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "scripts"), "PATH": f"{folder}:{os.environ['PATH']}"}
-    command = [sys.executable, "-m", "bettersynth.cli.status", "--config", "small.yaml"]
+    command = [sys.executable, "-m", "bettersynth", "status", "--config", "small.yaml"]
     result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
     return result.stdout.splitlines()
 

@@ -278,7 +278,7 @@ def test_an_operator_that_changes_or_goes_leaves_the_others_of_its_pass(run):
 def test_a_page_of_what_is_there_so_far_leaves_the_report_alone(run):
     (run.results / "runs" / "best" / "seed-2" / "evaluation" / "mmbench" / "result.json").unlink()
     before = (run.results / "report" / "index.html").stat().st_mtime_ns
-    command = [sys.executable, "-m", "bettersynth.cli.page", "--config", "small.yaml"]
+    command = [sys.executable, "-m", "bettersynth", "page", "--config", "small.yaml"]
     subprocess.run(command, cwd=run.folder, check=True, env={**os.environ, "PYTHONPATH": str(ROOT / "scripts")})
     assert "best has 3 of 4 evaluations" in (run.results / "report" / "so_far" / "index.html").read_text()
     assert (run.results / "report" / "index.html").stat().st_mtime_ns == before

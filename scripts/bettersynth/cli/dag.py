@@ -1,47 +1,51 @@
-"""Draw what a configuration would do (`make dag`): its rules, its datasets, and the files of one target."""
+"""Draw what a configuration would do, as SVG: its rules, its datasets, and the jobs of one recipe."""
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 from pathlib import Path
 
-from bettersynth.configuration import load
-from bettersynth.core.layout import Layout
+import click
+
+from bettersynth.cli.options import FILE, config, recipe
+from bettersynth.configuration.load import check_recipe
+from bettersynth.core.errors import PersonError
 from bettersynth.core.publish import publish
 from bettersynth.inspect.drawing import dataset_graph, job_graph, ledger_groups, rule_graph
 from bettersynth.inspect.expected import Expected
-from bettersynth.workflow.plan import Plan
-
-parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--config", default="config/miniature.yaml")
-parser.add_argument("--target", default="all")
-parser.add_argument("--out", type=Path, required=True)
-arguments = parser.parse_args()
+from bettersynth.workflow.run import Run
 
 
-def snakemake(picture: str) -> str:
+@click.command(help=__doc__)
+@config
+@recipe("draw this recipe, with its jobs")
+@click.option("--out", type=FILE, help="folder of the pictures (default: graph/ in the results)")
+def command(config_file: Path, recipe: str | None, out: Path | None) -> None:
+    """Draw the pictures and print where each is."""
+    run = Run.open(config_file)
+    check_recipe(run.configuration, recipe)
+    expected = Expected(run.configuration, run.layout, run.plan)
+    drawings = {"rules": rule_graph(_snakemake("rulegraph", recipe, config_file))}
+    if recipe:
+        drawings["datasets"] = dataset_graph(expected, [recipe])
+        drawings["jobs"] = job_graph(_snakemake("dag", recipe, config_file))
+    else:  # the jobs of everything are too many to read; many datasets read better group by group, too
+        drawings["datasets"] = dataset_graph(expected)
+        groups = ledger_groups(run.configuration)
+        if len(groups) > 1:
+            drawings |= {f"datasets.{letters}": dataset_graph(expected, names) for letters, names in groups.items()}
+    for name, drawing in drawings.items():
+        path = (out or run.layout.root / "graph") / f"{recipe or 'all'}.{name}.svg"
+        with publish(path) as temporary:
+            drawing.draw(temporary, format="svg", prog="dot")
+        click.echo(f"{name}: {path}")
+
+
+def _snakemake(picture: str, recipe: str | None, config_file: Path) -> str:
     """Snakemake's own drawing of the target, as DOT."""
-    command = ["snakemake", "--configfile", arguments.config, "--forceall", f"--{picture}", "dot", arguments.target]
+    target = f"recipe_{recipe}" if recipe else "all"
+    command = ["snakemake", "--configfile", str(config_file), "--forceall", f"--{picture}", "dot", target]
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode:
-        raise SystemExit(result.stderr)
+        raise PersonError(result.stderr)
     return result.stdout
-
-
-configuration = load(arguments.config)
-expected = Expected(configuration, Layout(Path("results") / str(configuration.name)), Plan(configuration))
-recipe = arguments.target.removeprefix("recipe_") if arguments.target.startswith("recipe_") else None
-drawings = {"rules": rule_graph(snakemake("rulegraph"))}
-if recipe:
-    drawings |= {"datasets": dataset_graph(expected, [recipe]), "jobs": job_graph(snakemake("dag"))}
-else:  # the jobs of everything are too many to read; many datasets read better group by group, too
-    drawings["datasets"] = dataset_graph(expected)
-    groups = ledger_groups(configuration)
-    if len(groups) > 1:
-        drawings |= {f"datasets.{letters}": dataset_graph(expected, names) for letters, names in groups.items()}
-for name, drawing in drawings.items():
-    path = arguments.out / f"{recipe or 'all'}.{name}.svg"
-    with publish(path) as temporary:
-        drawing.draw(temporary, format="svg", prog="dot")
-    print(f"{name}: {path}")

@@ -1,24 +1,23 @@
-"""Look at the cluster and say what to change in the profile (`make doctor`)."""
+"""Look at the SLURM cluster and say what to change in the profile."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
-from bettersynth.configuration import ConfigurationError, load
+import click
+
+from bettersynth.cli.options import config
+from bettersynth.configuration import load
 from bettersynth.slurm.doctor import examine
 
-parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--config", default="config/miniature.yaml")
-arguments = parser.parse_args()
 
-try:
-    shards_per_job = load(arguments.config).scoring.shards_per_job
-except ConfigurationError as error:
-    sys.exit(str(error))
-findings = []
-for finding in examine(Path.cwd(), shards_per_job):
-    print(finding, flush=True)
-    findings.append(finding)
-sys.exit(0 if all(finding.ok for finding in findings) else 1)
+@click.command(help=__doc__)
+@config
+def command(config_file: Path) -> None:
+    """Print the findings as they are made; exit status 1 when one of them is a problem."""
+    findings = []
+    for finding in examine(Path.cwd(), load(config_file).scoring.shards_per_job):
+        click.echo(finding)
+        findings.append(finding)
+    sys.exit(0 if all(finding.ok for finding in findings) else 1)

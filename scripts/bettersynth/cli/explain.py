@@ -1,26 +1,24 @@
-"""Say in words where a dataset or a recipe comes from (`make explain`)."""
+"""Say in words where datasets and recipes come from, with the counts that are known."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
 
-from bettersynth.configuration import ConfigurationError, load
-from bettersynth.core.layout import Layout
-from bettersynth.inspect.explain import Explanation, UnknownNameError
+import click
 
-parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--config", default="config/miniature.yaml")
-parser.add_argument("--dataset", nargs="*", default=[], metavar="NAME")
-parser.add_argument("--recipe", nargs="*", default=[], metavar="NAME")
-arguments = parser.parse_args()
+from bettersynth.cli.options import config
+from bettersynth.inspect.explain import Explanation
+from bettersynth.workflow.run import Run
 
-try:
-    configuration = load(arguments.config)
-    explanation = Explanation(configuration, arguments.config, Layout(Path("results") / str(configuration.name)))
-    texts = [explanation.dataset(name) for name in arguments.dataset]
-    texts += [explanation.recipe(name) for name in arguments.recipe or (() if texts else configuration.recipes)]
-except (ConfigurationError, UnknownNameError) as error:
-    sys.exit(str(error))
-print("\n\n\n".join(texts))
+
+@click.command(help=__doc__)
+@config
+@click.option("--dataset", "datasets", multiple=True, metavar="NAME", help="(may be given several times)")
+@click.option("--recipe", "recipes", multiple=True, metavar="NAME", help="(default: all, when no dataset is named)")
+def command(config_file: Path, datasets: tuple[str, ...], recipes: tuple[str, ...]) -> None:
+    """Print one text for each name."""
+    run = Run.open(config_file)
+    explanation = Explanation(run.configuration, config_file, run.layout)
+    texts = [explanation.dataset(name) for name in datasets]
+    texts += [explanation.recipe(name) for name in recipes or (() if texts else run.configuration.recipes)]
+    click.echo("\n\n\n".join(texts))

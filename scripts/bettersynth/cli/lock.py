@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
+
 ENVS = Path(__file__).resolve().parents[3] / "envs"
 HEADER = "# Written by `make lock` from requirements.in. torch is apart: torch-cpu.txt, torch-cuda.txt.\n"
 # torchvision is left out on purpose: simple-aesthetics-predictor declares it and does not use it, and its wheels fit
@@ -39,9 +41,11 @@ def conda_file(kind: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-if __name__ == "__main__":
+@click.command(help=__doc__)
+def command() -> None:
+    """Write the lock and the conda files."""
     frozen = subprocess.run([sys.executable, "-m", "pip", "freeze"], check=True, capture_output=True, text=True).stdout
     (ENVS / "lock.txt").write_text(HEADER + "\n".join(pins(frozen)) + "\n")
     for kind in ("cpu", "cuda"):
         (ENVS / f"conda-{kind}.yaml").write_text(conda_file(kind))
-    print(f"{len(pins(frozen))} packages pinned in envs/lock.txt")
+    click.echo(f"{len(pins(frozen))} packages pinned in envs/lock.txt")

@@ -1,16 +1,16 @@
-"""Write leaderboard and page from what a run has made so far (`make page`), beside the final ones."""
+"""Write leaderboard and page from what a run has made so far, beside the final ones."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
 
-from bettersynth.configuration import ConfigurationError, load
+import click
+
+from bettersynth.cli.options import config
 from bettersynth.core.layout import Layout
 from bettersynth.report import build_report
 from bettersynth.report.leaderboard import build_leaderboard
-from bettersynth.workflow.plan import Plan
+from bettersynth.workflow.run import Run
 
 
 class SoFar(Layout):
@@ -27,15 +27,12 @@ class SoFar(Layout):
         return self.leaderboard.with_name("index.html")
 
 
-parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--config", default="config/miniature.yaml")
-arguments = parser.parse_args()
-
-try:
-    configuration = load(arguments.config)
-except ConfigurationError as error:
-    sys.exit(str(error))
-layout = SoFar(Path("results") / str(configuration.name))
-if configuration.recipes:
-    build_leaderboard(configuration, layout)
-print(f"Page: {build_report(configuration, layout, Plan(configuration)).resolve()}")
+@click.command(help=__doc__)
+@config
+def command(config_file: Path) -> None:
+    """Write both and print where the page is."""
+    run = Run.open(config_file)
+    layout = SoFar(run.layout.root)
+    if run.configuration.recipes:
+        build_leaderboard(run.configuration, layout)
+    click.echo(f"Page: {build_report(run.configuration, layout, run.plan).resolve()}")

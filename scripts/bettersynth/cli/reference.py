@@ -6,6 +6,8 @@ from `config/contest.yaml` and `resources/contest/ledger.yaml` (`make reference`
 
 from pathlib import Path
 
+import click
+
 from bettersynth.configuration import load
 from bettersynth.configuration.ledger import read_ledger, with_tables
 from bettersynth.configuration.reference import page, schema
@@ -21,11 +23,14 @@ def guide() -> str:
     return with_tables(text, load(ROOT / "config" / "contest.yaml"), ledger)
 
 
-for path, text in (
-    (ROOT / "config" / "schema.json", schema()),
-    (ROOT / "docs" / "configuration.md", page()),
-    (ROOT / "docs" / "contest.md", guide()),
-):
-    with publish(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    print(path.relative_to(ROOT))
+@click.command(help=__doc__)
+def command() -> None:
+    """Write the three files."""
+    for path, text in (
+        (ROOT / "config" / "schema.json", schema()),
+        (ROOT / "docs" / "configuration.md", page()),
+        (ROOT / "docs" / "contest.md", guide()),
+    ):
+        with publish(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        click.echo(path.relative_to(ROOT))

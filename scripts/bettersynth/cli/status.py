@@ -1,22 +1,19 @@
-"""Say how far the run of a configuration is (`make status`)."""
+"""Say how far a run is: done, running, queued, failed, time left."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
 
-from bettersynth.configuration import ConfigurationError, load
-from bettersynth.core.layout import Layout
+import click
+
+from bettersynth.cli.options import config
 from bettersynth.inspect.status import describe
-from bettersynth.slurm.queue import SlurmError
+from bettersynth.workflow.run import Run
 
-parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--config", default="config/miniature.yaml")
-arguments = parser.parse_args()
 
-try:
-    configuration = load(arguments.config)
-    print(describe(configuration, Layout(Path("results") / str(configuration.name))))
-except (ConfigurationError, SlurmError) as error:
-    sys.exit(str(error))
+@click.command(help=__doc__)
+@config
+def command(config_file: Path) -> None:
+    """Print the state of the run."""
+    run = Run.open(config_file)
+    click.echo(describe(run.configuration, run.layout))

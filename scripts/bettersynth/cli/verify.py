@@ -1,35 +1,34 @@
-"""Check what was staged for a configuration, file by file and without a network (`make verify`)."""
+"""Check what was staged for a configuration or a recipe, without a network."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
+from pathlib import Path
 
-from bettersynth.configuration import ConfigurationError, load
+import click
+
+from bettersynth.cli.options import config, recipe
 from bettersynth.configuration.load import check_recipe
 from bettersynth.workflow.manifest import check_everything, manifest_path
+from bettersynth.workflow.run import Run
 
-parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--config", default="config/miniature.yaml")
-parser.add_argument("--recipe", help="only what this recipe needs")
-arguments = parser.parse_args()
 
-started = time.monotonic()
-try:
-    configuration = load(arguments.config)
-    recipe = check_recipe(configuration, arguments.recipe)
-except ConfigurationError as error:
-    sys.exit(str(error))
-what = f"recipe {recipe} of {arguments.config}" if recipe else arguments.config
-problems = list(check_everything(configuration, arguments.config, recipe))
-for problem in problems:
-    print(problem)
-if problems:
-    sys.exit(f"verify: {len(problems)} of the files that {what} needs are not as they should be")
-listed = (
-    f"as {manifest_path(configuration)} lists it"
-    if manifest_path(configuration).exists()
-    else (f"whole, as far as it tells by itself; `make stage CONFIG={arguments.config}` lists it for comparison")
-)
-print(f"everything that {what} needs is there, {listed} ({time.monotonic() - started:.1f} s)")
+@click.command(help=__doc__)
+@config
+@recipe("only what this recipe needs")
+def command(config_file: Path, recipe: str | None) -> None:
+    """Print every file that is not as it should be; exit status 1 when there is one."""
+    started = time.monotonic()
+    configuration = Run.open(config_file).configuration
+    recipe = check_recipe(configuration, recipe)
+    what = f"recipe {recipe} of {config_file}" if recipe else config_file
+    problems = list(check_everything(configuration, config_file, recipe))
+    for problem in problems:
+        click.echo(problem)
+    if problems:
+        sys.exit(f"verify: {len(problems)} of the files that {what} needs are not as they should be")
+    manifest = manifest_path(configuration)
+    whole = f"whole, as far as it tells by itself; `make stage CONFIG={config_file}` lists it for comparison"
+    listed = f"as {manifest} lists it" if manifest.exists() else whole
+    click.echo(f"everything that {what} needs is there, {listed} ({time.monotonic() - started:.1f} s)")

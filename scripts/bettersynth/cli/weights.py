@@ -1,49 +1,55 @@
-#!/usr/bin/env python3
-"""Bring published weights in and ours out, under their published names.
+"""Weights between forms: OpenCLIP's ConvNeXt, a published MGM-2B, a trained checkpoint.
 
-python -m bettersynth.cli.weights convnext open_clip_model.safetensors models/convnext_large
-python -m bettersynth.cli.weights import MGM-2B models/mgm_2b --vision-tower … --vision-tower-aux …
-python -m bettersynth.cli.weights export results/contest/runs/best/seed-1/finetune/checkpoint MGM-2B-best
+bettersynth weights convnext open_clip_model.safetensors models/convnext_large
+bettersynth weights import MGM-2B models/mgm_2b --vision-tower … --vision-tower-aux …
+bettersynth weights export results/contest/runs/best/seed-1/finetune/checkpoint MGM-2B-best
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
 
+import click
+
+from bettersynth.cli.options import FILE
+from bettersynth.core.errors import PersonError
 from bettersynth.training.mgm import published
 
 
-def main() -> None:
-    """Run the command that the arguments name."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    convnext = commands.add_parser("convnext", help="OpenCLIP's ConvNeXt as a folder for `vision_tower_aux`")
-    convnext.add_argument("source", type=Path, help="OpenCLIP's open_clip_model.safetensors")
-    whole = commands.add_parser("import", help="a published MGM-2B as a folder of ours")
-    whole.add_argument("source", type=Path, help="folder with config.json, safetensors and tokenizer")
-    whole.add_argument("--vision-tower", type=Path, required=True, help="folder of CLIP ViT-L/14-336")
-    whole.add_argument("--vision-tower-aux", type=Path, required=True, help="folder that `convnext` made")
-    export = commands.add_parser("export", help="a trained checkpoint as the published program reads it")
-    export.add_argument("source", type=Path, help="a run's finetune/checkpoint")
-    export.add_argument("--vision-tower", default=published.CLIP_FOLDER, help="(default: %(default)s)")
-    export.add_argument("--vision-tower-aux", default=published.CONVNEXT_FOLDER, help="(default: %(default)s)")
-    for command in (convnext, whole, export):
-        command.add_argument("folder", type=Path, help="folder to write")
-    options = parser.parse_args()
-    if options.folder.exists():
-        sys.exit(f"{options.folder} is there already; remove it or name another folder")
-    try:
-        if options.command == "convnext":
-            published.convert_open_clip(options.source, options.folder)
-            return
-        towers = {"vision_tower": options.vision_tower, "vision_tower_aux": options.vision_tower_aux}
-        convert = published.import_published if options.command == "import" else published.export_published
-        convert(options.source, options.folder, **towers)
-    except (published.PublishedWeightsError, FileNotFoundError) as error:
-        sys.exit(str(error))
+@click.group(help=(__doc__ or "").replace("\n\n", "\n\n\b\n"))
+def command() -> None:
+    """Its commands write a folder that is not there yet."""
 
 
-if __name__ == "__main__":
-    main()
+@command.command("convnext")
+@click.argument("source", type=FILE)
+@click.argument("folder", type=FILE)
+def convnext(source: Path, folder: Path) -> None:
+    """OpenCLIP's open_clip_model.safetensors as a folder for `vision_tower_aux`."""
+    published.convert_open_clip(source, _new(folder))
+
+
+@command.command("import")
+@click.argument("source", type=FILE)
+@click.argument("folder", type=FILE)
+@click.option("--vision-tower", type=FILE, required=True, help="folder of CLIP ViT-L/14-336")
+@click.option("--vision-tower-aux", type=FILE, required=True, help="folder that `convnext` made")
+def import_(source: Path, folder: Path, vision_tower: Path, vision_tower_aux: Path) -> None:
+    """A published MGM-2B (config.json, safetensors, tokenizer) as a folder of ours."""
+    published.import_published(source, _new(folder), vision_tower=vision_tower, vision_tower_aux=vision_tower_aux)
+
+
+@command.command("export")
+@click.argument("source", type=FILE)
+@click.argument("folder", type=FILE)
+@click.option("--vision-tower", default=published.CLIP_FOLDER, show_default=True)
+@click.option("--vision-tower-aux", default=published.CONVNEXT_FOLDER, show_default=True)
+def export(source: Path, folder: Path, vision_tower: str, vision_tower_aux: str) -> None:
+    """A trained checkpoint (a run's finetune/checkpoint) as the published program reads it."""
+    published.export_published(source, _new(folder), vision_tower=vision_tower, vision_tower_aux=vision_tower_aux)
+
+
+def _new(folder: Path) -> Path:
+    if folder.exists():
+        raise PersonError(f"{folder} is there already; remove it or name another folder")
+    return folder

@@ -9,8 +9,10 @@ from typing import Any
 
 import yaml
 
+from bettersynth.core.errors import PersonError
 
-class ConfigurationError(ValueError):
+
+class ConfigurationError(PersonError, ValueError):
     """The configuration cannot be meant; the message lists every problem with its key."""
 
     def __init__(self, where: str, problems: Iterable[str]) -> None:

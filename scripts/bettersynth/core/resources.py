@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from bettersynth.core.errors import PersonError
 from bettersynth.core.publish import publish, publish_folder, read_json, sha256_file, sha256_folder, write_json
 
 MODELS = Path("models")
@@ -75,7 +76,7 @@ NLTK_DATA = "nltk_data"
 """Folder under `models/` that NLTK searches."""
 
 
-class StagingError(RuntimeError):
+class StagingError(PersonError, RuntimeError):
     """A resource is not where a job needs it, or could not be fetched."""
 
 

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import zstandard
 
+from bettersynth.core.errors import PersonError
 from bettersynth.core.parallel import map_threads
 from bettersynth.core.progress import progress
 from bettersynth.core.publish import publish, sha256_file, sha256_json
@@ -31,7 +32,7 @@ SHOWN = 10
 """Files that an error lists."""
 
 
-class ArchiveError(ValueError):
+class ArchiveError(PersonError, ValueError):
     """An archive cannot be made, is not whole, or does not go with the files that are here."""
 
 

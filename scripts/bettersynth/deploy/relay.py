@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from bettersynth.configuration.load import recipe_training
 from bettersynth.configuration.section import NAME_PATTERN
 from bettersynth.configuration.types import Configuration
+from bettersynth.core.errors import PersonError
 from bettersynth.core.layout import Layout
 from bettersynth.core.publish import files_below, read_json, sha256_file, write_json
 from bettersynth.core.records import POOL, read_table
@@ -43,7 +44,7 @@ RESUME = "checkpoints/"
 IMAGE_COLUMNS = ["images", "image_root"]
 
 
-class RelayError(ValueError):
+class RelayError(PersonError, ValueError):
     """What was asked for cannot be bundled, or does not go with what is here."""
 
 

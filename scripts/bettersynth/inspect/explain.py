@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bettersynth.configuration.load import did_you_mean, recipe_training, recipe_trainset
 from bettersynth.configuration.types import Configuration, Recipe
+from bettersynth.core.errors import PersonError
 from bettersynth.core.layout import BENCHMARKS, Layout
 from bettersynth.core.publish import read_json
 from bettersynth.core.records import POOL
@@ -21,7 +22,7 @@ MOST_REASONS = 4
 TITLES = {"textvqa": "TextVQA", "mmbench": "MMBench"}
 
 
-class UnknownNameError(LookupError):
+class UnknownNameError(PersonError, LookupError):
     """The configuration has no dataset or recipe of this name; the message lists those it has."""
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from bettersynth.core.errors import PersonError
 from bettersynth.runtime import lease
 from bettersynth.slurm import queue
 
@@ -25,7 +26,7 @@ SPECIAL = frozenset(" \t\n\"'`$&|;<>()*?[]{}!#~\\")
 """Characters that a shell does not take for themselves."""
 
 
-class DriverError(RuntimeError):
+class DriverError(PersonError, RuntimeError):
     """This configuration must not be run now; the message says what to do."""
 
 

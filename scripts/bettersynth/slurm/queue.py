@@ -12,10 +12,12 @@ import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
+from bettersynth.core.errors import PersonError
+
 RUN_ID = re.compile(r"^SLURM run ID: (\S+)$", re.MULTILINE)
 
 
-class SlurmError(RuntimeError):
+class SlurmError(PersonError, RuntimeError):
     """SLURM did not answer; the message is its own."""
 
 

@@ -23,6 +23,8 @@ class Outcome(NamedTuple):
 
     records: list[Record]
     reason: str | None = None
+    candidates: Sequence[Sequence[str]] = ()
+    """Captions that were chosen among, for each image, where there were several; kept in the journal alone."""
 
 
 Made = dict[int, Outcome]

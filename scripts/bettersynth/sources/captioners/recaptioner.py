@@ -98,7 +98,12 @@ class Recaptioner:
         texts = {place: self._texts(records[place], answer) for place, answer in answers.items()}
         if isinstance(self.settings.keep, BestBy):
             texts = self._best(records, texts, self.settings.keep)
-        return {place: self._outcome(records[place], found) for place, found in texts.items()}
+        several = self.settings.candidates > 1
+        made = {place: self._outcome(records[place], found) for place, found in texts.items()}
+        return {
+            place: outcome._replace(candidates=answers[place]) if several and outcome.records else outcome
+            for place, outcome in made.items()
+        }
 
     def _texts(self, record: Record, answer: Answer) -> list[str] | str:
         """Texts that stay for a record (those to be compared, where the best one stays), or why there is none."""

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPVisionConfig, ConvNextConfig, GemmaConfig
 
+from bettersynth.core.errors import PersonError
 from bettersynth.core.publish import publish_folder, read_json, write_json
 from bettersynth.training.mgm.model import Connector, ConvNextTower, MGMConfig, MGMForConditionalGeneration
 from bettersynth.training.mgm.processing import Processor
@@ -49,7 +50,7 @@ _MGM = [
 ]
 
 
-class PublishedWeightsError(ValueError):
+class PublishedWeightsError(PersonError, ValueError):
     """A file or folder that is not what the published program has."""
 
 

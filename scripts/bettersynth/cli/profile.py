@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from pathlib import Path
+
+import click
+
+from bettersynth.core.errors import PersonError
 
 PROFILE = Path(__file__).resolve().parents[3] / "profiles" / "slurm"
 
@@ -21,7 +24,7 @@ def link() -> str:
     if path.is_symlink() and path.resolve() == PROFILE:
         return f"{path} points here already"
     if path.is_symlink() or path.exists():
-        raise SystemExit(f"profile: {path} exists and is not ours; move it away, then: make profile")
+        raise PersonError(f"profile: {path} exists and is not ours; move it away, then: make profile")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.symlink_to(PROFILE)
     return f"{path} -> {PROFILE}"
@@ -36,7 +39,8 @@ def unlink() -> str:
     return f"removed {path}"
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("action", choices=["link", "unlink"])
-    print({"link": link, "unlink": unlink}[parser.parse_args().action]())
+@click.command(help=__doc__)
+@click.argument("action", type=click.Choice(["link", "unlink"]))
+def command(action: str) -> None:
+    """Make the link or remove it."""
+    click.echo(link() if action == "link" else unlink())

@@ -10,13 +10,11 @@ sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 from bettersynth.runtime import driver
 from bettersynth.configuration import NAME_PATTERN, ConfigurationError, configure, read_yaml
 from bettersynth.configuration.datasets import EXPORT_FORMATS
-from bettersynth.configuration.load import did_you_mean, recipe_start, recipe_trainset, recipe_training
-from bettersynth.workflow.parameters import Graph
+from bettersynth.configuration.load import did_you_mean
 from bettersynth.core.layout import BENCHMARKS, Layout
+from bettersynth.workflow.jobs import Jobs
 from bettersynth.workflow.manifest import missing, missing_words
-from bettersynth.workflow.needs import job_needs
-from bettersynth.configuration.catalogue import CATALOGUE
-from bettersynth.workflow.passes import CHUNK_PATTERN, PASS_PATTERN, Chunk, chunk_shards
+from bettersynth.workflow.passes import CHUNK_PATTERN, PASS_PATTERN
 from bettersynth.workflow.plan import Plan
 from bettersynth.core.records import POOL
 from bettersynth.slurm.queue import SlurmError
@@ -33,8 +31,8 @@ try:
     layout = Layout(f"results/{configuration.name}")
     plan = Plan(configuration)
     # what this run is asked for is known once the graph is built
-    graph = Graph(configuration, layout, plan, lambda: workflow.dag_settings.targets or ["all"])
-    graph.check_inputs(config_file)
+    jobs = Jobs(configuration, layout, plan, lambda: workflow.dag_settings.targets or ["all"])
+    jobs.graph.check_inputs(config_file)
 except (ConfigurationError, driver.DriverError) as error:
     raise WorkflowError(str(error)) from None
 if workflow.is_main_process:
@@ -44,9 +42,8 @@ if workflow.is_main_process:
 
 
 onstart:
-    needs = (
-        job_needs(job.rule.name, job.wildcards_dict, configuration, layout) for job in workflow.dag.needrun_jobs()
-    )
+    due = (job for job in workflow.dag.needrun_jobs() if job.output)
+    needs = (jobs.job(job.rule.name, job.wildcards_dict).needs for job in due)
     if absent := missing(needs, configuration, config_file):
         logger.warning(missing_words(absent))
     try:

@@ -18,7 +18,7 @@ from bench.dry_run import call_snakemake, place_inputs
 from bettersynth.configuration import read_yaml
 from bettersynth.core.publish import read_json
 from bettersynth.core.records import POOL
-from bettersynth.inspect.expected import Expected
+from bettersynth.workflow.expected import Expected
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,53 +1,41 @@
-# Targets that gather, and nothing else.
-
-
-# With these, the light rules: arithmetic over small tables, seconds each. They run where Snakemake runs.
-localrules:
-    analysis,
-    choose_seeds,
-    dataset,
-    leaderboard,
-    pool_index,
-    report,
-    score_answers,
-    scores_of,
-    pool,
-    scores,
-    datasets,
-    trainsets,
-    exports,
-    analyses,
+# Targets that gather, and nothing else. With the light rules, they run where Snakemake runs.
 
 
 rule pool:
     input:
         layout.index,
+    localrule: True
 
 
 rule scores:
     input:
         layout.index,
         [layout.scores(POOL, operator) for operator in configuration.operators],
+    localrule: True
 
 
 rule datasets:
     input:
         [layout.dataset_card(dataset) for dataset in configuration.datasets],
+    localrule: True
 
 
 rule trainsets:
     input:
         [layout.trainset_card(recipe) for recipe in configuration.recipes],
+    localrule: True
 
 
 rule analyses:
     input:
         [layout.analysis(name) for name in configuration.analyses],
+    localrule: True
 
 
 rule exports:
     input:
         exports(),
+    localrule: True
 
 
 for recipe_name in configuration.recipes:

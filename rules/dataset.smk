@@ -1,78 +1,94 @@
 # A dataset is a name, a parent and one verb; here its rows are chosen.
 rule dataset:
     input:
-        unpack(dataset_input),
+        parents=jobs.dataset.input("parents"),
+        asked=jobs.dataset.input("asked"),
+        scores=jobs.dataset.input("scores"),
+        records=jobs.dataset.input("records"),
+        index=jobs.dataset.input("index"),
     output:
-        rows=layout.rows("{dataset}"),
-        dropped=layout.dropped("{dataset}"),
-        card=layout.dataset_card("{dataset}"),
+        rows=jobs.dataset.output("rows"),
+        dropped=jobs.dataset.output("dropped"),
+        card=jobs.dataset.output("card"),
     log:
-        f"logs/{configuration.name}/dataset/{{dataset}}.log",
+        jobs.dataset.log(),
     benchmark:
-        f"benchmarks/{configuration.name}/dataset/{{dataset}}.tsv"
+        jobs.dataset.benchmark()
+    localrule: True
     conda:
         "../envs/conda-cpu.yaml"
     params:
-        lambda wildcards: graph.dataset(wildcards.dataset),
+        jobs.dataset.params,
     message:
-        "Choose the rows of {wildcards.dataset}"
+        jobs.dataset.message
     script:
         "../scripts/dataset.py"
 
 
 rule analysis:
     input:
-        unpack(analysis_input),
+        rows=jobs.analysis.input("rows"),
+        scores=jobs.analysis.input("scores"),
+        index=jobs.analysis.input("index"),
+        images=jobs.analysis.input("images"),
     output:
-        layout.analysis("{analysis}"),
+        jobs.analysis.output("card"),
     log:
-        f"logs/{configuration.name}/analysis/{{analysis}}.log",
+        jobs.analysis.log(),
     wildcard_constraints:
         analysis=NAME_PATTERN,
+    localrule: True
     conda:
         "../envs/conda-cpu.yaml"
     params:
-        lambda wildcards: graph.analysis(wildcards.analysis),
+        jobs.analysis.params,
     message:
-        "Take the quartiles of {wildcards.analysis}"
+        jobs.analysis.message
     script:
         "../scripts/analysis.py"
 
 
 rule export:
     input:
-        unpack(export_input),
+        rows=jobs.export.input("rows"),
+        index=jobs.export.input("index"),
+        records=jobs.export.input("records"),
+        restore=jobs.export.input("restore"),
     output:
-        layout.export("{dataset}", "{form}") / "card.json",
+        jobs.export.output("card"),
     log:
-        f"logs/{configuration.name}/export/{{dataset}}.{{form}}.log",
+        jobs.export.log(),
     wildcard_constraints:
         form="|".join(EXPORT_FORMATS),
     conda:
         "../envs/conda-cpu.yaml"
     params:
-        graph.export(),
+        jobs.export.params,
     message:
-        "Write {wildcards.dataset} as {wildcards.form}"
+        jobs.export.message
     script:
         "../scripts/export.py"
 
 
 rule trainset:
     input:
-        unpack(trainset_input),
+        rows=jobs.trainset.input("rows"),
+        index=jobs.trainset.input("index"),
+        images=jobs.trainset.input("images"),
+        records=jobs.trainset.input("records"),
+        restore=jobs.trainset.input("restore"),
     output:
-        trainset=layout.trainset("{recipe}"),
-        card=layout.trainset_card("{recipe}"),
+        trainset=jobs.trainset.output("trainset"),
+        card=jobs.trainset.output("card"),
     log:
-        f"logs/{configuration.name}/trainset/{{recipe}}.log",
+        jobs.trainset.log(),
     benchmark:
-        f"benchmarks/{configuration.name}/trainset/{{recipe}}.tsv"
+        jobs.trainset.benchmark()
     conda:
         "../envs/conda-cpu.yaml"
     params:
-        lambda wildcards: graph.trainset(wildcards.recipe),
+        jobs.trainset.params,
     message:
-        "Write the training file of {wildcards.recipe} and open each of its images"
+        jobs.trainset.message
     script:
         "../scripts/trainset.py"

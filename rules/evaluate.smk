@@ -1,37 +1,38 @@
 # Answers first, scores after: predictions are kept for every question.
 rule answer:
     input:
-        model=layout.finetune("{recipe}", "{seed}") / "card.json",
-        questions=benchmark_files,
+        model=jobs.answer.input("model"),
+        questions=jobs.answer.input("questions"),
     output:
-        layout.answers_card("{recipe}", "{seed}", "{benchmark}"),
+        jobs.answer.output("card"),
     log:
-        f"logs/{configuration.name}/answer/{{recipe}}/{{seed}}.{{benchmark}}.log",
+        jobs.answer.log(),
     benchmark:
-        f"benchmarks/{configuration.name}/answer/{{recipe}}/{{seed}}.{{benchmark}}.tsv"
+        jobs.answer.benchmark()
     conda:
         "../envs/conda-cuda.yaml"
     params:
-        lambda wildcards: graph.answer(wildcards.benchmark),
+        jobs.answer.params,
     message:
-        "Ask {wildcards.recipe}, seed {wildcards.seed}, the questions of {wildcards.benchmark}"
+        jobs.answer.message
     script:
         "../scripts/answer.py"
 
 
 rule score_answers:
     input:
-        answers=layout.answers_card("{recipe}", "{seed}", "{benchmark}"),
-        questions=benchmark_files,
+        answers=jobs.score_answers.input("answers"),
+        questions=jobs.score_answers.input("questions"),
     output:
-        layout.result("{recipe}", "{seed}", "{benchmark}"),
+        jobs.score_answers.output("result"),
     log:
-        f"logs/{configuration.name}/score_answers/{{recipe}}/{{seed}}.{{benchmark}}.log",
+        jobs.score_answers.log(),
+    localrule: True
     conda:
         "../envs/conda-cpu.yaml"
     params:
-        lambda wildcards: graph.score_answers(wildcards.benchmark),
+        jobs.score_answers.params,
     message:
-        "Score {wildcards.recipe}, seed {wildcards.seed}, on {wildcards.benchmark}"
+        jobs.score_answers.message
     script:
         "../scripts/score_answers.py"

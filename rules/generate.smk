@@ -1,36 +1,38 @@
 # Generators make new sources: captions written again, images drawn again, captions cleaned.
 rule recaption:
     input:
-        unpack(generate_input),
+        rows=jobs.recaption.input("rows"),
+        index=jobs.recaption.input("index"),
+        records=jobs.recaption.input("records"),
     output:
-        records=layout.records("{source}", "{shard}"),
-        failed=layout.failed("{source}", "{shard}"),
-        card=layout.records_card("{source}", "{shard}"),
+        records=jobs.recaption.output("records"),
+        failed=jobs.recaption.output("failed"),
+        card=jobs.recaption.output("card"),
     log:
-        f"logs/{configuration.name}/generate/{{source}}/{{shard}}.log",
+        jobs.recaption.log(),
     benchmark:
-        f"benchmarks/{configuration.name}/generate/{{source}}/{{shard}}.tsv"
+        jobs.recaption.benchmark()
     wildcard_constraints:
-        source=sources_by("recaption"),
+        source=jobs.recaption.pattern,
     conda:
         "../envs/conda-cuda.yaml"
     params:
-        lambda wildcards: graph.generate(wildcards.source),
+        jobs.recaption.params,
     message:
-        "Write captions for {wildcards.shard}"
+        jobs.recaption.message
     script:
         "../scripts/generate.py"
 
 
 use rule recaption as redraw with:
     wildcard_constraints:
-        source=sources_by("redraw"),
+        source=jobs.redraw.pattern,
     message:
-        "Draw images for {wildcards.shard}"
+        jobs.redraw.message
 
 
 use rule recaption as clean with:
     wildcard_constraints:
-        source=sources_by("clean"),
+        source=jobs.clean.pattern,
     message:
-        "Clean the captions of {wildcards.shard}"
+        jobs.clean.message

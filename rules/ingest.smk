@@ -1,30 +1,27 @@
 # Raw files to sharded records, and the index of the whole pool.
 for pool_file in configuration.pool.files:
+    file = pool_file.name
 
     rule:
         name:
-            f"ingest_{pool_file.name}"
+            f"ingest_{file}"
         input:
-            ancient(pool_file.path),
+            jobs.ingest.input("raw", file=file),
         output:
-            records=[
-                layout.records(POOL, shard)
-                for shard in plan.shards(POOL)
-                if shard.rpartition("-")[0] == pool_file.name
-            ],
-            order=layout.order(pool_file.name),
-            images=layout.images(pool_file.name),
-            quarantine=layout.quarantine(pool_file.name),
-            ledger=layout.file_ledger(pool_file.name),
+            records=jobs.ingest.output("records", file=file),
+            order=jobs.ingest.output("order", file=file),
+            images=jobs.ingest.output("images", file=file),
+            quarantine=jobs.ingest.output("quarantine", file=file),
+            ledger=jobs.ingest.output("ledger", file=file),
         log:
-            f"logs/{configuration.name}/ingest/{pool_file.name}.log",
+            jobs.ingest.log(file=file),
         benchmark:
-            f"benchmarks/{configuration.name}/ingest/{pool_file.name}.tsv"
+            jobs.ingest.benchmark(file=file)
         conda:
             "../envs/conda-cpu.yaml"
         params:
-            file=pool_file.name,
-            contents=graph.ingest(pool_file.name),
+            file=jobs.ingest.param("file", file=file),
+            contents=jobs.ingest.param("contents", file=file),
         message:
             f"Read {pool_file.path}"
         script:
@@ -33,17 +30,18 @@ for pool_file in configuration.pool.files:
 
 rule pool_index:
     input:
-        [layout.order(file.name) for file in configuration.pool.files],
+        jobs.pool_index.input("orders"),
     output:
-        index=layout.index,
-        card=layout.index_card,
+        index=jobs.pool_index.output("index"),
+        card=jobs.pool_index.output("card"),
     log:
-        f"logs/{configuration.name}/pool_index.log",
+        jobs.pool_index.log(),
+    localrule: True
     conda:
         "../envs/conda-cpu.yaml"
     params:
-        files=[file.name for file in configuration.pool.files],
+        files=jobs.pool_index.param("files"),
     message:
-        "Order the pool"
+        jobs.pool_index.message
     script:
         "../scripts/pool_index.py"

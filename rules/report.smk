@@ -1,39 +1,41 @@
 # The leaderboard and the page.
 rule leaderboard:
     input:
-        results=[file for recipe in configuration.recipes for file in results(recipe)],
-        trainsets=[layout.trainset_card(recipe) for recipe in configuration.recipes],
+        results=jobs.leaderboard.input("results"),
+        trainsets=jobs.leaderboard.input("trainsets"),
     output:
-        layout.leaderboard,
+        jobs.leaderboard.output("leaderboard"),
     log:
-        f"logs/{configuration.name}/leaderboard.log",
+        jobs.leaderboard.log(),
+    localrule: True
     conda:
         "../envs/conda-cpu.yaml"
     params:
-        baseline=configuration.report.baseline,
-        recipes=[recipe.model_dump_json() for recipe in configuration.recipes.values()],
+        baseline=jobs.leaderboard.param("baseline"),
+        recipes=jobs.leaderboard.param("recipes"),
     message:
-        "Compare the recipes"
+        jobs.leaderboard.message
     script:
         "../scripts/leaderboard.py"
 
 
 rule report:
     input:
-        leaderboard=layout.leaderboard if configuration.recipes else [],
-        datasets=[layout.dataset_card(dataset) for dataset in configuration.datasets],
-        scores=[layout.scores(POOL, operator) for operator in configuration.operators],
-        analyses=[layout.analysis(name) for name in configuration.analyses],
-        truth=ancient(configuration.report.truth) if configuration.report.truth else [],
+        leaderboard=jobs.report.input("leaderboard"),
+        datasets=jobs.report.input("datasets"),
+        scores=jobs.report.input("scores"),
+        analyses=jobs.report.input("analyses"),
+        truth=jobs.report.input("truth"),
     output:
-        report(layout.report, category="Report", caption="report.rst"),
+        report(jobs.report.output("page"), category="Report", caption="report.rst"),
     log:
-        f"logs/{configuration.name}/report.log",
+        jobs.report.log(),
+    localrule: True
     conda:
         "../envs/conda-cpu.yaml"
     params:
-        graph.report(),
+        jobs.report.params,
     message:
-        "Write the report"
+        jobs.report.message
     script:
         "../scripts/report.py"

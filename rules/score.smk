@@ -1,21 +1,21 @@
 # A pass scores a chunk of a source's shards by several operators: models loaded once, every image decoded once.
 rule score_neural:
     input:
-        score_input,
+        jobs.score_neural.input("records"),
     output:
-        layout.pass_card("{source}", "{scoring}", "{chunk}"),
+        jobs.score_neural.output("card"),
     log:
-        f"logs/{configuration.name}/score/{{source}}/{{scoring}}/{{chunk}}.log",
+        jobs.score_neural.log(),
     benchmark:
-        f"benchmarks/{configuration.name}/score/{{source}}/{{scoring}}/{{chunk}}.tsv"
+        jobs.score_neural.benchmark()
     wildcard_constraints:
         scoring="gpu-[0-9a-f]+",
     conda:
         "../envs/conda-cuda.yaml"
     params:
-        lambda wildcards: graph.score(wildcards.source, wildcards.chunk),
+        jobs.score_neural.params,
     message:
-        "Score {wildcards.chunk} of {wildcards.source} ({wildcards.scoring})"
+        jobs.score_neural.message
     script:
         "../scripts/score.py"
 
@@ -30,18 +30,18 @@ use rule score_neural as score_plain with:
 # One table for each operator and source, whichever passes made it.
 rule scores_of:
     input:
-        lambda wildcards: graph.score_cards(wildcards.source, wildcards.operator),
+        jobs.scores_of.input("passes"),
     output:
-        scores=layout.scores("{source}", "{operator}"),
-        card=layout.scores_card("{source}", "{operator}"),
+        scores=jobs.scores_of.output("scores"),
+        card=jobs.scores_of.output("card"),
     log:
-        f"logs/{configuration.name}/scores/{{source}}/{{operator}}.log",
+        jobs.scores_of.log(),
+    localrule: True
     conda:
         "../envs/conda-cpu.yaml"
     params:
-        # of an id in two files the first one's score counts, and Snakemake does not see an order change
-        files=lambda wildcards: [file.name for file in configuration.pool.files] if wildcards.source == POOL else [],
+        files=jobs.scores_of.param("files"),
     message:
-        "Gather the scores of {wildcards.source} by {wildcards.operator}"
+        jobs.scores_of.message
     script:
         "../scripts/scores_of.py"

@@ -1,81 +1,82 @@
 # Every recipe, every seed: probe, choice of seeds, stage 1, stage 2.
 rule probe:
     input:
-        trainset=layout.trainset("{recipe}"),
-        trainset_card=layout.trainset_card("{recipe}"),
-        start=start,
+        trainset=jobs.probe.input("trainset"),
+        trainset_card=jobs.probe.input("trainset_card"),
+        start=jobs.probe.input("start"),
     output:
-        layout.probe("{recipe}", "{seed}") / "card.json",
+        jobs.probe.output("card"),
     log:
-        f"logs/{configuration.name}/probe/{{recipe}}/{{seed}}.log",
+        jobs.probe.log(),
     benchmark:
-        f"benchmarks/{configuration.name}/probe/{{recipe}}/{{seed}}.tsv"
+        jobs.probe.benchmark()
     conda:
         "../envs/conda-cuda.yaml"
     params:
-        lambda wildcards: graph.train(wildcards.recipe, "probe"),
+        jobs.probe.params,
     message:
-        "Probe {wildcards.recipe} with seed {wildcards.seed}"
+        jobs.probe.message
     script:
         "../scripts/probe.py"
 
 
 rule choose_seeds:
     input:
-        probes,
+        jobs.choose_seeds.input("probes"),
     output:
-        layout.seeds("{recipe}"),
+        jobs.choose_seeds.output("seeds"),
     log:
-        f"logs/{configuration.name}/choose_seeds/{{recipe}}.log",
+        jobs.choose_seeds.log(),
+    localrule: True
     conda:
         "../envs/conda-cpu.yaml"
     params:
-        seeds=lambda wildcards: configuration.recipes[wildcards.recipe].seeds,
-        keep=lambda wildcards: recipe_training(configuration, wildcards.recipe).probe.keep,
+        seeds=jobs.choose_seeds.param("seeds"),
+        keep=jobs.choose_seeds.param("keep"),
     message:
-        "Choose the seeds of {wildcards.recipe}"
+        jobs.choose_seeds.message
     script:
         "../scripts/choose_seeds.py"
 
 
 rule pretrain:
     input:
-        trainset=layout.trainset("{recipe}"),
-        trainset_card=layout.trainset_card("{recipe}"),
-        seeds=verdict,
-        start=start,
+        trainset=jobs.pretrain.input("trainset"),
+        trainset_card=jobs.pretrain.input("trainset_card"),
+        seeds=jobs.pretrain.input("seeds"),
+        start=jobs.pretrain.input("start"),
     output:
-        layout.pretrain("{recipe}", "{seed}") / "card.json",
+        jobs.pretrain.output("card"),
     log:
-        f"logs/{configuration.name}/pretrain/{{recipe}}/{{seed}}.log",
+        jobs.pretrain.log(),
     benchmark:
-        f"benchmarks/{configuration.name}/pretrain/{{recipe}}/{{seed}}.tsv"
+        jobs.pretrain.benchmark()
     conda:
         "../envs/conda-cuda.yaml"
     params:
-        lambda wildcards: graph.train(wildcards.recipe, "pretrain"),
+        jobs.pretrain.params,
     message:
-        "Stage 1 of {wildcards.recipe} with seed {wildcards.seed}"
+        jobs.pretrain.message
     script:
         "../scripts/pretrain.py"
 
 
 rule finetune:
     input:
-        pretrain=layout.pretrain("{recipe}", "{seed}") / "card.json",
-        start=start,
-        instructions=lambda wildcards: ancient(recipe_training(configuration, wildcards.recipe).finetune.instructions),
+        pretrain=jobs.finetune.input("pretrain"),
+        start=jobs.finetune.input("start"),
+        instructions=jobs.finetune.input("instructions"),
     output:
-        layout.finetune("{recipe}", "{seed}") / "card.json",
+        jobs.finetune.output("card"),
     log:
-        f"logs/{configuration.name}/finetune/{{recipe}}/{{seed}}.log",
+        jobs.finetune.log(),
     benchmark:
-        f"benchmarks/{configuration.name}/finetune/{{recipe}}/{{seed}}.tsv"
+        jobs.finetune.benchmark()
     conda:
         "../envs/conda-cuda.yaml"
     params:
-        lambda wildcards: graph.train(wildcards.recipe, "finetune"),
+        jobs.finetune.params,
     message:
-        "Stage 2 of {wildcards.recipe} with seed {wildcards.seed}"
+        jobs.finetune.message
     script:
         "../scripts/finetune.py"

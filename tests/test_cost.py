@@ -13,7 +13,7 @@ from bettersynth.core.publish import read_json, write_json
 from bettersynth.inspect import cost
 from bettersynth.inspect.cost import Costs, Job, Origin
 from bettersynth.inspect.cost_table import cost_table, hours, size
-from bettersynth.inspect.expected import Basis, Rows
+from bettersynth.workflow.expected import Basis, Rows
 
 
 def make(configuration, layout, folder):

@@ -8,7 +8,7 @@ from bench import ROOT
 from bettersynth.configuration import load
 from bettersynth.core.layout import Layout
 from bettersynth.inspect.drawing import dataset_graph, job_graph, ledger_groups, rule_graph
-from bettersynth.inspect.expected import Expected
+from bettersynth.workflow.expected import Expected
 from bettersynth.workflow.plan import Plan
 
 DOT = r"""Building DAG of jobs...

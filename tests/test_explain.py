@@ -11,9 +11,9 @@ from bettersynth.configuration.datasets import Dataset
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import Layout
 from bettersynth.core.publish import read_json, write_json
-from bettersynth.inspect.expected import Basis, Expected, Rows
 from bettersynth.inspect.explain import Explanation, UnknownNameError
 from bettersynth.inspect.wording import sentence
+from bettersynth.workflow.expected import Basis, Expected, Rows
 from bettersynth.workflow.plan import Plan
 
 

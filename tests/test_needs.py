@@ -5,7 +5,8 @@ from workflow import CONFIGURATION
 from bettersynth.configuration import configure
 from bettersynth.core.layout import Layout
 from bettersynth.core.publish import write_json
-from bettersynth.workflow.needs import Needs, configuration_needs, data_files, job_needs
+from bettersynth.workflow.jobs import Jobs
+from bettersynth.workflow.needs import Needs, configuration_needs, data_files
 from bettersynth.workflow.passes import Chunk
 
 MGM = ("clip", "convnext", "gemma")
@@ -31,7 +32,7 @@ def test_a_captioner_that_chooses_by_an_operator_needs_its_model():
     operators = {**CONFIGURATION["operators"], "judge": {"op": "image_text_similarity_filter", "model": "judge"}}
     changed = configuration(captioners=captioners, models=models, operators=operators)
     wildcards = {"source": "rewritten", "shard": "rewritten-0000"}
-    assert job_needs("recaption", wildcards, changed, Layout("results/small")).models == ("blip2", "judge")
+    assert Jobs(changed, Layout("results/small")).job("recaption", wildcards).needs.models == ("blip2", "judge")
     assert "judge" in configuration_needs(changed, "best").models
     assert "judge" not in configuration_needs(changed, "unfiltered").models
 
@@ -47,9 +48,7 @@ def test_a_dataset_cleaned_by_language_needs_the_operators_model(tmp_path):
         datasets=datasets,
         recipes={**CONFIGURATION["recipes"], "english": {"dataset": "english"}},
     )
-    assert job_needs("clean", {"source": "english", "shard": "english-0000"}, changed, Layout(tmp_path)) != Needs(
-        (), ()
-    )
+    assert Jobs(changed, Layout(tmp_path)).clean.needs("english", "english-0000") != Needs((), ())
     plain = configuration_needs(changed, "unfiltered")
     assert set(
         configuration_needs(changed, "english").models + configuration_needs(changed, "english").resources
@@ -75,7 +74,8 @@ def test_a_job_needs_what_it_loads(tmp_path):
         "pretrain": {"recipe": "best", "seed": "1"},
         "dataset": {"dataset": "best"},
     }
-    found = {rule: job_needs(rule, values, configuration(), layout).models for rule, values in wildcards.items()}
+    jobs = Jobs(configuration(), layout)
+    found = {rule: jobs.job(rule, values).needs.models for rule, values in wildcards.items()}
     assert found == {"score_neural": ("clip",), "recaption": ("blip2",), "pretrain": MGM, "dataset": ()}
 
 

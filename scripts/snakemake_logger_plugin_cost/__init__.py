@@ -17,8 +17,8 @@ from bettersynth.configuration import load
 from bettersynth.core.layout import Layout
 from bettersynth.inspect.cost import Costs, Job
 from bettersynth.inspect.cost_table import cost_table
+from bettersynth.workflow.jobs import Jobs
 from bettersynth.workflow.manifest import missing, missing_words
-from bettersynth.workflow.needs import job_needs
 
 MEASUREMENTS = Path("docs") / "measurements"
 
@@ -61,7 +61,8 @@ class LogHandler(LogHandlerBase):
         name = str(configuration.name)
         layout = Layout(Path("results") / name)
         costs = Costs(configuration, layout, Path("benchmarks") / name, base / MEASUREMENTS)
-        needs = [job_needs(job.rule, job.wildcards, configuration, layout) for job in jobs]
+        specified = Jobs(configuration, layout)
+        needs = [specified.job(job.rule, job.wildcards).needs for job in jobs]
         absent = missing(needs, configuration, file)
         table = cost_table(costs.lines(jobs), costs.model_bytes)
         return f"{table}\n\n{missing_words(absent)}" if absent else table

@@ -12,7 +12,7 @@ from bettersynth.configuration.load import check_recipe
 from bettersynth.core.errors import PersonError
 from bettersynth.core.publish import publish
 from bettersynth.inspect.drawing import dataset_graph, job_graph, ledger_groups, rule_graph
-from bettersynth.inspect.expected import Expected
+from bettersynth.workflow.expected import Expected
 from bettersynth.workflow.run import Run
 
 

@@ -20,6 +20,17 @@ class Layout:
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
 
+    # beside the results
+    @property
+    def logs(self) -> Path:
+        """Folder of the jobs' logs."""
+        return Path("logs") / self.root.name
+
+    @property
+    def benchmarks(self) -> Path:
+        """Folder in which Snakemake writes down how long jobs took."""
+        return Path("benchmarks") / self.root.name
+
     # who is at work
     @property
     def driver(self) -> Path:
@@ -28,7 +39,7 @@ class Layout:
 
     def lease(self, log: str | Path) -> Path:
         """Lease of the job that writes the log `logs/<configuration>/…`."""
-        return self.root / "leases" / Path(log).relative_to(Path("logs") / self.root.name).with_suffix(".json")
+        return self.root / "leases" / Path(log).relative_to(self.logs).with_suffix(".json")
 
     # pool
     def order(self, file: str) -> Path:

@@ -29,8 +29,8 @@ from bettersynth.core.resources import resource
 from bettersynth.deploy.archive import SHOWN, differing, read_manifest, unpack
 from bettersynth.pool.images import ImageRoots
 from bettersynth.pool.rows import load_records, read_rows
+from bettersynth.workflow.jobs import Jobs
 from bettersynth.workflow.manifest import manifest_path
-from bettersynth.workflow.needs import SCORING_RULES, job_needs
 from bettersynth.workflow.plan import Plan
 
 CODE = Path(__file__).resolve().parents[3]
@@ -116,6 +116,7 @@ class Relay:
             raise RelayError(f"{config_file}: lies outside of this folder, so it cannot go along; copy it to config/")
         self.layout = Layout(Path("results") / str(configuration.name))
         self.plan = Plan(configuration)
+        self.specified = Jobs(configuration, self.layout, self.plan)
         self._roots = ImageRoots(configuration.pool, self.layout)
 
     # work
@@ -171,7 +172,7 @@ class Relay:
                 f"{job.rule}: which images it reads is not known before; take the pool in here: snakemake --configfile "
                 f"{self.config_file} --cores all -- {self.layout.index}"
             )
-        if job.rule in SCORING_RULES:
+        if job.rule in ("score_neural", "score_plain"):
             yield self.layout.scoring_pass(job.wildcards["scoring"])
             for records in job.input:
                 if Path(records).exists():
@@ -224,7 +225,7 @@ class Relay:
 
     def _model_paths(self, jobs: Iterable[Job]) -> list[Path]:
         """Models, word lists and taggers of the jobs. A pass that is due has been defined by the dry run."""
-        needs = [job_needs(job.rule, job.wildcards, self.configuration, self.layout) for job in jobs]
+        needs = [self.specified.job(job.rule, job.wildcards).needs for job in jobs]
         models = {Path(self.configuration.models[name].path) for need in needs for name in need.models}
         return sorted(models | {resource(name).path for need in needs for name in need.resources})
 

@@ -18,7 +18,7 @@ from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import BENCHMARKS, Layout
 from bettersynth.core.publish import read_json
 from bettersynth.core.records import POOL
-from bettersynth.inspect.expected import Basis, Expected, Rows, total
+from bettersynth.workflow.expected import Basis, Expected, Rows, total
 from bettersynth.workflow.passes import chunk_shards, pass_operators
 from bettersynth.workflow.plan import Plan
 

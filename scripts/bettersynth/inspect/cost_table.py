@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import groupby
 
 from bettersynth.inspect.cost import RESUME_FACTOR, Line, Origin
-from bettersynth.inspect.expected import Basis
+from bettersynth.workflow.expected import Basis
 
 MARKS = {Basis.MADE: "", Basis.COUNTED: "", Basis.PUBLISHED: "~", Basis.RECKONED: "~", Basis.AT_MOST: "≤"}
 HEADINGS = ("", "jobs", "amount", "GPU h", "CPU h", "disk", "rate, and where it comes from")

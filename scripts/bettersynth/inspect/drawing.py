@@ -12,8 +12,8 @@ import pygraphviz
 from bettersynth.configuration.datasets import GENERATORS
 from bettersynth.configuration.types import Configuration, Recipe
 from bettersynth.core.records import POOL
-from bettersynth.inspect.expected import Basis, Expected
 from bettersynth.inspect.wording import brief
+from bettersynth.workflow.expected import Basis, Expected
 
 FONT = "Helvetica,Arial,sans-serif"
 INK, GREY, GREEN, PAPER = "#1f2937", "#6b7280", "#15803d", "#ffffff"

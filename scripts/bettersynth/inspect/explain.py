@@ -12,8 +12,8 @@ from bettersynth.core.errors import PersonError
 from bettersynth.core.layout import BENCHMARKS, Layout
 from bettersynth.core.publish import read_json
 from bettersynth.core.records import POOL
-from bettersynth.inspect.expected import Basis, Expected
 from bettersynth.inspect.wording import listed, sentence
+from bettersynth.workflow.expected import Basis, Expected
 from bettersynth.workflow.plan import Plan
 
 WIDTH = 110

@@ -21,8 +21,8 @@ from bettersynth.core.offline import ENVIRONMENT
 from bettersynth.runtime import gpus
 from bettersynth.runtime.lease import HeldError, Lease
 from bettersynth.runtime.network import forbid_network
+from bettersynth.workflow.jobs import Jobs
 from bettersynth.workflow.manifest import check_needs, require
-from bettersynth.workflow.needs import job_needs
 from bettersynth.workflow.plan import Plan
 
 
@@ -59,7 +59,7 @@ class Job:
 
     def _verify(self, rule: str, name: str) -> None:
         """Compare the models that the job loads with what was staged; StagedError before anything is spent on it."""
-        needs = job_needs(rule, dict(self.wildcards.items()), self.configuration, self.layout)
+        needs = Jobs(self.configuration, self.layout, self.plan).job(rule, dict(self.wildcards.items())).needs
         require(check_needs(needs, self.configuration, f"config/{self.configuration.name}.yaml"), name)
 
 

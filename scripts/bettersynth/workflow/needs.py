@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from bettersynth.configuration.catalogue import CATALOGUE
-from bettersynth.configuration.datasets import GENERATORS
 from bettersynth.configuration.generators import BestBy
 from bettersynth.configuration.load import recipe_start, recipe_training
-from bettersynth.configuration.training import Architecture
 from bettersynth.configuration.types import Configuration
-from bettersynth.core.layout import Layout
 from bettersynth.core.resources import RESOURCES
-from bettersynth.workflow.passes import pass_operators
 from bettersynth.workflow.plan import Plan
-
-SCORING_RULES = ("score_neural", "score_plain")
-TRAINING_RULES = ("probe", "pretrain", "finetune")
 
 
 class Needs(NamedTuple):
@@ -26,6 +19,9 @@ class Needs(NamedTuple):
 
     models: tuple[str, ...]
     resources: tuple[str, ...]
+
+
+NOTHING = Needs((), ())
 
 
 def configuration_needs(configuration: Configuration, recipe: str | None = None) -> Needs:
@@ -38,9 +34,9 @@ def configuration_needs(configuration: Configuration, recipe: str | None = None)
         recipes = _with_starts(recipe, configuration)
         datasets = {name for each in recipes for name in plan.lineage(configuration.recipes[each].dataset)}
         operators = {operator for dataset in datasets for operator in plan.operators(dataset)}
-    parts = [part for name in recipes for part in _parts(recipe_training(configuration, name).architecture)]
-    generators = [_generator_needs(source, configuration) for source in datasets]
-    return _union(_operator_needs(operators, configuration), *generators, _needs(parts, (), configuration))
+    training = [training_needs(name, configuration) for name in recipes]
+    generators = [generator_needs(source, configuration) for source in datasets]
+    return _union(operator_needs(operators, configuration), *generators, *training)
 
 
 def _with_starts(recipe: str, configuration: Configuration) -> set[str]:
@@ -54,17 +50,6 @@ def _with_starts(recipe: str, configuration: Configuration) -> set[str]:
     return found
 
 
-def job_needs(rule: str, wildcards: Mapping[str, str], configuration: Configuration, layout: Layout) -> Needs:
-    """What one job loads, from its rule and wildcards."""
-    if rule in SCORING_RULES:
-        return _operator_needs(pass_operators(wildcards["scoring"], configuration, layout), configuration)
-    if rule in GENERATORS:
-        return _generator_needs(wildcards["source"], configuration)
-    if rule in TRAINING_RULES:
-        return _needs(_parts(recipe_training(configuration, wildcards["recipe"]).architecture), (), configuration)
-    return Needs((), ())
-
-
 def data_files(configuration: Configuration) -> list[str]:
     """Single files that a configuration names; folders of images are apart."""
     files = [*(file.path for file in configuration.pool.files), *configuration.pool.restore]
@@ -76,28 +61,32 @@ def data_files(configuration: Configuration) -> list[str]:
     return list(dict.fromkeys(files))
 
 
-def _operator_needs(names: Iterable[str], configuration: Configuration) -> Needs:
+def operator_needs(names: Iterable[str], configuration: Configuration) -> Needs:
+    """What operators load."""
     operators = [configuration.operators[name] for name in names]
     resources = [resource for operator in operators for resource in CATALOGUE[operator.op].resources]
     return _needs([operator.model for operator in operators if operator.model], resources, configuration)
 
 
-def _generator_needs(source: str, configuration: Configuration) -> Needs:
+def generator_needs(source: str, configuration: Configuration) -> Needs:
     """A captioner's model, and that of the operator which chooses among its captions; a redrawer's; a language's."""
     node = configuration.datasets[source]
     if node.redraw:
         return _needs([configuration.redrawers[node.redraw.redrawer].model], (), configuration)
     if node.clean and node.clean.language:
-        return _operator_needs([node.clean.language.operator], configuration)
+        return operator_needs([node.clean.language.operator], configuration)
     if not node.recaption:
-        return Needs((), ())
+        return NOTHING
     captioner = configuration.captioners[node.recaption.captioner]
     judges = [captioner.keep.operator] if isinstance(captioner.keep, BestBy) else []
-    return _union(_needs([captioner.model], (), configuration), _operator_needs(judges, configuration))
+    return _union(_needs([captioner.model], (), configuration), operator_needs(judges, configuration))
 
 
-def _parts(architecture: Architecture) -> list[str]:
-    return [architecture.language_model, architecture.vision_tower, architecture.vision_tower_aux]
+def training_needs(recipe: str, configuration: Configuration) -> Needs:
+    """The parts of the model that a recipe trains."""
+    architecture = recipe_training(configuration, recipe).architecture
+    parts = [architecture.language_model, architecture.vision_tower, architecture.vision_tower_aux]
+    return _needs(parts, (), configuration)
 
 
 def _union(*needs: Needs) -> Needs:

@@ -1,0 +1,77 @@
+"""The rules of the workflow, each told in one specification: rule blocks and everything else that asks read it.
+
+To add a rule: a specification here, a rule block in `rules/`, a thin script in `scripts/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from bettersynth.configuration.types import Configuration
+from bettersynth.core.layout import Layout
+from bettersynth.workflow.expected import Expected
+from bettersynth.workflow.jobs.dataset import Analysis, Export, MakeDataset, MakeTrainset
+from bettersynth.workflow.jobs.evaluate import Answer, ScoreAnswers
+from bettersynth.workflow.jobs.generate import Clean, Recaption, Redraw
+from bettersynth.workflow.jobs.pool import Ingest, PoolIndex
+from bettersynth.workflow.jobs.report import Leaderboard, Report
+from bettersynth.workflow.jobs.score import ScoreNeural, ScorePlain, ScoresOf
+from bettersynth.workflow.jobs.specification import Context, Job, Rule
+from bettersynth.workflow.jobs.train import ChooseSeeds, Finetune, Pretrain, Probe
+from bettersynth.workflow.parameters import Graph
+from bettersynth.workflow.plan import Plan
+
+__all__ = ["Job", "Jobs", "Rule"]
+
+
+class Jobs:
+    """The specifications of all rules, for one configuration, in the order of the phases."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        layout: Layout,
+        plan: Plan | None = None,
+        targets: Callable[[], Iterable[str]] = lambda: ["all"],
+    ) -> None:
+        plan = plan or Plan(configuration)
+        self.configuration = configuration
+        self.graph = Graph(configuration, layout, plan, targets)
+        context = Context(configuration, layout, plan, self.graph, Expected(configuration, layout, plan))
+        self.ingest = Ingest(context)
+        self.pool_index = PoolIndex(context)
+        self.score_neural = ScoreNeural(context)
+        self.score_plain = ScorePlain(context)
+        self.scores_of = ScoresOf(context)
+        self.recaption = Recaption(context)
+        self.redraw = Redraw(context)
+        self.clean = Clean(context)
+        self.dataset = MakeDataset(context)
+        self.analysis = Analysis(context)
+        self.export = Export(context)
+        self.trainset = MakeTrainset(context)
+        self.probe = Probe(context)
+        self.choose_seeds = ChooseSeeds(context)
+        self.pretrain = Pretrain(context)
+        self.finetune = Finetune(context)
+        self.answer = Answer(context)
+        self.score_answers = ScoreAnswers(context)
+        self.leaderboard = Leaderboard(context)
+        self.report = Report(context)
+
+    def __iter__(self) -> Iterator[Rule]:
+        return (rule for rule in vars(self).values() if isinstance(rule, Rule))
+
+    def __getitem__(self, rule: str) -> Rule:
+        """The specification of a rule; KeyError when there is none."""
+        for each in self:
+            if each.name == rule:
+                return each
+        raise KeyError(rule)
+
+    def job(self, rule: str, wildcards: Mapping[str, str]) -> Job:
+        """A job as Snakemake names it; KeyError for a target that only gathers."""
+        for each in self:
+            if each.block_each and rule.startswith(f"{each.name}_"):
+                return each.job(rule.removeprefix(f"{each.name}_"))
+        return Job(self[rule], dict(wildcards))

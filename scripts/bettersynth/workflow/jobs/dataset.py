@@ -1,0 +1,150 @@
+"""Datasets, and what is made of them: analyses, exports and training files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bettersynth.core.records import POOL
+from bettersynth.workflow.jobs.specification import Files, Fingerprinted, Kind, Rule
+
+
+class OfRows(Rule):
+    """A rule that reads rows of a dataset, or the records that they name."""
+
+    def records_of(self, dataset: str) -> list[Path]:
+        """Cards of the records of every source that the dataset's rows may name."""
+        return [card for source in self.plan.sources(dataset) for card in self.cards_of(source)]
+
+    def cards_of(self, source: str) -> list[Path]:
+        """Cards that say which records a source holds: one for each raw file of the pool, or each generated shard."""
+        if source == POOL:
+            return [self.layout.file_ledger(file.name) for file in self.configuration.pool.files]
+        return [self.layout.records_card(source, shard) for shard in self.plan.shards(source)]
+
+    @property
+    def image_sizes(self) -> list[Path]:
+        """Sizes of the pool's images."""
+        return [self.layout.images(file.name) for file in self.configuration.pool.files]
+
+    @property
+    def restored(self) -> list[Fingerprinted]:
+        """Files that the questions are restored from."""
+        return [Fingerprinted(path) for path in self.configuration.pool.restore]
+
+
+class MakeDataset(OfRows):
+    """Choose the rows of a dataset, by its verb, from its parents'."""
+
+    name = "dataset"
+    wildcards = ("dataset",)
+    log_name = "dataset/{dataset}"
+    says = "Choose the rows of {dataset}"
+    title = "{dataset}"
+    group = "datasets"
+
+    def every(self) -> Iterator[tuple[str, ...]]:
+        return ((dataset,) for dataset in self.configuration.datasets)
+
+    def inputs(self, dataset: str) -> dict[str, Files]:
+        node, rows = self.plan.dataset(dataset), self.layout.rows
+        return {
+            "parents": [rows(parent) for parent in node.parents],
+            "asked": [rows(asked) for asked in self.plan.asked(dataset)] if node.splice else [],
+            "scores": [self.layout.scores(*score) for score in self.plan.scores(dataset)],
+            "records": [card for source in self.plan.reads_records(dataset) for card in self.cards_of(source)],
+            "index": self.layout.index,
+        }
+
+    def outputs(self, dataset: str) -> dict[str, Files]:
+        layout = self.layout
+        return {"rows": layout.rows(dataset), "dropped": layout.dropped(dataset), "card": layout.dataset_card(dataset)}
+
+    def parameters(self, dataset: str) -> dict[str, Any]:
+        return self.graph.dataset(dataset)
+
+
+class Analysis(OfRows):
+    """Take the quartiles of scores over a dataset."""
+
+    name = "analysis"
+    wildcards = ("analysis",)
+    log_name = "analysis/{analysis}"
+    says = "Take the quartiles of {analysis}"
+
+    def every(self) -> Iterator[tuple[str, ...]]:
+        return ((name,) for name in self.configuration.analyses)
+
+    def inputs(self, analysis: str) -> dict[str, Files]:
+        return {
+            "rows": self.layout.rows(self.configuration.analyses[analysis].dataset),
+            "scores": [self.layout.scores(*scores) for scores in self.plan.analysed(analysis)],
+            "index": self.layout.index,
+            "images": self.image_sizes,
+        }
+
+    def outputs(self, analysis: str) -> dict[str, Files]:
+        return {"card": self.layout.analysis(analysis)}
+
+    def parameters(self, analysis: str) -> dict[str, Any]:
+        return self.graph.analysis(analysis)
+
+
+class Export(OfRows):
+    """Write a dataset in a format that other programs read."""
+
+    name = "export"
+    wildcards = ("dataset", "form")
+    kind = Kind.CPU
+    log_name = "export/{dataset}.{form}"
+    says = "Write {dataset} as {form}"
+
+    def every(self) -> Iterator[tuple[str, ...]]:
+        return ((dataset, form) for dataset, forms in self.configuration.exports.items() for form in forms)
+
+    def inputs(self, dataset: str, form: str) -> dict[str, Files]:
+        return {
+            "rows": self.layout.rows(dataset),
+            "index": self.layout.index,
+            "records": self.records_of(dataset),
+            "restore": self.restored,
+        }
+
+    def outputs(self, dataset: str, form: str) -> dict[str, Files]:
+        return {"card": self.layout.export(dataset, form) / "card.json"}
+
+    def parameters(self, dataset: str, form: str) -> dict[str, Any]:
+        return self.graph.export()
+
+
+class MakeTrainset(OfRows):
+    """Write the training file of a recipe."""
+
+    name = "trainset"
+    wildcards = ("recipe",)
+    kind = Kind.CPU
+    log_name = "trainset/{recipe}"
+    says = "Write the training file of {recipe} and open each of its images"
+    title = "{recipe}"
+    group = "{recipe}: {rule}"
+
+    def every(self) -> Iterator[tuple[str, ...]]:
+        return ((recipe,) for recipe in self.configuration.recipes)
+
+    def inputs(self, recipe: str) -> dict[str, Files]:
+        """Rows of the dataset, their records, the sizes of the images, and the files that restore the questions."""
+        dataset = self.configuration.recipes[recipe].dataset
+        return {
+            "rows": self.layout.rows(dataset),
+            "index": self.layout.index,
+            "images": self.image_sizes,
+            "records": self.records_of(dataset),
+            "restore": self.restored,
+        }
+
+    def outputs(self, recipe: str) -> dict[str, Files]:
+        return {"trainset": self.layout.trainset(recipe), "card": self.layout.trainset_card(recipe)}
+
+    def parameters(self, recipe: str) -> dict[str, Any]:
+        return self.graph.trainset(recipe)

@@ -1,0 +1,59 @@
+"""Answers first, scores after: predictions are kept for every question."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from bettersynth.core.layout import BENCHMARKS
+from bettersynth.workflow.jobs.specification import Files, Fingerprinted, Kind
+from bettersynth.workflow.jobs.train import OfSeed
+
+
+class OfBenchmark(OfSeed):
+    """A rule that makes something of each seed of a recipe for each benchmark."""
+
+    wildcards = ("recipe", "seed", "benchmark")
+    title = "{recipe}, seed {seed}, {benchmark}"
+
+    def every(self) -> Iterator[tuple[str, ...]]:
+        return ((*run, benchmark) for run in super().every() for benchmark in BENCHMARKS)
+
+    def questions(self, benchmark: str) -> list[Fingerprinted]:
+        """Question and annotation files."""
+        return [Fingerprinted(path) for path in self.graph.benchmark_files(benchmark)]
+
+
+class Answer(OfBenchmark):
+    """Answer the questions of a benchmark with a trained model."""
+
+    name = "answer"
+    kind = Kind.GPU
+    log_name = "answer/{recipe}/{seed}.{benchmark}"
+    says = "Ask {recipe}, seed {seed}, the questions of {benchmark}"
+
+    def inputs(self, recipe: str, seed: str, benchmark: str) -> dict[str, Files]:
+        return {"model": self.layout.finetune(recipe, seed) / "card.json", "questions": self.questions(benchmark)}
+
+    def outputs(self, recipe: str, seed: str, benchmark: str) -> dict[str, Files]:
+        return {"card": self.layout.answers_card(recipe, seed, benchmark)}
+
+    def parameters(self, recipe: str, seed: str, benchmark: str) -> dict[str, Any]:
+        return self.graph.answer(benchmark)
+
+
+class ScoreAnswers(OfBenchmark):
+    """Score the answers to a benchmark."""
+
+    name = "score_answers"
+    log_name = "score_answers/{recipe}/{seed}.{benchmark}"
+    says = "Score {recipe}, seed {seed}, on {benchmark}"
+
+    def inputs(self, recipe: str, seed: str, benchmark: str) -> dict[str, Files]:
+        return {"answers": self.layout.answers_card(recipe, seed, benchmark), "questions": self.questions(benchmark)}
+
+    def outputs(self, recipe: str, seed: str, benchmark: str) -> dict[str, Files]:
+        return {"result": self.layout.result(recipe, seed, benchmark)}
+
+    def parameters(self, recipe: str, seed: str, benchmark: str) -> dict[str, Any]:
+        return self.graph.score_answers(benchmark)

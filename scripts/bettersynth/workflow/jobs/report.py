@@ -1,0 +1,60 @@
+"""The leaderboard and the page: they look at everything that was ever made, so they run at home."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bettersynth.core.layout import BENCHMARKS
+from bettersynth.core.records import POOL
+from bettersynth.workflow.jobs.specification import Files, Fingerprinted, Rule
+
+
+class Leaderboard(Rule):
+    """Compare the recipes."""
+
+    name = log_name = "leaderboard"
+    says = "Compare the recipes"
+
+    def inputs(self) -> dict[str, Files]:
+        recipes = self.configuration.recipes
+        return {
+            "results": [
+                self.layout.result(name, seed, benchmark)
+                for name, recipe in recipes.items()
+                for seed in recipe.seeds
+                for benchmark in BENCHMARKS
+            ],
+            "trainsets": [self.layout.trainset_card(recipe) for recipe in recipes],
+        }
+
+    def outputs(self) -> dict[str, Files]:
+        return {"leaderboard": self.layout.leaderboard}
+
+    def parameters(self) -> dict[str, Any]:
+        return {
+            "baseline": self.configuration.report.baseline,
+            "recipes": [recipe.model_dump_json() for recipe in self.configuration.recipes.values()],
+        }
+
+
+class Report(Rule):
+    """Write the report."""
+
+    name = log_name = "report"
+    says = "Write the report"
+
+    def inputs(self) -> dict[str, Files]:
+        configuration, layout = self.configuration, self.layout
+        return {
+            "leaderboard": layout.leaderboard if configuration.recipes else [],
+            "datasets": [layout.dataset_card(dataset) for dataset in configuration.datasets],
+            "scores": [layout.scores(POOL, operator) for operator in configuration.operators],
+            "analyses": [layout.analysis(name) for name in configuration.analyses],
+            "truth": Fingerprinted(configuration.report.truth) if configuration.report.truth else [],
+        }
+
+    def outputs(self) -> dict[str, Files]:
+        return {"page": self.layout.report}
+
+    def parameters(self) -> dict[str, Any]:
+        return self.graph.report()

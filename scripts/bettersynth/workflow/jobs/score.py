@@ -1,0 +1,95 @@
+"""Passes of operators over chunks of a source's shards, and the tables that gather what they found."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bettersynth.core.records import POOL
+from bettersynth.workflow.jobs.specification import Files, Fingerprinted, Kind, Rule
+from bettersynth.workflow.needs import Needs, operator_needs
+from bettersynth.workflow.passes import CHUNK_PATTERN, Chunk, chunk_shards, pass_operators
+
+
+class Score(Rule):
+    """Score a chunk of a source's shards by several operators: models loaded once, every image decoded once."""
+
+    wildcards = ("source", "scoring", "chunk")
+    log_name = "score/{source}/{scoring}/{chunk}"
+    says = "Score {chunk} of {source} ({scoring})"
+    title = "{chunk} of {source}"
+    group = "passes"
+
+    def every(self) -> Iterator[tuple[str, ...]]:
+        """Passes that have begun; which will come, only Snakemake's graph knows."""
+        logs = self.layout.logs / "score"
+        for log in sorted(logs.glob(f"*/{self.kind}-*/*.log")):
+            source, scoring, chunk = log.relative_to(logs).with_suffix("").parts
+            if re.fullmatch(CHUNK_PATTERN, chunk):  # another is of an earlier try
+                yield source, scoring, chunk
+
+    def inputs(self, source: str, scoring: str, chunk: str) -> dict[str, Files]:
+        """When a raw file changes, ingest writes all its shards anew.
+
+        Those that are scored as they are stay as they were to Snakemake, so that a pass runs again only when one of
+        its shards is another.
+        """
+        records = {shard: self.layout.records(source, shard) for shard in chunk_shards(chunk)}
+        return {"records": [self._known(path, source, Chunk(scoring, chunk), shard) for shard, path in records.items()]}
+
+    def _known(self, path: Path, source: str, chunk: Chunk, shard: str) -> Any:
+        scored = source == POOL and self.graph.is_scored(chunk, shard)
+        return Fingerprinted(path) if scored else path
+
+    def outputs(self, source: str, scoring: str, chunk: str) -> dict[str, Files]:
+        return {"card": self.layout.pass_card(source, scoring, chunk)}
+
+    def parameters(self, source: str, scoring: str, chunk: str) -> dict[str, Any]:
+        return self.graph.score(source, chunk)
+
+    def needs(self, source: str, scoring: str, chunk: str) -> Needs:
+        return operator_needs(pass_operators(scoring, self.configuration, self.layout), self.configuration)
+
+    def is_due(self, source: str, scoring: str, chunk: str) -> bool:
+        """For a changed operator, or other sizes, other passes were made."""
+        return self.graph.passes.is_due(source, Chunk(scoring, chunk))
+
+
+class ScoreNeural(Score):
+    """A pass of operators that need a GPU."""
+
+    name = "score_neural"
+    kind = Kind.GPU
+
+
+class ScorePlain(Score):
+    """A pass of the other operators."""
+
+    name = "score_plain"
+    kind = Kind.CPU
+
+
+class ScoresOf(Rule):
+    """One table for each operator and source, whichever passes made it."""
+
+    name = "scores_of"
+    wildcards = ("source", "operator")
+    log_name = "scores/{source}/{operator}"
+    says = "Gather the scores of {source} by {operator}"
+    title = "{operator} of {source}"
+    group = "scores"
+
+    def every(self) -> Iterator[tuple[str, ...]]:
+        return iter(sorted(self.plan.wanted_scores(["all"])))
+
+    def inputs(self, source: str, operator: str) -> dict[str, Files]:
+        return {"passes": self.graph.score_cards(source, operator)}
+
+    def outputs(self, source: str, operator: str) -> dict[str, Files]:
+        return {"scores": self.layout.scores(source, operator), "card": self.layout.scores_card(source, operator)}
+
+    def parameters(self, source: str, operator: str) -> dict[str, Any]:
+        """Of an id in two files the first one's score counts, and Snakemake does not see an order change."""
+        return {"files": [file.name for file in self.configuration.pool.files] if source == POOL else []}

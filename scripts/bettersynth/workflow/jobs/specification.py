@@ -1,0 +1,218 @@
+"""What is known of a rule's jobs, told once: rule blocks, needs, bundles, costs, status and provenance read it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+from bettersynth.configuration.types import Configuration
+from bettersynth.core.layout import Layout
+from bettersynth.workflow.expected import Expected
+from bettersynth.workflow.needs import NOTHING, Needs
+from bettersynth.workflow.parameters import Graph
+from bettersynth.workflow.plan import Plan
+
+
+class Kind(StrEnum):
+    """What a job needs at least."""
+
+    LIGHT = "light"
+    """Seconds of arithmetic over small tables: runs where Snakemake runs."""
+    CPU = "cpu"
+    GPU = "gpu"
+
+
+class Fingerprinted(str):
+    """Path of an input whose contents are among the parameters, so that Snakemake need not look at its time."""
+
+
+Files = Path | str | list[Path] | list[Fingerprinted] | list[str]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the specifications of one run look at."""
+
+    configuration: Configuration
+    layout: Layout
+    plan: Plan
+    graph: Graph
+    expected: Expected
+
+
+class Job(NamedTuple):
+    """One job: a rule and the values of its wildcards."""
+
+    rule: Rule
+    wildcards: Mapping[str, str]
+
+    @property
+    def log(self) -> Path:
+        """Its log."""
+        return self.rule.log_of(**self.wildcards)
+
+    @property
+    def benchmark(self) -> Path:
+        """Where Snakemake writes down how long it took."""
+        return self.rule.benchmark_of(**self.wildcards)
+
+    @property
+    def outputs(self) -> dict[str, Files]:
+        """What it makes, by name."""
+        return self.rule.outputs(**self.wildcards)
+
+    @property
+    def result(self) -> Path:
+        """The last thing that it makes: its card, where it has one."""
+        return self.rule.result(**self.wildcards)
+
+    @property
+    def needs(self) -> Needs:
+        """Models and staged files that it loads."""
+        return self.rule.needs(**self.wildcards)
+
+    @property
+    def title(self) -> str:
+        """What it is about, in few words."""
+        return self.rule.title.format(**self.wildcards)
+
+    @property
+    def group(self) -> str:
+        """The phase that `make status` counts it in."""
+        return self.rule.group.format(rule=self.rule.name, **self.wildcards)
+
+    @property
+    def block(self) -> str:
+        """The name of its rule block."""
+        return self.rule.block_name(**self.wildcards)
+
+    @property
+    def comment(self) -> str:
+        """What Snakemake calls it in SLURM's queue."""
+        values = () if self.rule.block_each else self.wildcards.values()
+        return f"rule_{self.block}" + (f"_wildcards_{'_'.join(values)}" if values else "")
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the run as it is configured now would still run it, if it failed."""
+        return self.rule.is_due(**self.wildcards)
+
+
+class Rule(ABC):
+    """The specification of one rule. Methods that tell of one job take the values of its wildcards by name."""
+
+    name: ClassVar[str]
+    wildcards: ClassVar[tuple[str, ...]] = ()
+    """In the order in which they stand in the first output."""
+    block_each: ClassVar[bool] = False
+    """Whether each value of the wildcard has a rule block of its own, `<name>_<value>`."""
+    kind: ClassVar[Kind] = Kind.LIGHT
+    log_name: ClassVar[str]
+    """Name of the log below `logs/<configuration>/`, without its ending."""
+    says: ClassVar[str]
+    """What Snakemake announces a job with."""
+    title: ClassVar[str] = ""
+    """What a job is about, as `make status` names it."""
+    group: ClassVar[str] = ""
+    """The phase that `make status` counts it in; empty for rules that it does not count."""
+
+    def __init__(self, context: Context) -> None:
+        self.configuration, self.layout, self.plan = context.configuration, context.layout, context.plan
+        self.graph, self.expected = context.graph, context.expected
+
+    # one job
+    def inputs(self, *_: Any, **wildcards: Any) -> dict[str, Files]:
+        """What it declares to read, by name."""
+        return {}
+
+    @abstractmethod
+    def outputs(self, *_: Any, **wildcards: Any) -> dict[str, Files]:
+        """What it makes, by name, the card last."""
+
+    def parameters(self, *_: Any, **wildcards: Any) -> dict[str, Any]:
+        """What decides, beside its inputs, whether it runs again."""
+        return {}
+
+    def needs(self, *_: Any, **wildcards: Any) -> Needs:
+        """Models and staged files that it loads."""
+        return NOTHING
+
+    def is_due(self, *_: Any, **wildcards: Any) -> bool:
+        """Whether the run as it is configured now would still run a job that failed."""
+        return True
+
+    def every(self) -> Iterator[tuple[str, ...]]:
+        """Wildcards of each job of a whole run of the configuration, as far as they are known beforehand."""
+        yield ()
+
+    # what follows
+    def log_of(self, **wildcards: Any) -> Path:
+        """A job's log."""
+        return self.layout.logs / f"{self.log_name.format(**wildcards)}.log"
+
+    def benchmark_of(self, **wildcards: Any) -> Path:
+        """Where Snakemake writes down how long a job took."""
+        return self.layout.benchmarks / f"{self.log_name.format(**wildcards)}.tsv"
+
+    def result(self, **wildcards: Any) -> Path:
+        """The last of a job's outputs."""
+        *_, last = self.outputs(**wildcards).values()
+        return Path(str(last))
+
+    def block_name(self, **wildcards: str) -> str:
+        """The name of the rule block."""
+        return "_".join([self.name, *wildcards.values()]) if self.block_each else self.name
+
+    def job(self, *values: str) -> Job:
+        """The job with these values of the wildcards."""
+        return Job(self, dict(zip(self.wildcards, values, strict=True)))
+
+    def jobs(self) -> Iterator[Job]:
+        """Each job of a whole run, as far as they are known beforehand."""
+        return (self.job(*values) for values in self.every())
+
+    # what a rule block says; of a block for one value of the wildcard, with that value
+    def input(self, name: str, **fixed: str) -> Callable[[Any], Any]:
+        """Input function for the input of this name."""
+        return lambda wildcards: _declared(self.inputs(**{**fixed, **dict(wildcards.items())})[name])
+
+    def output(self, name: str, **fixed: str) -> Files:
+        """Pattern of the output of this name."""
+        return self.outputs(**self._open(fixed))[name]
+
+    def log(self, **fixed: str) -> str:
+        """Pattern of the log."""
+        return str(self.log_of(**self._open(fixed)))
+
+    def benchmark(self, **fixed: str) -> str:
+        """Pattern of the benchmark file."""
+        return str(self.benchmark_of(**self._open(fixed)))
+
+    def params(self, wildcards: Any) -> dict[str, Any]:
+        """All parameters of a job."""
+        return self.parameters(**dict(wildcards.items()))
+
+    def param(self, name: str, **fixed: str) -> Callable[[Any], Any]:
+        """Function for the parameter of this name."""
+        return lambda wildcards: self.parameters(**{**fixed, **dict(wildcards.items())})[name]
+
+    @property
+    def message(self) -> str:
+        """What Snakemake announces a job with."""
+        return self.says.format(**{name: f"{{wildcards.{name}}}" for name in self.wildcards})
+
+    def _open(self, fixed: Mapping[str, str]) -> dict[str, str]:
+        return {name: f"{{{name}}}" for name in self.wildcards} | dict(fixed)
+
+
+def _declared(files: Files) -> Any:
+    """The files as Snakemake is told of them."""
+    from snakemake.io import ancient  # jobs read specifications too, and need no Snakemake for it
+
+    if isinstance(files, list):
+        return [_declared(file) for file in files]
+    return ancient(str(files)) if isinstance(files, Fingerprinted) else files

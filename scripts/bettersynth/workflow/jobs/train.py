@@ -1,0 +1,128 @@
+"""Every recipe, every seed: probe, choice of seeds, stage 1, stage 2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+from bettersynth.configuration.load import recipe_start, recipe_training
+from bettersynth.workflow.jobs.specification import Files, Fingerprinted, Kind, Rule
+from bettersynth.workflow.needs import Needs, training_needs
+
+
+class OfSeed(Rule):
+    """A rule that makes something of each seed of a recipe."""
+
+    wildcards: ClassVar[tuple[str, ...]] = ("recipe", "seed")
+    title = "{recipe}, seed {seed}"
+    group = "{recipe}: {rule}"
+
+    def every(self) -> Iterator[tuple[str, ...]]:
+        return ((name, str(seed)) for name, recipe in self.configuration.recipes.items() for seed in recipe.seeds)
+
+
+class Train(OfSeed):
+    """A rule that trains."""
+
+    kind = Kind.GPU
+
+    def start(self, recipe: str, seed: str) -> list[Path]:
+        """The finished run that a run goes on from, if it does."""
+        run = recipe_start(self.configuration, recipe, int(seed))
+        return [] if run is None else [self.layout.finetune(*run) / "card.json"]
+
+    def parameters(self, recipe: str, seed: str) -> dict[str, Any]:
+        return self.graph.train(recipe, self.name)
+
+    def needs(self, recipe: str, seed: str) -> Needs:
+        return training_needs(recipe, self.configuration)
+
+
+class Probe(Train):
+    """Train a few steps, to see whether the seed aligns."""
+
+    name = "probe"
+    log_name = "probe/{recipe}/{seed}"
+    says = "Probe {recipe} with seed {seed}"
+
+    def every(self) -> Iterator[tuple[str, ...]]:
+        for recipe, seed in super().every():
+            if recipe_training(self.configuration, recipe).probe.keep is not None:
+                yield recipe, seed
+
+    def inputs(self, recipe: str, seed: str) -> dict[str, Files]:
+        return {
+            "trainset": self.layout.trainset(recipe),
+            "trainset_card": self.layout.trainset_card(recipe),
+            "start": self.start(recipe, seed),
+        }
+
+    def outputs(self, recipe: str, seed: str) -> dict[str, Files]:
+        return {"card": self.layout.probe(recipe, seed) / "card.json"}
+
+
+class ChooseSeeds(Rule):
+    """Choose the seeds that go on."""
+
+    name = "choose_seeds"
+    wildcards = ("recipe",)
+    log_name = "choose_seeds/{recipe}"
+    says = "Choose the seeds of {recipe}"
+
+    def every(self) -> Iterator[tuple[str, ...]]:
+        for recipe in self.configuration.recipes:
+            if recipe_training(self.configuration, recipe).probe.keep is not None:
+                yield (recipe,)
+
+    def inputs(self, recipe: str) -> dict[str, Files]:
+        seeds = self.configuration.recipes[recipe].seeds
+        return {"probes": [self.layout.probe(recipe, seed) / "card.json" for seed in seeds]}
+
+    def outputs(self, recipe: str) -> dict[str, Files]:
+        return {"seeds": self.layout.seeds(recipe)}
+
+    def parameters(self, recipe: str) -> dict[str, Any]:
+        return {
+            "seeds": self.configuration.recipes[recipe].seeds,
+            "keep": recipe_training(self.configuration, recipe).probe.keep,
+        }
+
+
+class Pretrain(Train):
+    """Stage 1."""
+
+    name = "pretrain"
+    log_name = "pretrain/{recipe}/{seed}"
+    says = "Stage 1 of {recipe} with seed {seed}"
+
+    def inputs(self, recipe: str, seed: str) -> dict[str, Files]:
+        """The training file, and the choice of seeds for a recipe that keeps only some of them."""
+        keep = recipe_training(self.configuration, recipe).probe.keep
+        return {
+            "trainset": self.layout.trainset(recipe),
+            "trainset_card": self.layout.trainset_card(recipe),
+            "seeds": [] if keep is None else self.layout.seeds(recipe),
+            "start": self.start(recipe, seed),
+        }
+
+    def outputs(self, recipe: str, seed: str) -> dict[str, Files]:
+        return {"card": self.layout.pretrain(recipe, seed) / "card.json"}
+
+
+class Finetune(Train):
+    """Stage 2."""
+
+    name = "finetune"
+    log_name = "finetune/{recipe}/{seed}"
+    says = "Stage 2 of {recipe} with seed {seed}"
+
+    def inputs(self, recipe: str, seed: str) -> dict[str, Files]:
+        return {
+            "pretrain": self.layout.pretrain(recipe, seed) / "card.json",
+            "start": self.start(recipe, seed),
+            "instructions": Fingerprinted(recipe_training(self.configuration, recipe).finetune.instructions),
+        }
+
+    def outputs(self, recipe: str, seed: str) -> dict[str, Files]:
+        return {"card": self.layout.finetune(recipe, seed) / "card.json"}

@@ -1,0 +1,77 @@
+"""The specifications of the rules, and that rule blocks, profile and scripts agree with them."""
+
+from __future__ import annotations
+
+import copy
+import re
+
+import pytest
+import yaml
+from workflow import CONFIGURATION, ROOT, Run
+
+from bettersynth.configuration import configure
+from bettersynth.core.layout import Layout
+from bettersynth.deploy.relay import due_jobs
+from bettersynth.workflow.jobs import Jobs
+from bettersynth.workflow.jobs.specification import Kind
+from miniature.render import render_world
+
+RULES = "\n".join(path.read_text() for path in sorted((ROOT / "rules").glob("*.smk")))
+
+
+@pytest.fixture
+def jobs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return Jobs(configure({**copy.deepcopy(CONFIGURATION), "name": "small"}, "test"), Layout("results/small"))
+
+
+def blocks() -> dict[str, str]:
+    """Text of each rule block, that of a block it is taken from included."""
+    found: dict[str, str] = {}
+    for block in re.split(r"\n(?= *(?:use )?rule\b)", RULES):
+        if match := re.match(r" *(?:use rule (\w+) as (\w+) with|rule (\w+)):", block):
+            found[match[2] or match[3]] = found.get(match[1], "") + block
+        elif block.lstrip().startswith("rule:") and (match := re.search(r'f"(\w+)_\{\w+\}"', block)):
+            found[match[1]] = block
+    gathers = {name for name in found if "output:" not in found[name]} | {"unknown_recipe"}
+    return {name: block for name, block in found.items() if name not in gathers}
+
+
+def test_every_rule_has_a_specification_and_runs_where_that_says(jobs):
+    found = blocks()
+    assert {rule.name for rule in jobs} == found.keys()
+    light = {name for name, block in found.items() if "localrule: True" in block}
+    assert {rule.name for rule in jobs if rule.kind == Kind.LIGHT} == light
+    profile = yaml.safe_load((ROOT / "profiles" / "default" / "config.yaml").read_text())["set-resources"]
+    assert {rule.name for rule in jobs if rule.kind == Kind.GPU} == {
+        name for name, resources in profile.items() if "gpu" in resources
+    }
+
+
+def test_logs_lie_where_they_always_did(jobs):
+    logs = {job.block: str(job.log) for rule in jobs for job in rule.jobs()}
+    assert logs["ingest_stage_1"] == "logs/small/ingest/stage_1.log"
+    assert logs["pool_index"] == "logs/small/pool_index.log"
+    assert logs["scores_of"] == "logs/small/scores/rewritten/words_num.log"
+    assert logs["recaption"].startswith("logs/small/generate/rewritten/rewritten-00")
+    assert logs["export"] == "logs/small/export/best.webdataset.log"
+    assert logs["finetune"] == "logs/small/finetune/best/2.log"
+    assert logs["score_answers"] == "logs/small/score_answers/best/2.mmbench.log"
+    assert str(jobs.finetune.job("best", "2").benchmark) == "benchmarks/small/finetune/best/2.tsv"
+
+
+@pytest.mark.workflow
+def test_snakemake_plans_what_the_specifications_say(tmp_path, monkeypatch):
+    render_world(tmp_path / "data", records=60, second_records=12, textvqa=12, mmbench=6, instructions=48)
+    run = Run(tmp_path, copy.deepcopy(CONFIGURATION))
+    monkeypatch.chdir(tmp_path)
+    jobs = Jobs(configure({**run.configuration, "name": "small"}, "test"), Layout("results/small"))
+    planned = due_jobs(tmp_path / "small.yaml", ["all"], None)
+    assert len(planned) > 40
+    by_comment = {job.comment for rule in jobs for job in rule.jobs()}
+    for each in planned:
+        job = jobs.job(each.rule, each.wildcards)
+        outputs = [file for files in job.outputs.values() for file in (files if isinstance(files, list) else [files])]
+        assert list(map(str, outputs)) == each.output
+        assert list(job.wildcards) == list(job.rule.wildcards), "SLURM's comments have them in this order"
+        assert job.comment in by_comment or each.rule.startswith("score_"), "passes are known to the graph alone"

@@ -32,7 +32,7 @@ try:
     plan = Plan(configuration)
     # what this run is asked for is known once the graph is built
     jobs = Jobs(configuration, layout, plan, lambda: workflow.dag_settings.targets or ["all"])
-    jobs.graph.check_inputs(config_file)
+    jobs.fingerprints.check_inputs(config_file)
 except (ConfigurationError, driver.DriverError) as error:
     raise WorkflowError(str(error)) from None
 if workflow.is_main_process:

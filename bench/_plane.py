@@ -23,7 +23,7 @@ from bettersynth.core.layout import Layout
 from bettersynth.core.publish import sha256_file, sha256_json
 from bettersynth.core.records import read_table, text_of
 from bettersynth.pool.rows import asked_rows, read_rows, records_sha256
-from bettersynth.workflow.parameters import Graph
+from bettersynth.workflow.jobs import Jobs
 from bettersynth.workflow.passes import Chunk, chunk_shards
 from bettersynth.workflow.plan import Plan
 
@@ -84,10 +84,10 @@ class DataPlane:
     def scores(self, source: str, operators: Iterable[str] | None = None) -> None:
         """Draw the scores of a source that some dataset (or the report) reads, and gather them."""
         wanted = sorted(operators or (name for made, name in self.plan.wanted_scores(["all"]) if made == source))
-        graph = Graph(self.configuration, self.layout, self.plan, lambda: ["all"])
+        jobs = Jobs(self.configuration, self.layout, self.plan)
         for operator in wanted:
-            cards = [Chunk(path.parent.name, path.stem) for path in graph.score_cards(source, operator)]
-            self._draw(source, operator, cards, graph)
+            cards = [Chunk(path.parent.name, path.stem) for path in jobs.scores_of.passes_over(source, operator)]
+            self._draw(source, operator, cards, jobs)
             self.step("scores_of", "gather", source, operator)
 
     def datasets(self, names: Iterable[str]) -> None:
@@ -129,10 +129,10 @@ class DataPlane:
 
     # --- drawn instead of made by models ---------------------------------------------------------
 
-    def _draw(self, source: str, operator: str, chunks: list[Chunk], graph: Graph) -> None:
+    def _draw(self, source: str, operator: str, chunks: list[Chunk], jobs: Jobs) -> None:
         """What passes leave: each shard's scores and card, and the cards of the passes. Not synced to the disk."""
         records = records_sha256(source, self.layout, self.plan)
-        fingerprint = graph.operator(operator)
+        fingerprint = jobs.fingerprints.operator(operator)
         for shard in self.plan.shards(source):
             path = self.layout.score_shard(source, operator, shard, _key(fingerprint, records[shard]))
             if path.exists():
@@ -145,7 +145,7 @@ class DataPlane:
             path = self.layout.pass_card(source, scoring, chunk)
             if path.exists():
                 continue
-            fingerprints = graph.passes.operators(scoring)
+            fingerprints = jobs.passes.operators(scoring)
             shards = {
                 shard: {
                     "records": records[shard],

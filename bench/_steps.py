@@ -38,19 +38,18 @@ def _index(configuration: Configuration, layout: Layout, plan: Plan) -> None:
 
 def _score(configuration: Configuration, layout: Layout, plan: Plan, source: str, operator: str) -> None:
     from bettersynth.operators.scoring import score_chunk
-    from bettersynth.workflow.parameters import Graph
+    from bettersynth.workflow.jobs import Jobs
 
-    graph = Graph(configuration, layout, plan, lambda: ["all"])
-    for chunk in graph.passes.chunks(source, operator):
+    for chunk in Jobs(configuration, layout, plan).passes.chunks(source, operator):
         score_chunk(source, chunk, configuration, layout)
 
 
 def _gather(configuration: Configuration, layout: Layout, plan: Plan, source: str, operator: str) -> None:
     from bettersynth.operators.gather import gather_scores
-    from bettersynth.workflow.parameters import Graph
+    from bettersynth.workflow.jobs import Jobs
 
-    graph = Graph(configuration, layout, plan, lambda: ["all"])
-    gather_scores(source, operator, graph.score_cards(source, operator), layout, plan)
+    cards = Jobs(configuration, layout, plan).scores_of.passes_over(source, operator)
+    gather_scores(source, operator, cards, layout, plan)
 
 
 def _generate(configuration: Configuration, layout: Layout, plan: Plan, shard: str) -> None:

@@ -5,9 +5,9 @@ from bettersynth.runtime.job import Job
 job = Job(snakemake)
 
 from bettersynth.operators.scoring import score_chunk
-from bettersynth.workflow.parameters import Graph
+from bettersynth.workflow.fingerprints import Fingerprints
 from bettersynth.workflow.passes import Chunk
 
 chunk = Chunk(job.wildcards.scoring, job.wildcards.chunk)
-fingerprint = Graph(job.configuration, job.layout, job.plan, list).operator
+fingerprint = Fingerprints(job.configuration, job.layout).operator
 score_chunk(job.wildcards.source, chunk, job.configuration, job.layout, fingerprint)

@@ -37,7 +37,7 @@ def test_shipped_configurations_are_valid(path):
 
 def test_validation_is_quick_and_imports_no_torch():
     code = (
-        "import sys; from bettersynth.configuration import load; from bettersynth.workflow.parameters import Graph; "
+        "import sys; from bettersynth.configuration import load; from bettersynth.workflow.jobs import Jobs; "
         f"load({str(MINIATURE)!r}); heavy = {{'torch', 'transformers', 'data_juicer', 'pandas'}} & set(sys.modules); "
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )

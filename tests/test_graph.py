@@ -13,7 +13,8 @@ from bettersynth.core.records import write_table
 from bettersynth.core.sharding import shard_name
 from bettersynth.pool.rows import ROWS, _shards_of
 from bettersynth.report import examples
-from bettersynth.workflow.parameters import Graph, model_identity
+from bettersynth.workflow.fingerprints import model_identity
+from bettersynth.workflow.jobs import Jobs
 from bettersynth.workflow.plan import Plan
 
 
@@ -40,7 +41,7 @@ def test_a_model_that_is_one_file_has_an_identity(tmp_path):
 def test_the_report_is_made_again_when_what_it_says_of_a_dataset_changes(tmp_path, key, value):
     def parameters(content):
         configuration = Configuration.model_validate(content)
-        return Graph(configuration, Layout(tmp_path / "results"), Plan(configuration), list).report()
+        return Jobs(configuration, Layout(tmp_path / "results")).report.parameters()
 
     content = fake_configuration(tmp_path).model_dump(by_alias=True, exclude_none=True)
     before = parameters(content)

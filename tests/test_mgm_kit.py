@@ -18,8 +18,7 @@ from bettersynth.training.mgm import published
 from bettersynth.training.mgm.generation import write_answers
 from bettersynth.training.mgm.processes import run
 from bettersynth.training.mgm.training import finetune, pretrain, probe
-from bettersynth.workflow.parameters import Graph
-from bettersynth.workflow.plan import Plan
+from bettersynth.workflow.jobs import Jobs
 
 ROOT = Path(__file__).parents[1]
 CLIP = "model_zoo/OpenAI/clip-vit-large-patch14-336"
@@ -174,7 +173,7 @@ def test_a_stage_is_trained_again_by_the_other_program_and_not_by_the_same(start
 def test_snakemake_knows_the_program(start, checkout):
     def facts(name: str, by_kit: bool) -> dict:
         configuration, layout = start(name, by_kit)
-        return Graph(configuration, layout, Plan(configuration), list).train("tiny", "pretrain")
+        return Jobs(configuration, layout).pretrain.parameters("tiny", "1")
 
     ours, theirs = facts("ours", by_kit=False), facts("theirs", by_kit=True)
     (checkout / "mgm" / "train" / "train.py").write_text("# changed\n")

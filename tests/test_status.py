@@ -18,8 +18,7 @@ from bettersynth.core.layout import Layout
 from bettersynth.core.publish import write_json
 from bettersynth.runtime import driver
 from bettersynth.runtime.lease import Lease
-from bettersynth.workflow.parameters import Graph
-from bettersynth.workflow.plan import Plan
+from bettersynth.workflow.fingerprints import Fingerprints
 
 SQUEUE = """#!/bin/bash
 [[ $* == *--name=abc-1* ]] || exit 1
@@ -76,7 +75,7 @@ def test_every_state_is_told_with_job_log_and_time_left(layout, tmp_path):
     write_json(layout.pretrain("best", 1) / "card.json", {"status": "stopped"})
     write_json(layout.pretrain("best", 2) / "card.json", {"status": "done"})
     log("pretrain/unfiltered/1.log", "on n1\nValueError: no rows\n")
-    words = Graph(load("small.yaml"), layout, Plan(load("small.yaml")), list).operator("words_num")
+    words = Fingerprints(load("small.yaml"), layout).operator("words_num")
     write_json(layout.scoring_pass("cpu-aab9dfe63d6c"), {"operators": {"words_num": words}})
     log("score/pool/cpu-aab9dfe63d6c/stage_1-0000-0002.log", "on n1\nMemoryError\n")
     write_json(layout.scoring_pass("cpu-0123456789ab"), {"operators": {"words_num": "of other parameters"}})

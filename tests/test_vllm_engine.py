@@ -22,8 +22,7 @@ from bettersynth.sources.captioners.families import open_family
 from bettersynth.sources.captioners.reading import Request
 from bettersynth.sources.captioners.recaptioner import Recaptioner
 from bettersynth.sources.captioners.vllm_engine import ENVIRONMENT, VllmWriter
-from bettersynth.workflow.parameters import Graph
-from bettersynth.workflow.plan import Plan
+from bettersynth.workflow.jobs import Jobs
 
 SERVED = ("blip2", "llava", "llava_next", "qwen2_vl", "qwen2_5_vl", "internvl")
 REFUSED = ("blip2_t5", "florence2")
@@ -176,6 +175,6 @@ def test_missing_vllm_is_said_before_anything_is_opened(folders, pictures):
 def test_another_engine_makes_another_source(folders, pictures, tmp_path):
     def decides(engine):
         asked = configuration(folders["llava"], pictures, engine=engine)
-        return Graph(asked, Layout(tmp_path), Plan(asked), list).generate("new")
+        return Jobs(asked, Layout(tmp_path)).recaption.parameters("new", "new-0000")
 
     assert decides("vllm") != decides("transformers")

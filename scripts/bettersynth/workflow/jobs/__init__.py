@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import Layout
 from bettersynth.workflow.expected import Expected
+from bettersynth.workflow.fingerprints import Fingerprints
 from bettersynth.workflow.jobs.dataset import Analysis, Export, MakeDataset, MakeTrainset
 from bettersynth.workflow.jobs.evaluate import Answer, ScoreAnswers
 from bettersynth.workflow.jobs.generate import Clean, Recaption, Redraw
@@ -18,7 +19,7 @@ from bettersynth.workflow.jobs.report import Leaderboard, Report
 from bettersynth.workflow.jobs.score import ScoreNeural, ScorePlain, ScoresOf
 from bettersynth.workflow.jobs.specification import Context, Job, Rule
 from bettersynth.workflow.jobs.train import ChooseSeeds, Finetune, Pretrain, Probe
-from bettersynth.workflow.parameters import Graph
+from bettersynth.workflow.passes import Passes
 from bettersynth.workflow.plan import Plan
 
 __all__ = ["Job", "Jobs", "Rule"]
@@ -36,8 +37,16 @@ class Jobs:
     ) -> None:
         plan = plan or Plan(configuration)
         self.configuration = configuration
-        self.graph = Graph(configuration, layout, plan, targets)
-        context = Context(configuration, layout, plan, self.graph, Expected(configuration, layout, plan))
+        self.fingerprints = Fingerprints(configuration, layout)
+        self.passes = Passes(
+            plan,
+            layout,
+            self.fingerprints.operator,
+            lambda: plan.wanted_scores(targets()),
+            configuration.scoring.shards_per_job,
+        )
+        expected = Expected(configuration, layout, plan)
+        context = Context(configuration, layout, plan, self.fingerprints, self.passes, expected)
         self.ingest = Ingest(context)
         self.pool_index = PoolIndex(context)
         self.score_neural = ScoreNeural(context)

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bettersynth.configuration.load import recipe_trainset
+from bettersynth.core import versions
 from bettersynth.core.records import POOL
 from bettersynth.workflow.jobs.specification import Files, Fingerprinted, Kind, Rule
 
@@ -32,6 +34,12 @@ class OfRows(Rule):
     def restored(self) -> list[Fingerprinted]:
         """Files that the questions are restored from."""
         return [Fingerprinted(path) for path in self.configuration.pool.restore]
+
+    @property
+    def paths_and_questions(self) -> dict[str, Any]:
+        """What decides how records are written: where their images lie, and the contents of the restoring files."""
+        pool = self.configuration.pool
+        return {"images": pool.images, "restore": self.fingerprints.contents(*pool.restore)}
 
 
 class MakeDataset(OfRows):
@@ -62,7 +70,11 @@ class MakeDataset(OfRows):
         return {"rows": layout.rows(dataset), "dropped": layout.dropped(dataset), "card": layout.dataset_card(dataset)}
 
     def parameters(self, dataset: str) -> dict[str, Any]:
-        return self.graph.dataset(dataset)
+        """The dataset's definition."""
+        definition = self.plan.dataset(dataset).model_dump_json(
+            exclude={"note", "published_rows"}, exclude_none=True, by_alias=True
+        )
+        return {"definition": definition, "version": versions.DATASET}
 
 
 class Analysis(OfRows):
@@ -88,7 +100,9 @@ class Analysis(OfRows):
         return {"card": self.layout.analysis(analysis)}
 
     def parameters(self, analysis: str) -> dict[str, Any]:
-        return self.graph.analysis(analysis)
+        """The analysis's definition."""
+        definition = self.configuration.analyses[analysis]
+        return {"definition": definition.model_dump_json(include={"dataset", "operators"}), "version": versions.DATASET}
 
 
 class Export(OfRows):
@@ -115,7 +129,9 @@ class Export(OfRows):
         return {"card": self.layout.export(dataset, form) / "card.json"}
 
     def parameters(self, dataset: str, form: str) -> dict[str, Any]:
-        return self.graph.export()
+        """What decides an exported dataset, apart from its rows and records."""
+        question = self.configuration.trainset.question
+        return {"question": question, "version": versions.EXPORT, **self.paths_and_questions}
 
 
 class MakeTrainset(OfRows):
@@ -147,4 +163,10 @@ class MakeTrainset(OfRows):
         return {"trainset": self.layout.trainset(recipe), "card": self.layout.trainset_card(recipe)}
 
     def parameters(self, recipe: str) -> dict[str, Any]:
-        return self.graph.trainset(recipe)
+        """What decides a training file, apart from the dataset's rows and records."""
+        return {
+            "dataset": self.configuration.recipes[recipe].dataset,
+            "settings": recipe_trainset(self.configuration, recipe).model_dump_json(),
+            "version": versions.TRAINSET,
+            **self.paths_and_questions,
+        }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from bettersynth.core import versions
 from bettersynth.core.layout import BENCHMARKS
 from bettersynth.workflow.jobs.specification import Files, Fingerprinted, Kind
 from bettersynth.workflow.jobs.train import OfSeed
@@ -21,7 +22,16 @@ class OfBenchmark(OfSeed):
 
     def questions(self, benchmark: str) -> list[Fingerprinted]:
         """Question and annotation files."""
-        return [Fingerprinted(path) for path in self.graph.benchmark_files(benchmark)]
+        return [Fingerprinted(path) for path in self.files(benchmark)]
+
+    def files(self, benchmark: str) -> list[str]:
+        """Question and annotation files."""
+        section = self.section(benchmark)
+        return [section.questions, *([section.annotations] if benchmark == "textvqa" else [])]
+
+    def section(self, benchmark: str) -> Any:
+        """The benchmark's part of the configuration."""
+        return getattr(self.configuration.evaluation, benchmark)
 
 
 class Answer(OfBenchmark):
@@ -39,7 +49,15 @@ class Answer(OfBenchmark):
         return {"card": self.layout.answers_card(recipe, seed, benchmark)}
 
     def parameters(self, recipe: str, seed: str, benchmark: str) -> dict[str, Any]:
-        return self.graph.answer(benchmark)
+        """What decides the answers to a benchmark, apart from the model."""
+        section = self.section(benchmark)
+        return {
+            "questions": self.fingerprints.contents(section.questions),
+            "max_new_tokens": section.max_new_tokens,
+            "precision": self.configuration.evaluation.precision,  # type: ignore[union-attr]
+            "version": versions.ANSWER,
+            **self.fingerprints.reading,
+        }
 
 
 class ScoreAnswers(OfBenchmark):
@@ -56,4 +74,6 @@ class ScoreAnswers(OfBenchmark):
         return {"result": self.layout.result(recipe, seed, benchmark)}
 
     def parameters(self, recipe: str, seed: str, benchmark: str) -> dict[str, Any]:
-        return self.graph.score_answers(benchmark)
+        """What decides the scores, apart from the answers."""
+        files = self.fingerprints.contents(*self.files(benchmark))
+        return {"files": files, "version": versions.SCORE_ANSWERS}

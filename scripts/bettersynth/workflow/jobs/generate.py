@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from bettersynth.configuration.generators import BestBy, Captioner, Redrawer
+from bettersynth.core import versions
 from bettersynth.workflow.jobs.dataset import OfRows
 from bettersynth.workflow.jobs.specification import Files, Kind
 from bettersynth.workflow.needs import Needs, generator_needs
@@ -49,7 +51,28 @@ class Generate(OfRows):
         }
 
     def parameters(self, source: str, shard: str) -> dict[str, Any]:
-        return self.graph.generate(source)
+        """What decides a generated shard, apart from the rows asked for."""
+        node, models = self.plan.dataset(source), self.fingerprints.model
+        facts: dict[str, Any] = {
+            "parameters": node.parameters.model_dump_json(),
+            "version": versions.GENERATE,
+            **self.fingerprints.reading,
+        }
+        entry: Captioner | Redrawer | None = None
+        if node.recaption:
+            entry = self.configuration.captioners[node.recaption.captioner]
+        if node.redraw:
+            entry = self.configuration.redrawers[node.redraw.redrawer]
+        if entry is not None:
+            facts["engine"] = entry.model_dump_json(exclude={"model", "batch", "workers"})
+            facts["model"] = models(entry.model)
+        scored_by = entry.keep.operator if isinstance(entry, Captioner) and isinstance(entry.keep, BestBy) else None
+        if node.clean and node.clean.language:
+            scored_by = node.clean.language.operator
+        if scored_by is not None:
+            operator = self.configuration.operators[scored_by]
+            facts["scored_by"] = [operator.model_dump_json(exclude={"model"}), models(operator.model)]
+        return facts
 
     def needs(self, source: str, shard: str) -> Needs:
         return generator_needs(source, self.configuration)

@@ -39,7 +39,14 @@ class Ingest(Rule):
         }
 
     def parameters(self, file: str) -> dict[str, Any]:
-        return {"file": file, "contents": self.graph.ingest(file)}
+        """The file's name, and what decides which records it gives."""
+        contents = {
+            "digest": self.fingerprints.digest(file).file,
+            "shards": self._entry(file).shards,
+            "images": self.configuration.pool.images,
+            **self.fingerprints.checks,
+        }
+        return {"file": file, "contents": contents}
 
     def _entry(self, file: str) -> PoolFile:
         return next(entry for entry in self.configuration.pool.files if entry.name == file)

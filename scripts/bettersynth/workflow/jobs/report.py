@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from bettersynth.core import versions
 from bettersynth.core.layout import BENCHMARKS
 from bettersynth.core.records import POOL
 from bettersynth.workflow.jobs.specification import Files, Fingerprinted, Rule
@@ -57,4 +58,12 @@ class Report(Rule):
         return {"page": self.layout.report}
 
     def parameters(self) -> dict[str, Any]:
-        return self.graph.report()
+        """What decides the report, apart from results."""
+        configuration, report = self.configuration, self.configuration.report
+        return {
+            "settings": report.model_dump_json(exclude={"truth"}),
+            "notes": {name: [dataset.note, dataset.published_rows] for name, dataset in configuration.datasets.items()},
+            "analyses": {name: analysis.model_dump_json() for name, analysis in configuration.analyses.items()},
+            "truth": self.fingerprints.contents(report.truth) if report.truth else None,
+            "version": versions.REPORT,
+        }

@@ -40,21 +40,25 @@ class Score(Rule):
         return {"records": [self._known(path, source, Chunk(scoring, chunk), shard) for shard, path in records.items()]}
 
     def _known(self, path: Path, source: str, chunk: Chunk, shard: str) -> Any:
-        scored = source == POOL and self.graph.is_scored(chunk, shard)
+        scored = source == POOL and self.fingerprints.is_scored(chunk, shard)
         return Fingerprinted(path) if scored else path
 
     def outputs(self, source: str, scoring: str, chunk: str) -> dict[str, Files]:
         return {"card": self.layout.pass_card(source, scoring, chunk)}
 
     def parameters(self, source: str, scoring: str, chunk: str) -> dict[str, Any]:
-        return self.graph.score(source, chunk)
+        """Of the pool, the shards' contents; operators and models are in the pass's name."""
+        if source != POOL:
+            return {}
+        shards = self.fingerprints.digest(chunk.rsplit("-", 2)[0]).shards
+        return {"records": [shards[shard] for shard in chunk_shards(chunk)]}
 
     def needs(self, source: str, scoring: str, chunk: str) -> Needs:
         return operator_needs(pass_operators(scoring, self.configuration, self.layout), self.configuration)
 
     def is_due(self, source: str, scoring: str, chunk: str) -> bool:
         """For a changed operator, or other sizes, other passes were made."""
-        return self.graph.passes.is_due(source, Chunk(scoring, chunk))
+        return self.passes.is_due(source, Chunk(scoring, chunk))
 
 
 class ScoreNeural(Score):
@@ -85,7 +89,11 @@ class ScoresOf(Rule):
         return iter(sorted(self.plan.wanted_scores(["all"])))
 
     def inputs(self, source: str, operator: str) -> dict[str, Files]:
-        return {"passes": self.graph.score_cards(source, operator)}
+        return {"passes": self.passes_over(source, operator)}
+
+    def passes_over(self, source: str, operator: str) -> list[Path]:
+        """Cards of the passes that score a source by an operator."""
+        return [self.layout.pass_card(source, *chunk) for chunk in self.passes.chunks(source, operator)]
 
     def outputs(self, source: str, operator: str) -> dict[str, Files]:
         return {"scores": self.layout.scores(source, operator), "card": self.layout.scores_card(source, operator)}

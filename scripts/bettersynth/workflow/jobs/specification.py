@@ -12,8 +12,9 @@ from typing import Any, ClassVar, NamedTuple
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import Layout
 from bettersynth.workflow.expected import Expected
+from bettersynth.workflow.fingerprints import Fingerprints
 from bettersynth.workflow.needs import NOTHING, Needs
-from bettersynth.workflow.parameters import Graph
+from bettersynth.workflow.passes import Passes
 from bettersynth.workflow.plan import Plan
 
 
@@ -40,7 +41,8 @@ class Context:
     configuration: Configuration
     layout: Layout
     plan: Plan
-    graph: Graph
+    fingerprints: Fingerprints
+    passes: Passes
     expected: Expected
 
 
@@ -122,7 +124,8 @@ class Rule(ABC):
 
     def __init__(self, context: Context) -> None:
         self.configuration, self.layout, self.plan = context.configuration, context.layout, context.plan
-        self.graph, self.expected = context.graph, context.expected
+        self.fingerprints, self.passes = context.fingerprints, context.passes
+        self.expected = context.expected
 
     # one job
     def inputs(self, *_: Any, **wildcards: Any) -> dict[str, Files]:

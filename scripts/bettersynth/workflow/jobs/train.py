@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from bettersynth.configuration.load import recipe_start, recipe_training
+from bettersynth.configuration.training import KIT_PROGRAM, RUNS_ONLY
+from bettersynth.core import versions
 from bettersynth.workflow.jobs.specification import Files, Fingerprinted, Kind, Rule
 from bettersynth.workflow.needs import Needs, training_needs
 
@@ -33,7 +35,27 @@ class Train(OfSeed):
         return [] if run is None else [self.layout.finetune(*run) / "card.json"]
 
     def parameters(self, recipe: str, seed: str) -> dict[str, Any]:
-        return self.graph.train(recipe, self.name)
+        """What decides a training task, apart from its training file."""
+        training = recipe_training(self.configuration, recipe)
+        architecture, contents = training.architecture, self.fingerprints.contents
+        settings = training.finetune if self.name == "finetune" else training.pretrain
+        parts = {"language_model", "vision_tower", "vision_tower_aux"}
+        facts: dict[str, Any] = {
+            "architecture": architecture.model_dump_json(exclude=parts),
+            **{part: self.fingerprints.model(getattr(architecture, part)) for part in sorted(parts)},
+            "stage": settings.model_dump_json(exclude=set(RUNS_ONLY)),
+            "version": versions.TRAIN,
+            **self.fingerprints.reading,
+        }
+        if training.start_from:
+            facts["start_from"] = training.start_from.model_dump_json()
+        if training.kit:
+            facts["kit"] = contents(*(str(Path(training.kit.path, name)) for name in KIT_PROGRAM))
+        if self.name == "finetune":
+            facts["instructions"] = contents(training.finetune.instructions)
+        if self.name == "probe":
+            facts["steps"] = training.probe.steps
+        return facts
 
     def needs(self, recipe: str, seed: str) -> Needs:
         return training_needs(recipe, self.configuration)

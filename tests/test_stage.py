@@ -213,8 +213,8 @@ def test_writing_a_commit_down_leaves_the_rest_of_the_file_as_it_is():
     block = "  gemma:\n    hub: tiny/gemma  # large\n    path: b\n"
     named = "  other: {hub: tiny/other, revision: main, path: c}\nscoring: {}\n"
     written = write_commits(flow + block + named, {"clip": "c" * 40, "gemma": "d" * 40, "other": "e" * 40})
-    flow = flow.replace("tiny/clip", f"tiny/clip, revision: {'c' * 40}")
-    block = block.replace("tiny/gemma", f"tiny/gemma\n    revision: {'d' * 40}")
+    flow = flow.replace("tiny/clip}  #", f"tiny/clip, revision: {'c' * 40}}} #")  # one blank before a comment
+    block = block.replace("# large\n", f"# large\n    revision: {'d' * 40}\n")
     assert written == flow + block + named.replace("main", "e" * 40)
 
 

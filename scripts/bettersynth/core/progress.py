@@ -1,15 +1,28 @@
-"""A line now and then about how far a long job is."""
+"""A line now and then about how far a long job is: tqdm's counting, for a log instead of a terminal."""
 
 from __future__ import annotations
 
+import io
 import logging
-import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
+
+from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
+
+LINE = "{desc}: {n_fmt} of {total_fmt} in {elapsed}, {rate_noinv_fmt}, {remaining} left"
+
+
+class _Log(io.StringIO):
+    """What tqdm takes for a terminal; every bar that it draws becomes a line of the log."""
+
+    def write(self, text: str) -> int:
+        if line := text.strip("\r\n "):
+            logger.info("%s", line)
+        return len(text)
 
 
 def progress(
@@ -19,25 +32,13 @@ def progress(
 
     `size` says how much of the `total` an item is.
     """
-    started = reported = time.monotonic()
-    done = 0
-    for item in items:
-        yield item
-        done += size(item)
-        now = time.monotonic()
-        if now - reported >= every and done < total:
-            reported = now
-            rate = done / (now - started)
-            logger.info("%s: %d of %d, %.1f/s, %s left", what, done, total, rate, duration((total - done) / rate))
-    if not done:
-        return
-    elapsed = time.monotonic() - started
-    logger.info("%s: %d in %s, %.1f/s", what, done, duration(elapsed), done / max(elapsed, 1e-9))
+    bar = tqdm(total=total, desc=what, unit="", file=_Log(), bar_format=LINE, mininterval=every, delay=1e-9)
+    with bar:
+        for item in items:
+            yield item
+            bar.update(size(item))
 
 
 def duration(seconds: float) -> str:
-    """Seconds as `45 s`, `12 min` or `3 h 20 min`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+    """Seconds as `00:45`, `12:30` or `3:20:00`."""
+    return str(tqdm.format_interval(seconds))

@@ -5,6 +5,7 @@ Models go straight to their `path` in `models`, so that jobs find them there on 
 
 from __future__ import annotations
 
+import io
 import platform
 import shutil
 import subprocess
@@ -17,7 +18,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.util import load_yaml_guess_indent
 
 from bettersynth.configuration.pool import Model
 from bettersynth.configuration.types import Configuration
@@ -28,6 +30,8 @@ from bettersynth.workflow.manifest import STAGE, check_folder, describe, manifes
 from bettersynth.workflow.needs import configuration_needs, data_files
 
 WHEELS = STAGE / "wheels"
+LONGEST_LINE = 10_000
+"""Characters; no line of a configuration is broken when it is written again."""
 ENVS = Path(__file__).resolve().parents[3] / "envs"
 GIB = 2**30
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
@@ -131,7 +135,7 @@ def known(configuration: Configuration, recipe: str | None = None) -> list[str]:
 def pin(config_file: Path, steps: list[Step], configuration: Configuration) -> dict[str, str]:
     """Write the commits that the hub named into the configuration file, beside `hub`; return them by model.
 
-    The file's other bytes stay as they are, comments included.
+    Comments, quotes and the order of keys stay as they are.
     """
     commits = {
         step.name: step.snapshot.revision
@@ -147,28 +151,21 @@ def pin(config_file: Path, steps: list[Step], configuration: Configuration) -> d
 
 def write_commits(text: str, commits: Mapping[str, str]) -> str:
     """The text of a configuration with a `revision` for each of these models."""
-    models = _entries(yaml.compose(text, yaml.SafeLoader))["models"][1]
-    edits: list[tuple[int, int, str]] = []
+    yaml = YAML()
+    yaml.preserve_quotes, yaml.width = True, LONGEST_LINE
+    content, indent, offset = load_yaml_guess_indent(text, yaml=yaml)
     for name, commit in commits.items():
-        entry = _entries(models)[name][1]
-        keys = _entries(entry)
-        if "revision" in keys:
-            value = keys["revision"][1]
-            edits.append((value.start_mark.index, value.end_mark.index, commit))
-        elif "hub" in keys:
-            key, value = keys["hub"]
-            between = ", " if entry.flow_style else "\n" + " " * key.start_mark.column
-            edits.append((value.end_mark.index, value.end_mark.index, f"{between}revision: {commit}"))
+        entry = content["models"][name]
+        if "revision" in entry:
+            entry["revision"] = commit
+        elif "hub" in entry:
+            entry.insert(list(entry).index("hub") + 1, "revision", commit)
         else:
             raise StagingError(f"models.{name}: write it there yourself: `revision: {commit}`")
-    for start, end, new in sorted(edits, reverse=True):
-        text = text[:start] + new + text[end:]
-    return text
-
-
-def _entries(mapping: Any) -> dict[str, tuple[Any, Any]]:
-    """Key → its node and its value's."""
-    return {key.value: (key, value) for key, value in mapping.value}
+    yaml.indent(mapping=2, sequence=indent or 4, offset=2 if offset is None else offset)
+    written = io.StringIO()
+    yaml.dump(content, written)
+    return written.getvalue()
 
 
 def _step(name: str, model: Model, listed: dict[str, Any] | None, copies: Path | None) -> Step:

@@ -5,12 +5,12 @@ Every chart has a `<title>` that says what it shows. Lengths are SVG user units,
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pygraphviz
 from markupsafe import Markup, escape
 
 Point = tuple[float, float]
@@ -18,6 +18,10 @@ SERIES = 6
 """Colours that the style sheet has for series; more are drawn in the same ones again."""
 LONGEST_NAME = 24
 """Characters of a dataset's name that its box has room for."""
+POINTS = 72
+"""Of an inch, in which Graphviz takes lengths; what it answers is in points."""
+MARGIN = 4.0
+"""Around the graph of datasets."""
 
 
 class Scale(NamedTuple):
@@ -173,75 +177,43 @@ class Node(NamedTuple):
 
 
 def graph(title: str, nodes: Sequence[Node]) -> Markup:
-    """The datasets from left to right, each in the column after its last parent; `nodes` list parents first.
-
-    An edge that passes columns goes through a free place in each of them (Sugiyama et al., 1981), so that it runs
-    behind no box.
-    """
-    column: dict[str, int] = {}
+    """The datasets from left to right, as Graphviz places them; `nodes` list parents first."""
+    longest = min(max(len(node.name) for node in nodes), LONGEST_NAME)
+    box_width, box_height = 7.4 * max(longest, 10) + 20, 38.0
+    drawn = pygraphviz.AGraph(directed=True, rankdir="LR", nodesep=14 / POINTS, ranksep=34 / POINTS)
+    drawn.node_attr.update(shape="box", fixedsize="true", width=box_width / POINTS, height=box_height / POINTS)
     for node in nodes:
-        column[node.name] = max((column[parent] + 1 for parent in node.parents), default=0)
-    before: dict[Stop, list[Stop]] = {(node.name, column[node.name]): [] for node in nodes}
+        drawn.add_node(node.name)
+        drawn.add_edges_from((parent, node.name) for parent in dict.fromkeys(node.parents))
+    drawn.layout(prog="dot")
+    _, _, width, height = map(float, drawn.graph_attr["bb"].split(","))
+
+    def place(text: str) -> Point:
+        """A point of Graphviz, whose heights grow upwards, in ours."""
+        x, y = map(float, text.split(","))
+        return x + MARGIN, height - y + MARGIN
+
+    parts = []
     for node in nodes:
         for parent in dict.fromkeys(node.parents):
-            way = [(parent, passed) for passed in range(column[parent], column[node.name])]
-            for start, end in itertools.pairwise([*way, (node.name, column[node.name])]):
-                before.setdefault(end, [])
-                if start not in before[end]:
-                    before[end].append(start)
-    place, tallest = _places(before)
-
-    longest = min(max(len(node.name) for node in nodes), LONGEST_NAME)
-    box_width, box_height, gap_x, gap_y = 7.4 * max(longest, 10) + 20, 38.0, 34.0, 14.0
-
-    def corner(stop: Stop) -> Point:
-        return 4 + stop[1] * (box_width + gap_x), 4 + place[stop] * (box_height + gap_y)
-
-    boxes = {(node.name, column[node.name]): node for node in nodes}
-    parts = []
-    for end, starts in before.items():
-        for start in starts:
-            (start_x, start_y), (end_x, end_y) = corner(start), corner(end)
-            further = end in boxes and len(boxes[end].parents) > 1 and start[0] != boxes[end].parents[0]
-            parts.append(
-                _edge((start_x + box_width, start_y + box_height / 2), (end_x, end_y + box_height / 2), further)
-            )
-            if end not in boxes:
-                parts.append(_line(end_x, end_y + box_height / 2, end_x + box_width, end_y + box_height / 2, "edge"))
-    for stop, node in boxes.items():
-        x, y = corner(stop)
+            curve = [place(point) for point in drawn.get_edge(parent, node.name).attr["pos"].split()[1:]]
+            parts.append(_curve(curve, parent != node.parents[0]))
+    for node in nodes:
+        x, y = place(drawn.get_node(node.name).attr["pos"])
+        x, y = x - box_width / 2, y - box_height / 2
         parts.append(
             f'<g class="node{" marked" if node.marked else ""}"><rect x="{_n(x)}" y="{_n(y)}" width="{_n(box_width)}" '
             f'height="{_n(box_height)}" rx="5"/>{_text(x + 10, y + 16, _short(node.name, LONGEST_NAME), "name")}'
             f"{_text(x + 10, y + 30, node.label, 'rows')}<title>{escape(node.name)}: {escape(node.detail)}</title></g>"
         )
-    width = 8 + (max(column.values()) + 1) * (box_width + gap_x) - gap_x
-    return svg(title, width, 8 + tallest * (box_height + gap_y) - gap_y, parts, "graph")
+    return svg(title, width + 2 * MARGIN, height + 2 * MARGIN, parts, "graph")
 
 
-Stop = tuple[str, int]
-"""A dataset in its column, or the place where an edge from that dataset passes a later column."""
-
-
-def _places(before: Mapping[Stop, Sequence[Stop]]) -> tuple[dict[Stop, float], int]:
-    """Row of each stop, in its column by the mean row of what leads to it; and the rows of the tallest column."""
-    columns: dict[int, list[Stop]] = {}
-    for stop in before:
-        columns.setdefault(stop[1], []).append(stop)
-    tallest = max(map(len, columns.values()))
-    place: dict[Stop, float] = {}
-    for _, stops in sorted(columns.items()):
-        stops.sort(key=lambda stop: sum(place[start] for start in before[stop]) / max(1, len(before[stop])))
-        place |= {stop: (tallest - len(stops)) / 2 + row for row, stop in enumerate(stops)}
-    return place, tallest
-
-
-def _edge(start: Point, end: Point, further: bool) -> str:
-    bend = (end[0] - start[0]) / 2
-    return (
-        f'<path class="edge{" side" if further else ""}" d="M{_n(start[0])} {_n(start[1])}'
-        f'C{_n(start[0] + bend)} {_n(start[1])} {_n(end[0] - bend)} {_n(end[1])} {_n(end[0])} {_n(end[1])}"/>'
-    )
+def _curve(points: Sequence[Point], further: bool) -> str:
+    """An edge along Graphviz's Bézier points."""
+    (x, y), *rest = points
+    bends = " ".join(f"{_n(x)} {_n(y)}" for x, y in rest)
+    return f'<path class="edge{" side" if further else ""}" d="M{_n(x)} {_n(y)}C{bends}"/>'
 
 
 def thin(points: Sequence[Point], most: int = 150) -> list[Point]:

@@ -12,11 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL.Image import Image, Resampling
-from scipy.ndimage import uniform_filter
-
-WINDOW = 7
-RANGE = 255
-K1, K2 = 0.01, 0.03
+from skimage.metrics import structural_similarity
 
 Grey = npt.NDArray[np.float64]
 
@@ -48,16 +44,4 @@ def _there_and_back(image: Image, size: int, reduced: int) -> tuple[Grey, Grey]:
 
 def ssim(one: Grey, two: Grey) -> float:
     """Mean structural similarity of two grey images of one size, values 0…255."""
-    mean_one, mean_two = _mean(one), _mean(two)
-    sample = WINDOW**2 / (WINDOW**2 - 1)
-    variances = sample * (_mean(one * one) - mean_one**2 + _mean(two * two) - mean_two**2)
-    covariance = sample * (_mean(one * two) - mean_one * mean_two)
-    c1, c2 = (K1 * RANGE) ** 2, (K2 * RANGE) ** 2
-    light = (2 * mean_one * mean_two + c1) / (mean_one**2 + mean_two**2 + c1)
-    structure = (2 * covariance + c2) / (variances + c2)
-    edge = WINDOW // 2
-    return float((light * structure)[edge:-edge, edge:-edge].mean())
-
-
-def _mean(image: Grey) -> Grey:
-    return uniform_filter(image, WINDOW)
+    return float(structural_similarity(one, two, data_range=255))

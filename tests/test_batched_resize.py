@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from bettersynth.operators.batched import pixels
 from bettersynth.operators.batched import resize as resize_module
 from bettersynth.operators.batched.pixels import Geometry, split
 from bettersynth.operators.batched.resize import resize
@@ -54,6 +55,20 @@ def test_same_bytes_as_pillow_after_a_crop(pictures, device):
 
     for made, picture in zip(on_device(pictures, geometry, device), pictures, strict=True):
         assert np.array_equal(made, geometry.apply(Image.fromarray(picture))), picture.shape
+
+
+@pytest.mark.parametrize("size", [(1000, 3), (3, 1000), (900, 40), (40, 900), (65_535, 2), (2, 65_535)])
+@pytest.mark.parametrize("resample", [Image.Resampling.BILINEAR, Image.Resampling.BICUBIC])
+@pytest.mark.parametrize("flips", [(False, False), (True, True)])
+def test_same_bytes_as_pillow_where_what_is_cut_off_is_never_made(monkeypatch, size, resample, flips):
+    picture = Image.frombytes("RGB", size, Random(1).randbytes(3 * size[0] * size[1]))
+    geometry = Geometry(32, int(resample), (32, 32), *flips)
+    monkeypatch.setattr(pixels, "MOST_RESIZED", 10**9)
+    whole = geometry.apply(picture)
+    monkeypatch.setattr(pixels, "MOST_RESIZED", 0)
+    assert np.array_equal(geometry.apply(picture), whole)
+    other = geometry._replace(resample=int(Image.Resampling.LANCZOS))
+    assert other.apply(picture).shape == (32, 32, 3)
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -12,7 +12,9 @@ from PIL import Image
 
 from bettersynth.configuration.generators import Captioner
 from bettersynth.configuration.pool import Reading
+from bettersynth.operators.batched import pixels
 from bettersynth.pool.images import open_image
+from bettersynth.sources.captioners import families
 from bettersynth.sources.captioners.families import FAMILIES, open_family
 from bettersynth.sources.captioners.reading import Request
 from bettersynth.sources.captioners.recaptioner import Writer
@@ -82,6 +84,81 @@ def test_a_caption_depends_on_its_image_only(folders, pictures, kind, settings):
 
     assert one_by_one == together
     assert reordered == {key: together[key] for key in ("id 7", "id 2", "id 5")}
+
+
+ODD_SIZES = [(96, 1), (96, 3), (1, 96), (3, 96), (1, 1), (3, 3), (500, 1), (1, 500), (60_000, 1), (1, 60_000)]
+
+
+@pytest.fixture(scope="module")
+def odd_pictures(tmp_path_factory):
+    """Pictures so flat or so narrow that a processor may take their rows for channels, or refuse them."""
+    folder = tmp_path_factory.mktemp("odd")
+    chance = np.random.default_rng(2)
+    for number, (width, height) in enumerate(ODD_SIZES):
+        Image.fromarray(chance.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_odd_picture_has_the_same_captions_in_any_batch(folders, pictures, odd_pictures, kind):
+    odd = requests(odd_pictures, range(len(ODD_SIZES)))
+    usual = [request._replace(key=f"usual {request.key}", place=100 + request.place) for request in requests(pictures)]
+    together = captions(folders[kind], usual[:3] + odd + usual[3:], batch=64)
+
+    assert captions(folders[kind], usual) == {request.key: together[request.key] for request in usual}
+    assert captions(folders[kind], odd, batch=1) == {request.key: together[request.key] for request in odd}
+    refused = [size for size, request in zip(ODD_SIZES, odd, strict=True) if isinstance(together[request.key], str)]
+    assert refused == (ODD_SIZES[6:] if kind.startswith("qwen") else [])
+    assert {together[request.key] for request in odd if isinstance(together[request.key], str)} <= {"image refused"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_processor_reads_an_odd_picture_as_it_does_beside_another(folders, pictures, odd_pictures, kind):
+    """Stock processors ask the first image of a batch where its channels are; LLaVA-NeXT and Qwen ask each."""
+    family = open_family(Captioner(model="any"), folders[kind], "cpu")
+    usual = open_image(pictures / "0.png", Reading())
+    text = {} if family.prompt() is None else {"text": [family.prompt()] * 2, "padding": True}
+    for number, size in enumerate(ODD_SIZES[:6]):
+        odd = open_image(odd_pictures / f"{number}.png", Reading())
+        if kind == "llava_next" and size[1] == 1:
+            assert family.inputs([odd])["pixel_values"].shape[:2] == (1, 3)
+            continue
+        if kind.startswith("qwen") and size[0] > size[1]:
+            _, height, width = family.inputs([odd])["image_grid_thw"][0].tolist()
+            assert width > height, size
+            continue
+        if kind.startswith("qwen") and size[0] == size[1]:
+            continue  # either way round alike
+        stock = family.processor(images=[usual, odd], return_tensors="pt", **text)
+        ours = family.inputs([usual, odd])
+        assert all(torch.equal(ours[name], stock[name]) for name in stock), size
+
+
+def test_a_processor_that_refuses_every_picture_stops_the_job(folders, pictures, monkeypatch):
+    family = open_family(Captioner(model="any", workers=0), folders["blip2"], "cpu")
+    monkeypatch.setattr(type(family.processor), "__call__", lambda self, **options: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        list(Writer(family, 0, Reading()).write(requests(pictures)))
+
+
+def test_llavas_processor_is_given_no_more_of_a_long_picture_than_it_keeps(folders, monkeypatch):
+    family = open_family(Captioner(model="any"), folders["llava"], "cpu")
+    chance = np.random.default_rng(3)
+    long = Image.fromarray(chance.integers(0, 256, (7, 900, 3), dtype=np.uint8))
+    whole = family.inputs([long])["pixel_values"]
+    assert family._geometry is not None
+    monkeypatch.setattr(families, "MOST_RESIZED", 1000)
+    monkeypatch.setattr(pixels, "MOST_RESIZED", 1000)
+    seen = []
+    call = type(family.processor).__call__
+
+    def seeing(self, **options):
+        seen.extend(options["images"])
+        return call(self, **options)
+
+    monkeypatch.setattr(type(family.processor), "__call__", seeing)
+    assert torch.equal(family.inputs([long])["pixel_values"], whole)
+    assert seen[0].size == (tiny_models.SIDE, tiny_models.SIDE)
 
 
 @pytest.mark.parametrize("kind", ["blip2", "blip2_t5"])

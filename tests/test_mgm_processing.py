@@ -6,6 +6,8 @@ import torch
 from tiny_mgm import AUX_SIDE, SIDE, VISUAL_TOKENS, make_image, make_tokenizer
 from transformers import CLIPImageProcessor
 
+from bettersynth.operators.batched import pixels
+from bettersynth.training.mgm import processing
 from bettersynth.training.mgm.model import IGNORE_INDEX, IMAGE_TOKEN_INDEX, MGMConfig
 from bettersynth.training.mgm.processing import ConversationError, Processor, pad_to_square
 
@@ -116,6 +118,18 @@ def test_pixels_equal_those_of_clip_image_processor(size):
     grey = pad_to_square(image, (122, 116, 104))
     padded = theirs(grey, return_tensors="pt")["pixel_values"][0]
     torch.testing.assert_close(make_processor("pad").pixels(image), padded)
+
+
+@pytest.mark.parametrize("size", [(900, 3), (3, 900), (400, 70), (70, 400), (33, 7), (301, 300)])
+def test_a_square_too_large_to_be_made_comes_out_the_same(monkeypatch, size):
+    image = make_image(6, size)
+    whole = [make_processor(aspect).pixels(image) for aspect in ("pad", "square")]
+    monkeypatch.setattr(processing, "MOST_PADDED", 0)
+    monkeypatch.setattr(pixels, "MOST_RESIZED", 0)
+    assert all(
+        torch.equal(make_processor(aspect).pixels(image), one)
+        for aspect, one in zip(("pad", "square"), whole, strict=True)
+    )
 
 
 def test_padding_keeps_the_picture_in_the_middle():

@@ -96,6 +96,28 @@ def test_a_batch_that_does_not_fit_is_halved_down_to_one(folders, monkeypatch, c
         model(folders["stable_diffusion"]).draw(drawings(5), 0)
 
 
+def test_a_picture_that_the_pipeline_raises_for_is_refused_by_name(folders, monkeypatch, caplog):
+    pipeline = model(folders["stable_diffusion"])
+    whole = pipeline.draw(drawings(5), 0)
+    call = type(pipeline.pipeline).__call__
+
+    def raising(self, **arguments):
+        if "odd" in arguments["prompt"]:
+            raise ValueError("odd size")
+        return call(self, **arguments)
+
+    monkeypatch.setattr(type(pipeline.pipeline), "__call__", raising)
+    asked = [*drawings(2), drawings(3)[2]._replace(caption="odd"), *drawings(5)[3:]]
+    drawn = pipeline.draw(asked, 0)
+    assert drawn.pop(2) == "image refused"
+    assert abs(pixels(drawn) - pixels(whole[:2] + whole[3:])).max() <= 2
+    assert "record id 2: image refused: ValueError: odd size" in caplog.text
+
+    monkeypatch.setattr(type(pipeline.pipeline), "__call__", lambda self, **arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # which no picture is to blame for
+        pipeline.draw(drawings(5), 0)
+
+
 def test_other_folders_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="not a diffusers folder"):
         pipeline_index(tmp_path)

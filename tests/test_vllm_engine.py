@@ -93,6 +93,24 @@ def test_vllm_is_asked_by_the_familys_prompt_and_the_records_seeds(vllm, folders
     assert len({caption for answer in answers.values() for caption in answer}) == 8
 
 
+def test_a_picture_that_vllm_raises_for_is_refused_by_name(vllm, folders, pictures, monkeypatch):
+    generate = vllm.LLM.generate
+
+    def raising(self, prompts, sampling, **options):
+        if any(prompt["multi_modal_data"]["image"].size == (500, 1) for prompt in prompts):
+            raise ValueError("absolute aspect ratio must be smaller than 200")
+        return generate(self, prompts, sampling, **options)
+
+    Image.new("RGB", (500, 1)).save(pictures / "5.png")
+    whole = captions(folders["qwen2_vl"], requests(pictures, [0, 1, 2]))
+    monkeypatch.setattr(vllm.LLM, "generate", raising)
+    assert captions(folders["qwen2_vl"], requests(pictures, [0, 5, 1, 2])) == {"id 5": "image refused"} | whole
+
+    monkeypatch.setattr(vllm.LLM, "generate", lambda *arguments, **options: 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # which no picture is to blame for
+        captions(folders["qwen2_vl"], requests(pictures, [0, 1]))
+
+
 def test_captions_are_the_words_before_the_end_token(vllm, folders, pictures):
     (answer,) = captions(folders["llava"], requests(pictures, [0]), sampling=False).values()
     family = open_family(Captioner(model="any"), folders["llava"], "cpu")

@@ -62,6 +62,8 @@ class ImageReason(StrEnum):
     FORMAT = "image format"
     TOO_LARGE = "image too large"
     UNREADABLE = "image unreadable"
+    REFUSED = "image refused"
+    """It is sound, but a model's own processing raises for it."""
 
 
 class ImageProblem(Exception):  # noqa: N818 - a finding about the data, not a failure of the program

@@ -46,17 +46,18 @@ def image_key(record: Record, number: int) -> str:
     return record.id if number == 0 else f"{record.id}#{number}"
 
 
-def open_images(record: Record, roots: ImageRoots) -> list[Image] | Outcome:
-    """The record's images, or the failure of a damaged one.
+def opened_images(record: Record, roots: ImageRoots) -> Iterator[Image]:
+    """The record's images, one after the other. Raises ImageProblem for a damaged one.
 
     Raises GeneratorError for a file that is missing: the folder may be unreachable just now.
     """
-    try:
-        return [roots.open(record.image_root, image) for image in record.images]
-    except ImageProblem as problem:
-        if problem.reason == ImageReason.MISSING:
-            raise GeneratorError(f"record {record.id}: {problem}; bring it back and run again") from problem
-        return Outcome([], str(problem.reason))
+    for image in record.images:
+        try:
+            yield roots.open(record.image_root, image)
+        except ImageProblem as problem:
+            if problem.reason == ImageReason.MISSING:
+                raise GeneratorError(f"record {record.id}: {problem}; bring it back and run again") from problem
+            raise
 
 
 def prepare_offline() -> None:

@@ -8,6 +8,7 @@ are the record's own, drawn on the CPU, so that they are the same on every devic
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -23,9 +24,11 @@ from bettersynth.core.parallel import batches
 from bettersynth.core.publish import publish, read_json, sha256_bytes, sha256_folder
 from bettersynth.core.records import Record, caption_of
 from bettersynth.core.seeding import record_seed
-from bettersynth.pool.images import ImageRoots
+from bettersynth.pool.images import ImageProblem, ImageReason, ImageRoots
 from bettersynth.runtime.devices import BatchSize, default_device, model_dtype
-from bettersynth.sources.base import Made, Outcome, image_key, open_images, prepare_offline
+from bettersynth.sources.base import Made, Outcome, image_key, opened_images, prepare_offline
+
+logger = logging.getLogger(__name__)
 
 FAMILIES = ("StableDiffusion", "StableDiffusionXL", "StableDiffusion3")
 """Families of pipelines that are tested here; diffusers has a class of each for either direction."""
@@ -39,6 +42,12 @@ class Drawing(NamedTuple):
     key: str
     caption: str
     image: Image.Image | None
+    size: tuple[int, int] | None = None
+    """Width and height of the record's image, of which `image` has been squeezed already."""
+
+
+Drawn = Image.Image | ImageReason | None
+"""A picture, or why there is none; None where it is not safe."""
 
 
 class Redrawing:
@@ -80,23 +89,31 @@ class Redrawing:
                 outcomes.append(drawings)
                 continue
             images = [next(drawn) for _ in drawings]
-            safe = [image for image in images if image is not None]
-            if len(safe) < len(images):
-                outcomes.append(Outcome([], UNSAFE))
+            reasons = [image or UNSAFE for image in images if not isinstance(image, Image.Image)]
+            if reasons:
+                outcomes.append(Outcome([], str(reasons[0])))
             else:
-                names = [save_image(image, self.images) for image in safe]
+                names = [
+                    save_image(_squeezed(image, drawing.size or image.size), self.images)
+                    for drawing, image in zip(drawings, images, strict=True)
+                    if isinstance(image, Image.Image)
+                ]
                 outcomes.append(Outcome([record._replace(images=names, image_root=self.source)]))
         return outcomes
 
     def _drawings(self, record: Record) -> list[Drawing] | Outcome:
         """What is asked for a record, or the failure of a damaged image."""
-        images: list[Image.Image | None] | Outcome = [None] * len(record.images)
-        if self.settings.strength is not None:
-            images = open_images(record, self.roots)  # type: ignore[assignment]
-        if isinstance(images, Outcome):
-            return images
         caption = caption_of(record.text)
-        return [Drawing(image_key(record, number), caption, image) for number, image in enumerate(images)]
+        if self.settings.strength is None:
+            return [Drawing(image_key(record, number), caption, None) for number in range(len(record.images))]
+        square = (self.settings.size, self.settings.size)
+        try:
+            return [
+                Drawing(image_key(record, number), caption, _squeezed(image, square), image.size)
+                for number, image in enumerate(opened_images(record, self.roots))
+            ]
+        except ImageProblem as problem:
+            return Outcome([], str(problem.reason))
 
 
 class DiffusionModel:
@@ -120,21 +137,40 @@ class DiffusionModel:
         self.settings = settings
         self.batch = BatchSize(settings.batch)
 
-    def draw(self, drawings: Sequence[Drawing], seed: int) -> list[Image.Image | None]:
-        """The pictures, in order; None where the pipeline's safety checker refused what it drew."""
-        drawn: list[Image.Image | None] = []
+    def draw(self, drawings: Sequence[Drawing], seed: int) -> list[Drawn]:
+        """The pictures, in order, of their images' sizes; None where the pipeline's safety checker refused.
+
+        When the pipeline raises, those of the batch are drawn one by one, to find what it refuses.
+        """
+        drawn: list[Drawn] = []
         while len(drawn) < len(drawings):
             part = drawings[len(drawn) : len(drawn) + self.batch.size]
             try:
                 drawn += self._draw(part, seed)
                 continue
             except torch.OutOfMemoryError:
-                pass  # the traceback, which holds on to the memory, is gone after this
-            self.batch.halve(part[0].key)
+                part = part[:0]  # the traceback, which holds on to the memory, is gone after this
+            except Exception:  # a pipeline has no list of what it raises
+                logger.warning("a batch of %d pictures raised; drawing them one by one", len(part), exc_info=True)
+            if part:
+                drawn += [self._draw_alone(drawing, seed) for drawing in part]
+            else:
+                self.batch.halve(drawings[len(drawn)].key)
         return drawn
 
+    def _draw_alone(self, drawing: Drawing, seed: int) -> Drawn:
+        try:
+            return self._draw([drawing], seed)[0]
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            ordinary = drawing.image and Image.new("RGB", drawing.image.size, "grey")
+            self._draw([Drawing("ordinary", "a photo", ordinary)], seed)  # raises where the fault is no drawing's
+            logger.warning("record %s: %s: %s: %s", drawing.key, ImageReason.REFUSED, type(error).__name__, error)
+            return ImageReason.REFUSED
+
     @torch.inference_mode()
-    def _draw(self, drawings: Sequence[Drawing], seed: int) -> list[Image.Image | None]:
+    def _draw(self, drawings: Sequence[Drawing], seed: int) -> list[Drawn]:
         """One batch, filled up with its last drawing: sums round differently in batches of another size."""
         filled = [*drawings, *[drawings[-1]] * (self.batch.size - len(drawings))]
         result = self.pipeline(

@@ -18,9 +18,11 @@ from PIL import Image, ImageOps
 from transformers.image_transforms import center_crop
 from transformers.image_utils import ChannelDimension
 
-from bettersynth.operators.batched.resize import Picture, Plan, columns_first
+from bettersynth.operators.batched.resize import Picture, Plan, columns_first, resize_part
 from bettersynth.operators.batched.taps import SUPPORT, Axis
 
+MOST_RESIZED = 16_000_000
+"""Pixels that a picture may be resized to before it is cropped, 64 MB in Pillow; beyond, what is kept alone is made."""
 SUPPORTED = (
     "CLIPImageProcessor",
     "CLIPFeatureExtractor",
@@ -54,6 +56,12 @@ class Geometry(NamedTuple):
         if self.vertical_flip:
             image = ImageOps.flip(image)
         height, width = self.resized(image.height, image.width)
+        if self.crop and height * width > MOST_RESIZED:
+            if self.fits_device:
+                upright = self._replace(horizontal_flip=False, vertical_flip=False)  # it is flipped already
+                return resize_part(np.asarray(image), _plan(upright, image.height, image.width), self.resample)
+            image = middle(image)  # nearly the same, and with other filters there is no better way
+            height, width = self.resized(image.height, image.width)
         pixels = np.asarray(image.resize((width, height), resample=self.resample))
         return center_crop(pixels, self.crop, input_data_format=ChannelDimension.LAST) if self.crop else pixels
 
@@ -73,6 +81,13 @@ class Geometry(NamedTuple):
             return self.size
         long = int(self.size * max(height, width) / min(height, width))
         return (long, self.size) if height > width else (self.size, long)
+
+
+def middle(image: Image.Image) -> Image.Image:
+    """The part of a long picture around its middle, four times as long as it is wide."""
+    width, height = (min(length, 4 * min(image.size)) for length in image.size)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
 
 
 @lru_cache(maxsize=4096)

@@ -14,12 +14,17 @@ from random import Random
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
+from scipy.sparse import coo_array
 
-from bettersynth.operators.batched.taps import BITS, HALF, MOST_TAPS, Axis, Ints, Lines, taps
+from bettersynth.operators.batched.taps import BITS, HALF, MOST_TAPS, Axis, Ints, Lines, Taps, taps
 
 logger = logging.getLogger(__name__)
+
+AT_ONCE = 1 << 23
+"""Bytes that are numbers of four bytes at one time where no device resizes."""
 
 
 @lru_cache(maxsize=4096)
@@ -50,6 +55,40 @@ class Picture(NamedTuple):
 
     offset: int
     plan: Plan
+
+
+def resize_part(pixels: npt.NDArray[np.uint8], plan: Plan, resample: int) -> npt.NDArray[np.uint8]:
+    """`resize` of one picture `[height, width, 3]`, without a device: of the picture and of what comes between only
+    what the kept pixels are made of, however long the picture and what it would be resized to."""
+    down, across = taps(plan.height, plan.down, resample), taps(plan.width, plan.across, resample)
+    rows, columns = (slice(one.sources.min(), one.sources.max() + 1) for one in (down, across))
+    return weighed(
+        pixels[rows, columns],
+        down._replace(sources=down.sources - rows.start),
+        across._replace(sources=across.sources - columns.start),
+        columns_first=plan.columns_first,
+    )
+
+
+def weighed(pixels: npt.NDArray[np.uint8], down: Taps, across: Taps, *, columns_first: bool) -> npt.NDArray[np.uint8]:
+    """The picture `[height, width, 3]` with these taps of its rows (`down`) and columns, as Pillow rounds."""
+    for axis in (0, 1) if columns_first else (1, 0):
+        pixels = np.moveaxis(_weighed_lines(np.moveaxis(pixels, axis, 0), (down, across)[axis]), 0, axis)
+    return pixels
+
+
+def _weighed_lines(lines: npt.NDArray[np.uint8], axis: Taps) -> npt.NDArray[np.uint8]:
+    """Weighed sums of lines: uint8 `[targets, …]` from uint8 `[sources, …]`."""
+    targets = np.broadcast_to(np.arange(len(axis.sources))[:, None], axis.sources.shape)
+    places = targets.ravel(), axis.sources.ravel()
+    weights = coo_array((axis.weights.ravel(), places), (len(targets), len(lines))).tocsr()
+    flat = lines.reshape(len(lines), -1)
+    made = np.empty((len(targets), flat.shape[1]), np.uint8)
+    step = max(1, AT_ONCE // max(len(targets), len(lines)))
+    for start in range(0, flat.shape[1], step):
+        sums = weights @ flat[:, start : start + step].astype(np.int32) + HALF
+        made[:, start : start + step] = np.clip(sums >> BITS, 0, 255)
+    return made.reshape(len(targets), *lines.shape[1:])
 
 
 def resize(buffer: torch.Tensor, pictures: Sequence[Picture], resample: int) -> torch.Tensor:

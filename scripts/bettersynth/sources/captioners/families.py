@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from PIL.Image import Image
+from PIL.Image import Image, fromarray
+from torch.nn import functional
 from transformers import GenerationConfig, LogitsProcessorList, ProcessorMixin
+from transformers.image_utils import ChannelDimension
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 from transformers.utils import GENERATION_CONFIG_NAME
 
 from bettersynth.configuration.generators import Captioner
 from bettersynth.core.publish import read_json
+from bettersynth.operators.batched.pixels import MOST_RESIZED, Geometry, split
 from bettersynth.operators.data_juicer import check_model_folder
 from bettersynth.runtime.devices import model_dtype
 from bettersynth.sources.captioners.sampling import OwnNoise, Sampler
@@ -108,12 +112,52 @@ class Family:
 
     def inputs(self, images: Sequence[Image]) -> Inputs:
         """What the model takes for the images, on the CPU, in its precision, padded at the left; needs no weights."""
+        return self.joined([self.inputs_of(image) for image in images])
+
+    def inputs_of(self, image: Image) -> Inputs:
+        """`inputs` of one image. The channels' place is stated: a processor takes 3 rows of pixels for channels.
+
+        Raises whatever the processor does for an image that it cannot take.
+        """
         prompt = self.prompt()
-        text = {} if prompt is None else {"text": [prompt] * len(images), "padding": True}
-        inputs = self.processor(images=list(images), return_tensors="pt", **text)
+        text = {} if prompt is None else {"text": [prompt]}
+        image = self._middle_only(image)
+        inputs = self.processor(
+            images=[image], return_tensors="pt", input_data_format=ChannelDimension.LAST.value, **text
+        )
         return {
             name: tensor.to(self.dtype) if tensor.is_floating_point() else tensor for name, tensor in inputs.items()
         }
+
+    def joined(self, several: Sequence[Inputs]) -> Inputs:
+        """The inputs of several images as one batch: texts are padded at the left, tiles at the end."""
+        made = {}
+        for name, first in several[0].items():
+            parts = [inputs[name] for inputs in several]
+            if first.ndim > 1 and name in ("input_ids", "attention_mask"):
+                value = self.tokenizer.pad_token_id if name == "input_ids" else 0
+                longest = max(part.shape[1] for part in parts)
+                parts = [functional.pad(part, (longest - part.shape[1], 0), value=value) for part in parts]
+            elif first.ndim == 5:  # LLaVA-NeXT's tiles
+                most = max(part.shape[1] for part in parts)
+                parts = [functional.pad(part, (0, 0) * 3 + (0, most - part.shape[1])) for part in parts]
+            made[name] = torch.cat(parts)
+        return made
+
+    def _middle_only(self, image: Image) -> Image:
+        """A picture so long that most of it would be resized to be cut off again: what is left of it in the end."""
+        if self._geometry is None or math.prod(self._geometry.resized(image.height, image.width)) <= MOST_RESIZED:
+            return image
+        return fromarray(self._geometry.apply(image))
+
+    @cached_property
+    def _geometry(self) -> Geometry | None:
+        """Where the processor resizes and then crops, as CLIP's does."""
+        try:
+            geometry, _ = split(self.processor.image_processor, horizontal_flip=False, vertical_flip=False)
+        except ValueError:
+            return None
+        return geometry if geometry.crop else None
 
     @torch.inference_mode()
     def read(self, inputs: Inputs) -> Prompts:
@@ -200,12 +244,12 @@ class Blip2(Family):
         """The configured one."""
         return self.settings.prompt
 
-    def inputs(self, images: Sequence[Image]) -> Inputs:
+    def inputs_of(self, image: Image) -> Inputs:
         """Pixels, the image's tokens, and the prompt or the token that starts a text."""
-        inputs = super().inputs(images)
+        inputs = super().inputs_of(image)
         if "input_ids" not in inputs:
             start = [self._image_token] * self._config.num_query_tokens + [self._config.text_config.bos_token_id]
-            inputs["input_ids"] = torch.tensor([start] * len(images))
+            inputs["input_ids"] = torch.tensor([start])
             inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
         return inputs
 
@@ -233,6 +277,12 @@ class LlavaNext(Llava):
     """LLaVA-NeXT: sees an image in more or fewer tiles by its shape."""
 
     by_size = True
+
+    def _opened_processor(self) -> Any:
+        processor = super()._opened_processor()
+        images = processor.image_processor
+        images.pad = partial(images.pad, input_data_format=ChannelDimension.LAST)  # which it leaves to a guess
+        return processor
 
 
 class WithoutVideo(Family):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import multiprocessing
 import os
 import signal
@@ -15,12 +16,15 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL.Image import Image
+from PIL.Image import new as new_image
 
 from bettersynth.configuration.pool import Reading
 from bettersynth.operators.batched.pinned import PinnedSlots
 from bettersynth.pool.images import ImageProblem, ImageReason, open_image
 from bettersynth.sources.base import GeneratorError
 from bettersynth.sources.captioners.families import Family, Inputs
+
+logger = logging.getLogger(__name__)
 
 PR_SET_PDEATHSIG = 1  # of Linux's <sys/prctl.h>
 AHEAD = 1
@@ -49,24 +53,24 @@ class Group(NamedTuple):
     damaged: list[tuple[Request, ImageReason]]
 
 
-def open_images(
-    requests: Sequence[Request], reading: Reading
-) -> tuple[list[Request], list[Image], list[tuple[Request, ImageReason]]]:
-    """Those whose image can be opened, their images, and the others with the reason.
+def open_request(request: Request, reading: Reading) -> Image | ImageReason:
+    """The image, or why it cannot be opened. Raises GeneratorError for one that is missing."""
+    try:
+        return open_image(request.file, reading)
+    except ImageProblem as problem:
+        if problem.reason == ImageReason.MISSING:
+            raise GeneratorError(f"record {request.key}: {problem}; bring it back and run again") from None
+        return problem.reason
 
-    Raises GeneratorError for an image that is missing.
-    """
-    whole, images = [], []
-    damaged: list[tuple[Request, ImageReason]] = []
-    for request in requests:
-        try:
-            images.append(open_image(request.file, reading))
-            whole.append(request)
-        except ImageProblem as problem:
-            if problem.reason == ImageReason.MISSING:
-                raise GeneratorError(f"record {request.key}: {problem}; bring it back and run again") from None
-            damaged.append((request, problem.reason))
-    return whole, images, damaged
+
+def refused(request: Request, error: Exception) -> ImageReason:
+    """What becomes of an image that a model's own processing raises for, with a word in the log."""
+    logger.warning("record %s: %s: %s: %s", request.key, ImageReason.REFUSED, type(error).__name__, error)
+    return ImageReason.REFUSED
+
+
+ORDINARY = new_image("RGB", (64, 48), "grey")
+"""An image that every model can take: when one raises for this too, the fault is no image's."""
 
 
 class Reader:
@@ -78,12 +82,34 @@ class Reader:
         self.reading = reading
 
     def read(self, requests: Sequence[Request]) -> Group:
-        """The group with what the model takes for it. Raises GeneratorError for an image that is missing."""
-        whole, images, damaged = open_images(requests, self.reading)
+        """The group with what the model takes for it. Raises GeneratorError for an image that is missing.
+
+        Of the images themselves only one is in memory at a time.
+        """
+        whole: list[Request] = []
+        damaged: list[tuple[Request, ImageReason]] = []
+        several: list[Inputs] = []
+        for request in requests:
+            inputs = self._inputs(request)
+            if isinstance(inputs, ImageReason):
+                damaged.append((request, inputs))
+            else:
+                whole.append(request)
+                several.append(inputs)
         if not whole:
             return Group(whole, None, damaged)
-        images += [images[-1]] * (self.size - len(images))
-        return Group(whole, self.family.inputs(images), damaged)
+        several += [several[-1]] * (self.size - len(several))
+        return Group(whole, self.family.joined(several), damaged)
+
+    def _inputs(self, request: Request) -> Inputs | ImageReason:
+        image = open_request(request, self.reading)
+        if isinstance(image, ImageReason):
+            return image
+        try:
+            return self.family.inputs_of(image)
+        except Exception as error:  # a processor has no list of what it raises
+            self.family.inputs_of(ORDINARY)
+            return refused(request, error)
 
 
 def read_groups(reader: Reader, groups: Sequence[Sequence[Request]], workers: int) -> Iterator[Group]:

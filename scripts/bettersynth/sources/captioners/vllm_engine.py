@@ -5,19 +5,26 @@ vLLM schedules, batches and draws the words itself; what it is asked, and each d
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from importlib import metadata
 from typing import Any
 
+from PIL.Image import Image
+
 from bettersynth.configuration.pool import Reading
+from bettersynth.core.parallel import batches
 from bettersynth.core.seeding import record_seed
+from bettersynth.pool.images import ImageReason
 from bettersynth.runtime.devices import DTYPES
 from bettersynth.sources.base import GeneratorError
 from bettersynth.sources.captioners.families import Family
-from bettersynth.sources.captioners.reading import Request, open_images
+from bettersynth.sources.captioners.reading import ORDINARY, Request, open_request, refused
 
+MOST_PIXELS = 64_000_000
+"""Of a batch's images together, 256 MB: one with larger images has fewer of them."""
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # or which requests meet in a batch would be chance
     "VLLM_NO_USAGE_STATS": "1",  # they go over the network
@@ -67,15 +74,40 @@ class VllmWriter:
 
     def write(self, requests: Sequence[Request]) -> Iterator[tuple[Request, list[str] | str]]:
         """Each image's candidates, or the reason why it has none, batch by batch."""
-        for start in range(0, len(requests), self.settings.batch):
-            whole, images, damaged = open_images(requests[start : start + self.settings.batch], self.reading)
-            yield from ((request, str(reason)) for request, reason in damaged)
-            draws = range(self.settings.candidates)
-            prompt = self.family.prompt() or ""
-            prompts = [{"prompt": prompt, "multi_modal_data": {"image": image}} for image in images for _ in draws]
-            sampling = [self._sampling(request, draw) for request in whole for draw in draws]
-            outputs = iter(self._engine.generate(prompts, sampling, use_tqdm=False) if prompts else ())
-            yield from ((request, [self._caption(next(outputs)) for _ in draws]) for request in whole)
+        for asked in batches(requests, self.settings.batch):
+            some: dict[Request, Image] = {}
+            for request in asked:
+                image = open_request(request, self.reading)
+                if isinstance(image, ImageReason):
+                    yield request, str(image)
+                    continue
+                some[request] = image
+                if sum(math.prod(image.size) for image in some.values()) > MOST_PIXELS:
+                    yield from self._written(some)
+                    some = {}
+            if some:
+                yield from self._written(some)
+
+    def _written(self, some: dict[Request, Image]) -> Iterator[tuple[Request, list[str] | str]]:
+        """The candidates of a batch; one by one when it raises, to find the image that vLLM's processing refuses."""
+        try:
+            yield from self._generated(some).items()
+        except Exception as error:  # a processor has no list of what it raises
+            if len(some) == 1:
+                (request,) = some
+                self._generated({request: ORDINARY})
+                yield request, str(refused(request, error))
+                return
+            for request, image in some.items():
+                yield from self._written({request: image})
+
+    def _generated(self, some: dict[Request, Image]) -> dict[Request, list[str]]:
+        draws = range(self.settings.candidates)
+        prompt = self.family.prompt() or ""
+        prompts = [{"prompt": prompt, "multi_modal_data": {"image": image}} for image in some.values() for _ in draws]
+        sampling = [self._sampling(request, draw) for request in some for draw in draws]
+        outputs = iter(self._engine.generate(prompts, sampling, use_tqdm=False))
+        return {request: [self._caption(next(outputs)) for _ in draws] for request in some}
 
     def _sampling(self, request: Request, draw: int) -> Any:
         """vLLM's settings of one draw; its seeds have 64 bits and ours 63."""

@@ -11,7 +11,13 @@ import torch
 from PIL import Image
 from transformers import AutoTokenizer, CLIPImageProcessor, PreTrainedTokenizerFast
 
+from bettersynth.operators.batched.pixels import Geometry
+from bettersynth.operators.batched.resize import columns_first, weighed
+from bettersynth.operators.batched.taps import Axis, Taps, taps
 from bettersynth.training.mgm.model import IGNORE_INDEX, IMAGE_TOKEN_INDEX, MGMConfig
+
+MOST_PADDED = 100_000_000
+"""Pixels of the square that a picture is padded to before it is resized, 400 MB in Pillow."""
 
 IMAGE = "<image>"
 """Where the image stands in a text, in LLaVA's form."""
@@ -61,6 +67,8 @@ class Processor:
         mean, std = image_processor.image_mean, image_processor.image_std
         self._mean, self._std = (torch.tensor(values)[:, None, None] for values in (mean, std))
         self._fill = tuple(int(255 * value) for value in mean)  # type: ignore[union-attr]
+        side = self.image_size
+        self._geometry = Geometry(side, int(image_processor.resample), (side, side))
         self._special = sorted({IMAGE, *tokenizer.all_special_tokens})
 
     @classmethod
@@ -82,9 +90,10 @@ class Processor:
     def pixels(self, image: Image.Image) -> torch.Tensor:
         """RGB image to float32 (3, side, side): made square, resized as CLIPImageProcessor does it, normalised."""
         if self.image_aspect == "pad":
-            image = pad_to_square(image, self._fill)
-        image = resize_and_crop(image, self.image_size, self.image_processor.resample)
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float()
+            square = padded(image, self._fill, self._geometry)
+        else:
+            square = self._geometry.apply(image)
+        pixels = torch.from_numpy(square.copy()).permute(2, 0, 1).float()
         return (pixels / 255 - self._mean) / self._std
 
     # words
@@ -165,10 +174,26 @@ def pad_to_square(image: Image.Image, colour: tuple[int, ...]) -> Image.Image:
     return square
 
 
-def resize_and_crop(image: Image.Image, side: int, resample: int) -> Image.Image:
-    """Bring the shorter side to `side` and cut the square in the middle, rounding as CLIPImageProcessor does."""
-    shorter = min(image.size)
-    width, height = (int(side * length / shorter) for length in image.size)
-    image = image.resize((width, height), resample)
-    left, top = (width - side) // 2, (height - side) // 2
-    return image.crop((left, top, left + side, top + side))
+def padded(image: Image.Image, colour: tuple[int, ...], geometry: Geometry) -> np.ndarray:
+    """The picture in the middle of a square of its longer side, resized: uint8 [side, side, 3].
+
+    A square so large that it is hardly ever one is not made: the picture has a line of the colour around it, in which
+    each pixel of the square that is none of the picture's is found, and what is made of that line alone is left out.
+    """
+    side = max(image.size)
+    if side * side <= MOST_PADDED:
+        return geometry.apply(pad_to_square(image, colour))
+    lined = Image.new(image.mode, (image.width + 2, image.height + 2), colour)
+    lined.paste(image, (1, 1))
+    to = geometry.resized(side, side)[0]
+    whole = taps(side, Axis(to, 0, to), geometry.resample)
+    kept, axes = [], []
+    for length in (image.height, image.width):
+        sources = np.clip(whole.sources - (side - length) // 2, -1, length) + 1
+        inside = np.flatnonzero(((sources > 0) & (sources <= length)).any(1))
+        kept.append(slice(inside[0], inside[-1] + 1))
+        axes.append(Taps(sources[kept[-1]], whole.weights[kept[-1]]))
+    order = columns_first((2 * to, 2 * to), (to, to), geometry.resample)
+    square = np.full((to, to, 3), colour, np.uint8)
+    square[tuple(kept)] = weighed(np.asarray(lined), *axes, columns_first=order)
+    return square

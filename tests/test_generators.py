@@ -253,7 +253,7 @@ def test_a_recaption_keeps_id_and_image_and_takes_data_juicers_form(world, capti
 
 KILLED = """
 import os, signal, sys
-from bettersynth.pool.rows import make as generators
+from bettersynth.sources import make as generators
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import Layout
 from bettersynth.workflow.plan import Plan

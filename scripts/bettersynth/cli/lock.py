@@ -5,6 +5,7 @@ Run it in an environment that `envs/requirements.in` and `envs/torch-cpu.txt` we
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -13,15 +14,28 @@ from pathlib import Path
 import click
 
 ENVS = Path(__file__).resolve().parents[3] / "envs"
-HEADER = "# Written by `make lock` from requirements.in. torch is apart: torch-cpu.txt, torch-cuda.txt.\n"
+HEADER = """\
+# Written by `make lock` from requirements.in, with the sha256 of every file that may be installed: pip refuses others.
+# torch is apart, for its builds come from several indexes: torch-cpu.txt, torch-cuda.txt.
+"""
 # torchvision is left out on purpose: simple-aesthetics-predictor declares it and does not use it, and its wheels fit
 # only one build of torch.
 APART = re.compile(r"^(torch|torchvision|triton|nvidia-.*|cuda-.*|pip|setuptools|wheel)==", re.IGNORECASE)
 
 
 def pins(text: str) -> list[str]:
-    """`name==version` lines of a requirements file or of `pip freeze`, without the packages that are kept apart."""
-    return [line for line in text.splitlines() if re.match(r"^[\w.-]+==", line) and not APART.match(line)]
+    """`name==version` of a requirements file or of `pip freeze`, without the packages that are kept apart."""
+    return [pin for pin in re.findall(r"^[\w.-]+==[^\s\\]+", text, re.MULTILINE) if not APART.match(pin)]
+
+
+def with_hashes(pinned: list[str]) -> str:
+    """A requirements file of the pins, with the sha256 of every file that the package index has of each."""
+    command = ["uv", "pip", "compile", "--no-deps", "--generate-hashes", "--no-header", "--no-annotate", "--quiet", "-"]
+    environment = {**os.environ, "UV_OFFLINE": "0"}
+    made = subprocess.run(
+        command, input="\n".join(pinned), check=True, capture_output=True, text=True, env=environment, cwd=ENVS
+    )
+    return made.stdout
 
 
 def conda_file(kind: str) -> str:
@@ -45,7 +59,7 @@ def conda_file(kind: str) -> str:
 def command() -> None:
     """Write the lock and the conda files."""
     frozen = subprocess.run([sys.executable, "-m", "pip", "freeze"], check=True, capture_output=True, text=True).stdout
-    (ENVS / "lock.txt").write_text(HEADER + "\n".join(pins(frozen)) + "\n")
+    (ENVS / "lock.txt").write_text(HEADER + with_hashes(pins(frozen)))
     for kind in ("cpu", "cuda"):
         (ENVS / f"conda-{kind}.yaml").write_text(conda_file(kind))
     click.echo(f"{len(pins(frozen))} packages pinned in envs/lock.txt")

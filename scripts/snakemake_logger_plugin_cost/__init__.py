@@ -8,6 +8,7 @@ from __future__ import annotations
 import traceback
 from logging import LogRecord
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 from snakemake_interface_logger_plugins.base import LogHandlerBase
@@ -15,8 +16,9 @@ from snakemake_interface_logger_plugins.common import LogEvent
 
 from bettersynth.configuration import load
 from bettersynth.core.layout import Layout
-from bettersynth.inspect.cost import Costs, Job
+from bettersynth.inspect.cost import Costs, Due
 from bettersynth.inspect.cost_table import cost_table
+from bettersynth.runtime import gpus
 from bettersynth.workflow.jobs import Jobs
 from bettersynth.workflow.manifest import missing, missing_words
 
@@ -27,7 +29,7 @@ class LogHandler(LogHandlerBase):
     """Collects the jobs that a dry run announces; when it is over, prints what they cost and what they would miss."""
 
     def __post_init__(self) -> None:
-        self.jobs: list[Job] = []
+        self.jobs: list[tuple[str, dict[str, str], int]] = []
         self.started: dict[str, Any] = {}
 
     def emit(self, record: LogRecord) -> None:
@@ -39,9 +41,7 @@ class LogHandler(LogHandlerBase):
                 facts = record.__dict__
                 if not facts["output"]:
                     return  # a target that gathers
-                cores = facts["resources"].get("cpus_per_task", facts["threads"])
-                gpus = facts["resources"].get("gpu", 0)
-                self.jobs.append(Job(facts["rule_name"], dict(facts["wildcards"] or {}), gpus, cores))
+                self.jobs.append((facts["rule_name"], dict(facts["wildcards"] or {}), facts["resources"].get("gpu", 0)))
 
     def close(self) -> None:
         """Print the costs and what is missing, below all that Snakemake says."""
@@ -54,17 +54,16 @@ class LogHandler(LogHandlerBase):
         except Exception:  # Snakemake would swallow it
             traceback.print_exc()
 
-    def _words(self, jobs: list[Job]) -> str:
+    def _words(self, jobs: list[tuple[str, dict[str, str], int]]) -> str:
         base, files = Path(self.started["basedir"]), self.started["configfiles"]
         file = files[0] if files else base / "config" / "miniature.yaml"
         configuration = load(file)
-        name = str(configuration.name)
-        layout = Layout(Path("results") / name)
-        costs = Costs(configuration, layout, Path("benchmarks") / name, base / MEASUREMENTS)
-        specified = Jobs(configuration, layout)
-        needs = [specified.job(job.rule, job.wildcards).needs for job in jobs]
-        absent = missing(needs, configuration, file)
-        table = cost_table(costs.lines(jobs), costs.model_bytes)
+        specified = Jobs(configuration, Layout(Path("results") / str(configuration.name)))
+        due = [Due(specified.job(rule, wildcards), count) for rule, wildcards, count in jobs]
+        has_gpus = bool(gpus.visible()) or which("sbatch") is not None
+        costs = Costs(specified, base / MEASUREMENTS, has_gpus=has_gpus)
+        absent = missing([each.job.needs for each in due], configuration, file)
+        table = cost_table(costs.lines(due), costs.resume_bytes)
         return f"{table}\n\n{missing_words(absent)}" if absent else table
 
     @property

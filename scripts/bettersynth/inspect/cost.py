@@ -7,43 +7,32 @@ the project's own measurements (`docs/measurements/`); figures stated elsewhere,
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from enum import StrEnum
 from functools import cache, cached_property
+from math import prod
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
-from bettersynth.configuration.load import recipe_training
-from bettersynth.configuration.types import Configuration
-from bettersynth.core.layout import BENCHMARKS, Layout
+from safetensors import safe_open
+
 from bettersynth.core.publish import read_json
-from bettersynth.core.records import POOL
-from bettersynth.workflow.expected import Basis, Expected, Rows, total
-from bettersynth.workflow.passes import chunk_shards, pass_operators
-from bettersynth.workflow.plan import Plan
+from bettersynth.workflow.expected import Basis, total
+from bettersynth.workflow.jobs import Job, Jobs
+from bettersynth.workflow.jobs.score import Score
+from bettersynth.workflow.jobs.specification import Work
 
 PHASES = ("ingest", "score", "generate", "dataset", "train", "evaluate", "other")
 MOST_PAST = 8
 """Past jobs of one kind that a rate is taken from."""
 
 
-class Job(NamedTuple):
-    """A job that would run, as Snakemake announces it."""
+class Due(NamedTuple):
+    """A job that would run, and what Snakemake gives it."""
 
-    rule: str
-    wildcards: Mapping[str, str]
+    job: Job
     gpus: int = 0
-    cores: int = 1
-
-
-class Task(NamedTuple):
-    """A job's work of one kind; a job that scores by several operators has several."""
-
-    phase: str
-    what: str
-    kind: str
-    amount: Rows
-    unit: str
 
 
 class Origin(StrEnum):
@@ -65,6 +54,8 @@ class Rate(NamedTuple):
     origin: Origin
     detail: str
     """The run, file or text that the figure comes from."""
+    cores: float = 1
+    """Cores that a job without a GPU keeps busy."""
 
 
 class Size(NamedTuple):
@@ -82,6 +73,16 @@ class Done(NamedTuple):
     wall: float
     size: int
     device: str
+    cores: float = 1
+
+    def of_job(self, benchmark: Path, size: int) -> Done:
+        """The same with the seconds and cores of the whole job, where they were taken, and the bytes that it left."""
+        if not benchmark.exists():
+            return self._replace(size=size)
+        header, *rows = (line.split("\t") for line in benchmark.read_text(encoding="utf-8").splitlines())
+        taken = dict(zip(header, rows[-1], strict=True))  # Snakemake's columns
+        wall, cpu = float(taken["s"]), float(taken.get("cpu_time", 0))
+        return self._replace(size=size, wall=max(wall, self.wall), cores=max(1.0, cpu / wall) if wall else 1.0)
 
 
 class Line(NamedTuple):
@@ -179,133 +180,72 @@ CONTEST_MODEL_BYTES = 6_400_000_000
 """MGM-2B and its two vision towers in half precision, for when their folders are not here."""
 CONNECTOR_SHARE = 0.01
 """What stage 1 trains, among the bytes of the whole model: 53 MB of MGM-2B's 6.4 GB."""
-RESUME_FACTOR = 3
-"""A state to resume from holds the trained weights and two moments of each."""
-CONTEST_AMOUNTS = {"instructions": 240_000, "textvqa": 5_000, "mmbench": 4_377}
-"""Sizes of the contest's fixed files, for when they are not here."""
+CONTEST_TRAINED = 2_506_172_416
+"""Parameters of Gemma-2B, the most of what stage 2 trains, for when its folder is not here."""
+CORES_OF_A_GPU = 100
+"""A guess: how many cores of a CPU do what one GPU does."""
+
+
+class _Share(NamedTuple):
+    """A kind of work of a job: the job's number and GPUs, and this work's part of the seconds before it begins."""
+
+    number: int
+    gpus: int
+    start: float
+    task: Work
 
 
 class Costs:
-    """Estimates the costs of jobs of one configuration. `benchmarks` is Snakemake's folder of benchmark files."""
+    """Estimates the costs of jobs of one configuration, where no GPU is to be had in hours of CPUs alone."""
 
-    def __init__(
-        self, configuration: Configuration, layout: Layout, benchmarks: str | Path, measurements: str | Path
-    ) -> None:
-        self.configuration = configuration
-        self.layout = layout
-        self.plan = Plan(configuration)
-        self.expected = Expected(configuration, layout, self.plan)
-        self.benchmarks = Path(benchmarks)
+    def __init__(self, jobs: Jobs, measurements: str | Path, *, has_gpus: bool = True) -> None:
+        self.jobs = jobs
+        self.configuration = jobs.configuration
         self.measurements = Path(measurements)
+        self.has_gpus = has_gpus
         self.rate = cache(self.rate)  # type: ignore[method-assign]
         self.size = cache(self.size)  # type: ignore[method-assign]
 
-    def lines(self, jobs: Iterable[Job]) -> list[Line]:
+    def lines(self, due: Iterable[Due]) -> list[Line]:
         """The costs of the jobs, added up by phase and kind of work: phases in order, in each the dearest first."""
-        groups: dict[tuple[str, str, str], list[tuple[int, Job, Task]]] = defaultdict(list)
-        for number, job in enumerate(jobs):
-            for task in self.tasks(job):
-                groups[task.phase, task.what, task.kind].append((number, job, task))
+        groups: dict[tuple[str, str, str], list[_Share]] = defaultdict(list)
+        for number, (job, gpus) in enumerate(due):
+            tasks = job.work
+            start = self._start(job, tasks) / len(tasks)
+            for task in tasks:
+                groups[task.phase, task.what, task.kind].append(_Share(number, gpus, start, task))
         lines = map(self._line, groups.values())
         return sorted(
             lines,
             key=lambda line: (PHASES.index(line.phase), -line.gpu_hours, -line.cpu_hours, line.what),
         )
 
-    def _line(self, members: list[tuple[int, Job, Task]]) -> Line:
-        task = members[0][2]
+    def _start(self, job: Job, tasks: list[Work]) -> float:
+        """Seconds before a job's work begins: once, however many kinds of work it does."""
+        rates = [self.rate(task.kind) for task in tasks]
+        if isinstance(job.rule, Score) and all(rate.origin == Origin.PAST for rate in rates):
+            return median(self._pass_starts[job.rule.name] or [0.0])
+        return max(rate.start for rate in rates)
+
+    @cached_property
+    def _pass_starts(self) -> dict[str, list[float]]:
+        return {rule.name: rule.starts() for rule in self.jobs if isinstance(rule, Score)}
+
+    def _line(self, members: list[_Share]) -> Line:
+        task = members[0].task
         rate, size = self.rate(task.kind), self.size(task.kind)
         gpu = cpu = left = 0.0
-        for _, job, member in members:
-            hours = (rate.start + member.amount.number / rate.per_second) / 3600
+        for member in members:
+            number = member.task.amount.number
+            hours = (member.start + number / rate.per_second) / 3600
             if rate.on_gpu:
-                gpu += hours * max(job.gpus, 1)
+                gpu += hours * max(member.gpus, 1)
             else:
-                cpu += hours * (job.cores if rate.origin == Origin.PAST else 1)
-            left += size.per_job + member.amount.number * size.per_unit
-        numbers = frozenset(number for number, _, _ in members)
-        amount = total(member.amount for _, _, member in members)
+                cpu += hours * rate.cores
+            left += size.per_job + number * size.per_unit
+        numbers = frozenset(member.number for member in members)
+        amount = total(member.task.amount for member in members)
         return Line(task.phase, task.what, numbers, amount.number, task.unit, amount.basis, gpu, cpu, left, rate)
-
-    # --- what there is to do ---------------------------------------------------------------------
-
-    def tasks(self, job: Job) -> list[Task]:
-        """The work that a job does, by its rule and wildcards."""
-        wildcards = job.wildcards
-        match job.rule:
-            case "score_neural" | "score_plain":
-                return list(self._scoring(wildcards))
-            case "recaption" | "redraw" | "clean":
-                source = wildcards["source"]
-                amount = self.expected.shard(source, wildcards["shard"])
-                return [Task("generate", f"{job.rule}: {source}", self._generator(source), amount, "rows")]
-            case "dataset":
-                verb = self.plan.dataset(wildcards["dataset"]).verb
-                amount = self.expected.rows(self.plan.dataset(wildcards["dataset"]).from_)
-                return [Task("dataset", f"dataset: {verb}", f"dataset {verb}", amount, "rows")]
-            case "export":
-                amount = self.expected.rows(wildcards["dataset"])
-                return [Task("dataset", f"export: {wildcards['form']}", f"export {wildcards['form']}", amount, "rows")]
-            case "trainset":
-                return [Task("dataset", "trainset", "trainset", self.expected.trainset(wildcards["recipe"]), "rows")]
-            case "probe" | "pretrain" | "finetune":
-                return [Task("train", job.rule, job.rule, self._samples(job.rule, wildcards["recipe"]), "samples")]
-            case "answer":
-                benchmark = wildcards["benchmark"]
-                return [
-                    Task(
-                        "evaluate",
-                        f"answer: {benchmark}",
-                        f"answer {benchmark}",
-                        self._questions(benchmark),
-                        "questions",
-                    )
-                ]
-            case rule if rule.startswith("ingest_"):
-                file = rule.removeprefix("ingest_")
-                return [Task("ingest", f"ingest: {file}", "ingest", self.expected.file(file), "records")]
-            case "scores_of":
-                source = wildcards["source"]
-                amount = total(self.expected.shard(source, shard) for shard in self.plan.shards(source))
-                return [Task("score", "scores_of", "scores_of", amount, "pairs")]
-            case rule:
-                return [Task("other", rule, "other", Rows(0, Basis.MADE), "")]
-
-    def _scoring(self, wildcards: Mapping[str, str]) -> Iterator[Task]:
-        """What a pass does: every operator scores every shard of the chunk."""
-        source = wildcards["source"]
-        shards = [self.expected.shard(source, shard) for shard in chunk_shards(wildcards["chunk"])]
-        for operator in pass_operators(wildcards["scoring"], self.configuration, self.layout):
-            kind = f"score {self.configuration.operators[operator].op}"
-            yield Task("score", f"{operator} of {source}", kind, total(shards), "pairs")
-
-    def _generator(self, source: str) -> str:
-        """The kind of work of a generator: captions by one captioner are not written as fast as by another."""
-        node = self.plan.dataset(source)
-        if node.recaption:
-            return f"recaption {node.recaption.captioner}"
-        return f"redraw {node.redraw.redrawer}" if node.redraw else "clean"
-
-    def _samples(self, stage: str, recipe: str) -> Rows:
-        """Samples that one seed of a recipe trains on, of a stage; seeds that the probe will stop count in part."""
-        training = recipe_training(self.configuration, recipe)
-        if stage == "probe":
-            return Rows(training.probe.steps * training.pretrain.global_batch, Basis.MADE)
-        seeds = len(self.configuration.recipes[recipe].seeds)
-        share = min(1.0, training.probe.keep / seeds) if training.probe.keep else 1.0
-        if stage == "pretrain":
-            rows, epochs = self.expected.trainset(recipe), training.pretrain.epochs
-        else:
-            rows, epochs = (
-                _counted(training.finetune.instructions, b'"conversations"', "instructions"),
-                training.finetune.epochs,
-            )
-        return Rows(round(rows.number * epochs * share), rows.basis)
-
-    def _questions(self, benchmark: str) -> Rows:
-        evaluation = self.configuration.evaluation
-        questions: str = getattr(evaluation, benchmark).questions
-        return _counted(questions, b"\n", benchmark)
 
     # --- rates -----------------------------------------------------------------------------------
 
@@ -317,9 +257,14 @@ class Costs:
             start = max(max(0.0, job.wall - job.working) for job in done)
             devices = sorted({job.device for job in done})
             detail = f"{len(done)} job{'s' * (len(done) > 1)} on {', '.join(devices)}"
-            return Rate(max(amount, 1) / max(working, 1e-3), start, devices != ["cpu"], Origin.PAST, detail)
+            cores = median(job.cores for job in done)
+            return Rate(max(amount, 1) / max(working, 1e-3), start, devices != ["cpu"], Origin.PAST, detail, cores)
         general = "chat" if self._answers_a_prompt(kind) else kind
-        return self._measured(general) or self._stated(general)
+        rate = self._measured(general) or self._stated(general)
+        if rate.on_gpu and not self.has_gpus:
+            detail = f"a core, {CORES_OF_A_GPU} times slower than a GPU"
+            return Rate(rate.per_second / CORES_OF_A_GPU, rate.start, False, Origin.GUESS, detail)
+        return rate
 
     def _answers_a_prompt(self, kind: str) -> bool:
         """Whether the work is done by a captioner with a prompt: a chat model, whose captions are long."""
@@ -364,13 +309,27 @@ class Costs:
     @cached_property
     def model_bytes(self) -> int:
         """Bytes of a whole trained model: its parts' weights, or those of MGM-2B when they are not here."""
-        training = self.configuration.training
-        if training is None:
-            return 0
+        weights = [sum(file.stat().st_size for file in files) for files in self._weights.values()]
+        return sum(weights) if all(weights) else CONTEST_MODEL_BYTES * bool(weights)
+
+    @cached_property
+    def resume_bytes(self) -> int:
+        """Bytes that a state of stage 2 to resume from takes while it is replaced by the next.
+
+        It holds fp32 weights of what is trained (the language model) and two moments of each, and the old state stays
+        until the new one is whole.
+        """
+        trained = sum(map(_parameters, self._weights.get("language_model", [])))
+        return 2 * 3 * 4 * (trained or CONTEST_TRAINED * bool(self._weights))
+
+    @cached_property
+    def _weights(self) -> dict[str, list[Path]]:
+        """Files of the weights of each part of the model."""
+        if self.configuration.training is None:
+            return {}
+        architecture, models = self.configuration.training.architecture, self.configuration.models
         parts = ("language_model", "vision_tower", "vision_tower_aux")
-        folders = [Path(self.configuration.models[getattr(training.architecture, part)].path) for part in parts]
-        weights = [sum(file.stat().st_size for file in folder.glob("*.safetensors")) for folder in folders]
-        return sum(weights) if all(weights) else CONTEST_MODEL_BYTES
+        return {part: sorted(Path(models[getattr(architecture, part)].path).glob("*.safetensors")) for part in parts}
 
     # --- past jobs -------------------------------------------------------------------------------
 
@@ -378,50 +337,12 @@ class Costs:
     def _past(self) -> dict[str, list[Done]]:
         """Jobs of this results folder that are done, by kind of work."""
         found: dict[str, list[Done]] = defaultdict(list)
-        for kind, card_path, benchmark, outputs in self._places():
-            if len(found[kind]) < MOST_PAST and card_path.exists() and (done := _done(read_json(card_path))):
-                size = sum(_bytes(path) for path in (card_path, *outputs))
-                wall = (_wall(self.benchmarks / benchmark) if benchmark else None) or done.wall
-                found[kind].append(done._replace(size=size, wall=wall))
+        for job in (job for rule in self.jobs for job in rule.jobs()):
+            for kind, _, card, results in job.evidence:
+                if len(found[kind]) < MOST_PAST and card.exists() and (done := _done(read_json(card))):
+                    size = sum(_bytes(path) for path in {card, *results})
+                    found[kind].append(done.of_job(job.benchmark, size))
         return {kind: done for kind, done in found.items() if done}
-
-    def _places(self) -> Iterator[tuple[str, Path, str | None, list[Path]]]:
-        """Kind of work, card, benchmark file and results of every job that may be done already."""
-        layout, plan = self.layout, self.plan
-        for file in self.configuration.pool.files:
-            records = [layout.records(POOL, shard) for shard in plan.shards(POOL) if _file(shard) == file.name]
-            yield "ingest", layout.file_ledger(file.name), f"ingest/{file.name}.tsv", records
-        for source in (POOL, *plan.generators):
-            for operator, definition in self.configuration.operators.items():
-                cards = sorted(layout.score_shard(source, operator, "", "").parent.glob("*.json"))
-                for card in cards[:MOST_PAST]:
-                    yield f"score {definition.op}", card, None, [card.with_suffix(".parquet")]
-        for source in plan.generators:
-            for shard in plan.shards(source)[:MOST_PAST]:
-                outputs = [layout.records(source, shard), layout.failed(source, shard)]
-                benchmark = f"generate/{source}/{shard}.tsv"
-                yield self._generator(source), layout.records_card(source, shard), benchmark, outputs
-        for name, node in self.configuration.datasets.items():
-            outputs = [layout.rows(name), layout.dropped(name)]
-            yield f"dataset {node.verb}", layout.dataset_card(name), f"dataset/{name}.tsv", outputs
-        for name, forms in self.configuration.exports.items():
-            for form in forms:
-                folder = layout.export(name, form)
-                yield f"export {form}", folder / "card.json", f"export/{name}.{form}.tsv", [folder]
-        for recipe in self.configuration.recipes:
-            yield from self._run_places(recipe)
-
-    def _run_places(self, recipe: str) -> Iterator[tuple[str, Path, str | None, list[Path]]]:
-        layout = self.layout
-        yield "trainset", layout.trainset_card(recipe), f"trainset/{recipe}.tsv", [layout.trainset(recipe)]
-        for seed in self.configuration.recipes[recipe].seeds:
-            for stage in ("probe", "pretrain", "finetune"):
-                folder = getattr(layout, stage)(recipe, seed)
-                yield stage, folder / "card.json", f"{stage}/{recipe}/{seed}.tsv", [folder]
-            for benchmark in BENCHMARKS:
-                answers = layout.answers(recipe, seed, benchmark)
-                card = layout.answers_card(recipe, seed, benchmark)
-                yield f"answer {benchmark}", card, f"answer/{recipe}/{seed}.{benchmark}.tsv", [answers]
 
 
 def _done(card: dict[str, Any]) -> Done | None:
@@ -430,24 +351,16 @@ def _done(card: dict[str, Any]) -> Done | None:
     if "ledger" in card:
         amount = card["ledger"]["in"]
     parts = card.get("seconds_by_part", {})
-    working = parts.get("computing", card["seconds"])
-    start = 0.0
-    if "preparing" in parts:  # one shard of a pass, whose models are loaded once for all its shards
-        working, start = card["seconds"], parts["loading"]
+    working = card["seconds"]
     if card.get("samples_per_second"):
         amount = (card["steps"] - card.get("resumed_from_step", 0)) * card["parameters"]["global_batch"]
         working = amount / card["samples_per_second"]
+    start = parts.get("loading", 0.0) if "preparing" in parts else 0.0  # of a pass, once for all its shards
+    if steady := card.get("steady"):  # neither starting nor loading nor compiling
+        working = (amount or 0) * steady["seconds"] / steady["amount"]
     amount = card.get("rows") if amount is None else amount
-    wall = max(card["seconds"], working + start)
+    wall = max(card["seconds"], working) + start
     return Done(amount, working, wall, 0, card["device"]) if amount else None
-
-
-def _wall(benchmark: Path) -> float | None:
-    """Seconds from a job's start to its end, from Snakemake's benchmark file (its column `s`)."""
-    if not benchmark.exists():
-        return None
-    header, *rows = (line.split("\t") for line in benchmark.read_text(encoding="utf-8").splitlines())
-    return float(rows[-1][header.index("s")])
 
 
 def _bytes(path: Path) -> int:
@@ -457,19 +370,8 @@ def _bytes(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _file(shard: str) -> str:
-    return shard.rpartition("-")[0]
-
-
 @cache
-def _counted(path: str | Path, mark: bytes, what: str) -> Rows:
-    """Entries of a file by a mark that each has once; of one that is not here, the contest's number."""
-    path = Path(path)
-    number = 0
-    if path.exists():
-        with path.open("rb") as file:
-            rest = b""
-            while block := file.read(1 << 24):
-                number += (rest + block).count(mark)
-                rest = (rest + block)[1 - len(mark) :] if len(mark) > 1 else b""
-    return Rows(number, Basis.COUNTED) if number else Rows(CONTEST_AMOUNTS[what], Basis.PUBLISHED)
+def _parameters(weights: Path) -> int:
+    """Numbers in a file of weights, by its header."""
+    with safe_open(weights, "np") as file:
+        return sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 - no mapping

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import groupby
 
-from bettersynth.inspect.cost import RESUME_FACTOR, Line, Origin
+from bettersynth.inspect.cost import Line, Origin
 from bettersynth.workflow.expected import Basis
 
 MARKS = {Basis.MADE: "", Basis.COUNTED: "", Basis.PUBLISHED: "~", Basis.RECKONED: "~", Basis.AT_MOST: "≤"}
 HEADINGS = ("", "jobs", "amount", "GPU h", "CPU h", "disk", "rate, and where it comes from")
 
 
-def cost_table(lines: list[Line], model_bytes: float) -> str:
-    """The table, its total, and what to know about its figures. `model_bytes`: of a whole trained model."""
+def cost_table(lines: list[Line], resume_bytes: float) -> str:
+    """The table, its total, and what to know about its figures. `resume_bytes`: of a state to resume from."""
     cells: list[tuple[str, ...]] = [HEADINGS]
     for phase, members in groupby(lines, key=lambda line: line.phase):
         found = list(members)
@@ -21,7 +21,7 @@ def cost_table(lines: list[Line], model_bytes: float) -> str:
         cells.extend(_cells(line) for line in found)
     cells.append(_sums("total", lines))
     widths = [max(len(row[column]) for row in cells) for column in range(len(HEADINGS) - 1)]
-    return "\n".join(["What it will cost", "", *(_row(row, widths) for row in cells), "", *_notes(lines, model_bytes)])
+    return "\n".join(["What it will cost", "", *(_row(row, widths) for row in cells), "", *_notes(lines, resume_bytes)])
 
 
 def _row(cells: tuple[str, ...], widths: list[int]) -> str:
@@ -50,7 +50,7 @@ def _cells(line: Line) -> tuple[str, ...]:
     )
 
 
-def _notes(lines: list[Line], model_bytes: float) -> Iterator[str]:
+def _notes(lines: list[Line], resume_bytes: float) -> Iterator[str]:
     bases = {line.basis for line in lines}
     if Basis.AT_MOST in bases:
         yield "≤: at most so many; what a filter keeps is known once it has run."
@@ -66,7 +66,7 @@ def _notes(lines: list[Line], model_bytes: float) -> Iterator[str]:
     if any(line.gpu_hours for line in lines):
         yield "GPU-hours are of one GPU; a job's CPU cores beside its GPU are not counted apart."
     if any(line.what == "finetune" for line in lines):
-        yield f"While a stage 2 runs, its state to resume from takes up to {size(RESUME_FACTOR * model_bytes)} more."
+        yield f"While a stage 2 runs, its states to resume from take up to {size(resume_bytes)} more."
 
 
 def hours(number: float) -> str:

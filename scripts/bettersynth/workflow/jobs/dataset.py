@@ -9,6 +9,7 @@ from typing import Any
 from bettersynth.configuration.load import recipe_trainset
 from bettersynth.core import versions
 from bettersynth.core.records import POOL
+from bettersynth.workflow.expected import Rows
 from bettersynth.workflow.jobs.specification import Files, Fingerprinted, Kind, Rule
 
 
@@ -50,7 +51,9 @@ class MakeDataset(OfRows):
     log_name = "dataset/{dataset}"
     says = "Choose the rows of {dataset}"
     title = "{dataset}"
-    group = "datasets"
+    group = heading = "datasets"
+    phase = "dataset"
+    unit = "rows"
 
     def every(self) -> Iterator[tuple[str, ...]]:
         return ((dataset,) for dataset in self.configuration.datasets)
@@ -75,6 +78,15 @@ class MakeDataset(OfRows):
             exclude={"note", "published_rows"}, exclude_none=True, by_alias=True
         )
         return {"definition": definition, "version": versions.DATASET}
+
+    def amount(self, dataset: str) -> Rows:
+        return self.expected.rows(self.plan.dataset(dataset).from_)
+
+    def what(self, dataset: str) -> str:
+        return f"dataset: {self.plan.dataset(dataset).verb}"
+
+    def work_kind(self, dataset: str) -> str:
+        return f"dataset {self.plan.dataset(dataset).verb}"
 
 
 class Analysis(OfRows):
@@ -113,6 +125,10 @@ class Export(OfRows):
     kind = Kind.CPU
     log_name = "export/{dataset}.{form}"
     says = "Write {dataset} as {form}"
+    phase = "dataset"
+    heading = "exports"
+    keeps_folder = True
+    unit = "rows"
 
     def every(self) -> Iterator[tuple[str, ...]]:
         return ((dataset, form) for dataset, forms in self.configuration.exports.items() for form in forms)
@@ -133,6 +149,15 @@ class Export(OfRows):
         question = self.configuration.trainset.question
         return {"question": question, "version": versions.EXPORT, **self.paths_and_questions}
 
+    def amount(self, dataset: str, form: str) -> Rows:
+        return self.expected.rows(dataset)
+
+    def what(self, dataset: str, form: str) -> str:
+        return f"export: {form}"
+
+    def work_kind(self, dataset: str, form: str) -> str:
+        return f"export {form}"
+
 
 class MakeTrainset(OfRows):
     """Write the training file of a recipe."""
@@ -143,6 +168,9 @@ class MakeTrainset(OfRows):
     log_name = "trainset/{recipe}"
     says = "Write the training file of {recipe} and open each of its images"
     title = "{recipe}"
+    phase = "dataset"
+    heading = "training sets"
+    unit = "rows"
     group = "{recipe}: {rule}"
 
     def every(self) -> Iterator[tuple[str, ...]]:
@@ -170,3 +198,9 @@ class MakeTrainset(OfRows):
             "version": versions.TRAINSET,
             **self.paths_and_questions,
         }
+
+    def amount(self, recipe: str) -> Rows:
+        return self.expected.trainset(recipe)
+
+    def work_kind(self, recipe: str) -> str:
+        return self.name

@@ -7,8 +7,12 @@ from typing import Any
 
 from bettersynth.core import versions
 from bettersynth.core.layout import BENCHMARKS
+from bettersynth.workflow.expected import Rows, counted
 from bettersynth.workflow.jobs.specification import Files, Fingerprinted, Kind
 from bettersynth.workflow.jobs.train import OfSeed
+
+CONTEST_QUESTIONS = {"textvqa": 5_000, "mmbench": 4_377}
+"""Questions of the contest's benchmarks, for when their files are not here."""
 
 
 class OfBenchmark(OfSeed):
@@ -37,7 +41,9 @@ class OfBenchmark(OfSeed):
 class Answer(OfBenchmark):
     """Answer the questions of a benchmark with a trained model."""
 
-    name = "answer"
+    name = heading = "answer"
+    phase = "evaluate"
+    unit = "questions"
     kind = Kind.GPU
     log_name = "answer/{recipe}/{seed}.{benchmark}"
     says = "Ask {recipe}, seed {seed}, the questions of {benchmark}"
@@ -58,6 +64,15 @@ class Answer(OfBenchmark):
             "version": versions.ANSWER,
             **self.fingerprints.reading,
         }
+
+    def amount(self, recipe: str, seed: str, benchmark: str) -> Rows:
+        return counted(self.section(benchmark).questions, b"\n", CONTEST_QUESTIONS[benchmark])
+
+    def what(self, recipe: str, seed: str, benchmark: str) -> str:
+        return f"answer: {benchmark}"
+
+    def work_kind(self, recipe: str, seed: str, benchmark: str) -> str:
+        return f"answer {benchmark}"
 
 
 class ScoreAnswers(OfBenchmark):

@@ -7,6 +7,7 @@ from typing import Any
 
 from bettersynth.configuration.generators import BestBy, Captioner, Redrawer
 from bettersynth.core import versions
+from bettersynth.workflow.expected import Rows
 from bettersynth.workflow.jobs.dataset import OfRows
 from bettersynth.workflow.jobs.specification import Files, Kind
 from bettersynth.workflow.needs import Needs, generator_needs
@@ -20,6 +21,9 @@ class Generate(OfRows):
     log_name = "generate/{source}/{shard}"
     title = "{shard}"
     group = "sources"
+    phase = "generate"
+    heading = "{rule} {source}"
+    unit = "rows"
 
     @property
     def sources(self) -> list[str]:
@@ -73,6 +77,19 @@ class Generate(OfRows):
             operator = self.configuration.operators[scored_by]
             facts["scored_by"] = [operator.model_dump_json(exclude={"model"}), models(operator.model)]
         return facts
+
+    def amount(self, source: str, shard: str) -> Rows:
+        return self.expected.shard(source, shard)
+
+    def what(self, source: str, shard: str) -> str:
+        return f"{self.name}: {source}"
+
+    def work_kind(self, source: str, shard: str) -> str:
+        """Captions by one captioner are not written as fast as by another."""
+        node = self.plan.dataset(source)
+        if node.recaption:
+            return f"recaption {node.recaption.captioner}"
+        return f"redraw {node.redraw.redrawer}" if node.redraw else "clean"
 
     def needs(self, source: str, shard: str) -> Needs:
         return generator_needs(source, self.configuration)

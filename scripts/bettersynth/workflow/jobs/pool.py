@@ -7,6 +7,7 @@ from typing import Any
 
 from bettersynth.configuration.pool import PoolFile
 from bettersynth.core.records import POOL
+from bettersynth.workflow.expected import Rows
 from bettersynth.workflow.jobs.specification import Files, Fingerprinted, Kind, Rule
 
 
@@ -21,6 +22,8 @@ class Ingest(Rule):
     says = "Read {path}"
     title = "{file}"
     group = "pool"
+    phase = heading = "ingest"
+    unit = "records"
 
     def every(self) -> Iterator[tuple[str, ...]]:
         return ((file.name,) for file in self.configuration.pool.files)
@@ -47,6 +50,15 @@ class Ingest(Rule):
             **self.fingerprints.checks,
         }
         return {"file": file, "contents": contents}
+
+    def amount(self, file: str) -> Rows:
+        return self.expected.file(file)
+
+    def work_kind(self, file: str) -> str:
+        return "ingest"
+
+    def what(self, file: str) -> str:
+        return f"ingest: {file}"
 
     def _entry(self, file: str) -> PoolFile:
         return next(entry for entry in self.configuration.pool.files if entry.name == file)

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bettersynth.core.publish import read_json
 from bettersynth.core.records import POOL
-from bettersynth.workflow.jobs.specification import Files, Fingerprinted, Kind, Rule
+from bettersynth.workflow.expected import Rows, total
+from bettersynth.workflow.jobs.specification import Evidence, Files, Fingerprinted, Kind, Rule, Work
 from bettersynth.workflow.needs import Needs, operator_needs
 from bettersynth.workflow.passes import CHUNK_PATTERN, Chunk, chunk_shards, pass_operators
 
@@ -21,6 +23,8 @@ class Score(Rule):
     says = "Score {chunk} of {source} ({scoring})"
     title = "{chunk} of {source}"
     group = "passes"
+    phase = "score"
+    unit = "pairs"
 
     def every(self) -> Iterator[tuple[str, ...]]:
         """Passes that have begun; which will come, only Snakemake's graph knows."""
@@ -56,6 +60,29 @@ class Score(Rule):
     def needs(self, source: str, scoring: str, chunk: str) -> Needs:
         return operator_needs(pass_operators(scoring, self.configuration, self.layout), self.configuration)
 
+    def work(self, source: str, scoring: str, chunk: str) -> list[Work]:
+        """Every operator scores every shard of the chunk."""
+        pairs = total(self.expected.shard(source, shard) for shard in chunk_shards(chunk))
+        operators = pass_operators(scoring, self.configuration, self.layout)
+        return [
+            Work("score", f"{name} of {source}", f"score {self.configuration.operators[name].op}", pairs, self.unit)
+            for name in operators
+        ]
+
+    def starts(self) -> list[float]:
+        """Seconds that past passes of the rule took beside scoring: libraries, models, first batches."""
+        found = []
+        for card in sorted(self.layout.root.glob(f"scores/*/passes/{self.kind}-*/*.json")):
+            source, done = card.relative_to(self.layout.root / "scores").parts[0], read_json(card)
+            tables = [
+                self.layout.score_shard(source, name, shard, key).with_suffix(".json")
+                for shard, entry in done["shards"].items()
+                for name, key in entry["scores"].items()
+            ]
+            if all(table.exists() for table in tables):
+                found.append(max(0.0, done["seconds"] - sum(read_json(table)["seconds"] for table in tables)))
+        return found
+
     def is_due(self, source: str, scoring: str, chunk: str) -> bool:
         """For a changed operator, or other sizes, other passes were made."""
         return self.passes.is_due(source, Chunk(scoring, chunk))
@@ -84,12 +111,36 @@ class ScoresOf(Rule):
     says = "Gather the scores of {source} by {operator}"
     title = "{operator} of {source}"
     group = "scores"
+    phase = "score"
+    heading = "score {operator}"
+    unit = "pairs"
 
     def every(self) -> Iterator[tuple[str, ...]]:
         return iter(sorted(self.plan.wanted_scores(["all"])))
 
     def inputs(self, source: str, operator: str) -> dict[str, Files]:
         return {"passes": self.passes_over(source, operator)}
+
+    def amount(self, source: str, operator: str) -> Rows:
+        return total(self.expected.shard(source, shard) for shard in self.plan.shards(source))
+
+    def work_kind(self, source: str, operator: str) -> str:
+        return "scores_of"
+
+    def _shard_cards(self, source: str, operator: str) -> Iterator[Path]:
+        """Cards of the shards' scores: those gathered or, while none are, all that passes left."""
+        gathered = self.layout.scores_card(source, operator)
+        if not gathered.exists():
+            yield from sorted(self.layout.score_shard(source, operator, "", "").parent.glob("*.json"))
+            return
+        for shard, entry in read_json(gathered)["shards"].items():
+            yield self.layout.score_shard(source, operator, shard, entry["key"]).with_suffix(".json")
+
+    def evidence(self, source: str, operator: str) -> Iterator[Evidence]:
+        """Of scoring, not of gathering: a pass leaves a card for each operator and shard."""
+        kind = f"score {self.configuration.operators[operator].op}"
+        for card in self._shard_cards(source, operator):
+            yield Evidence(kind, f"score {operator}", card, [card.with_suffix(".parquet")])
 
     def passes_over(self, source: str, operator: str) -> list[Path]:
         """Cards of the passes that score a source by an operator."""

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import Layout
-from bettersynth.workflow.expected import Expected
+from bettersynth.workflow.expected import Basis, Expected, Rows
 from bettersynth.workflow.fingerprints import Fingerprints
 from bettersynth.workflow.needs import NOTHING, Needs
 from bettersynth.workflow.passes import Passes
@@ -29,6 +29,26 @@ class Kind(StrEnum):
 
 class Fingerprinted(str):
     """Path of an input whose contents are among the parameters, so that Snakemake need not look at its time."""
+
+
+class Work(NamedTuple):
+    """What a job does of one kind; a job that scores by several operators does several."""
+
+    phase: str
+    what: str
+    kind: str
+    """Work of one kind goes equally fast: the rate of past jobs of the kind is the rate of those to come."""
+    amount: Rows
+    unit: str
+
+
+class Evidence(NamedTuple):
+    """Where it stands how long past work took: its kind, what the report adds it up under, its card and results."""
+
+    kind: str
+    heading: str
+    card: Path
+    files: list[Path]
 
 
 Files = Path | str | list[Path] | list[Fingerprinted] | list[str]
@@ -78,6 +98,21 @@ class Job(NamedTuple):
         return self.rule.needs(**self.wildcards)
 
     @property
+    def evidence(self) -> list[Evidence]:
+        """Where it stands how long it took, once it is done."""
+        return list(self.rule.evidence(**self.wildcards))
+
+    @property
+    def work(self) -> list[Work]:
+        """What it does, by kind."""
+        return self.rule.work(**self.wildcards)
+
+    @property
+    def tries(self) -> list[Path]:
+        """Logs of earlier tries that did not end well."""
+        return self.rule.tries_of(**self.wildcards)
+
+    @property
     def title(self) -> str:
         """What it is about, in few words."""
         return self.rule.title.format(**self.wildcards)
@@ -119,6 +154,12 @@ class Rule(ABC):
     """What Snakemake announces a job with."""
     title: ClassVar[str] = ""
     """What a job is about, as `make status` names it."""
+    phase: ClassVar[str] = "other"
+    """The phase that its costs are told in, one of `bettersynth.inspect.cost.PHASES`."""
+    heading: ClassVar[str] = ""
+    """What the report adds up the seconds of its jobs under; empty for rules whose cards tell none."""
+    keeps_folder: ClassVar[bool] = False
+    """Whether all that lies beside its card is its result, too."""
     group: ClassVar[str] = ""
     """The phase that `make status` counts it in; empty for rules that it does not count."""
 
@@ -143,6 +184,39 @@ class Rule(ABC):
     def needs(self, *_: Any, **wildcards: Any) -> Needs:
         """Models and staged files that it loads."""
         return NOTHING
+
+    def amount(self, *_: Any, **wildcards: Any) -> Rows:
+        """How much there is to do."""
+        return Rows(0, Basis.MADE)
+
+    unit: ClassVar[str] = ""
+    """What the amount counts."""
+
+    def work_kind(self, *_: Any, **wildcards: Any) -> str:
+        """What goes equally fast; see `Work.kind`."""
+        return "other"
+
+    def what(self, *_: Any, **wildcards: Any) -> str:
+        """What a dry run calls the work."""
+        return self.name
+
+    def work(self, *_: Any, **wildcards: Any) -> list[Work]:
+        """What a job does, by kind."""
+        kind, amount = self.work_kind(**wildcards), self.amount(**wildcards)
+        return [Work(self.phase, self.what(**wildcards), kind, amount, self.unit)]
+
+    def evidence(self, *_: Any, **wildcards: Any) -> Iterator[Evidence]:
+        """Where it stands how long the job took, once it is done."""
+        if self.heading:
+            heading = self.heading.format(rule=self.name, **wildcards)
+            card = self.result(**wildcards)
+            yield Evidence(self.work_kind(**wildcards), heading, card, self._results(card, **wildcards))
+
+    def _results(self, card: Path, **wildcards: Any) -> list[Path]:
+        if self.keeps_folder:
+            return [card.parent]
+        outputs = (files if isinstance(files, list) else [files] for files in self.outputs(**wildcards).values())
+        return [path for files in outputs for path in map(Path, files) if path != card]
 
     def is_due(self, *_: Any, **wildcards: Any) -> bool:
         """Whether the run as it is configured now would still run a job that failed."""
@@ -177,6 +251,11 @@ class Rule(ABC):
     def jobs(self) -> Iterator[Job]:
         """Each job of a whole run, as far as they are known beforehand."""
         return (self.job(*values) for values in self.every())
+
+    def tries_of(self, **wildcards: Any) -> list[Path]:
+        """Logs of the job's earlier tries that did not end well."""
+        log = self.log_of(**wildcards)
+        return sorted(path for path in log.parent.glob(f"{log.stem}.*.log") if path.suffixes[-2][1:].isdigit())
 
     # what a rule block says; of a block for one value of the wildcard, with that value
     def input(self, name: str, **fixed: str) -> Callable[[Any], Any]:

@@ -9,8 +9,12 @@ from typing import Any, ClassVar
 from bettersynth.configuration.load import recipe_start, recipe_training
 from bettersynth.configuration.training import KIT_PROGRAM, RUNS_ONLY
 from bettersynth.core import versions
+from bettersynth.workflow.expected import Basis, Rows, counted
 from bettersynth.workflow.jobs.specification import Files, Fingerprinted, Kind, Rule
 from bettersynth.workflow.needs import Needs, training_needs
+
+CONTEST_INSTRUCTIONS = 240_000
+"""Instructions of the contest's fixed set, for when it is not here."""
 
 
 class OfSeed(Rule):
@@ -28,6 +32,18 @@ class Train(OfSeed):
     """A rule that trains."""
 
     kind = Kind.GPU
+    phase = "train"
+    heading = "{rule}"
+    keeps_folder = True
+    unit = "samples"
+
+    def work_kind(self, recipe: str, seed: str) -> str:
+        return self.name
+
+    def share(self, recipe: str) -> float:
+        """The share of a recipe's seeds that go on after the probe."""
+        keep, seeds = recipe_training(self.configuration, recipe).probe.keep, self.configuration.recipes[recipe].seeds
+        return min(1.0, keep / len(seeds)) if keep else 1.0
 
     def start(self, recipe: str, seed: str) -> list[Path]:
         """The finished run that a run goes on from, if it does."""
@@ -83,6 +99,10 @@ class Probe(Train):
     def outputs(self, recipe: str, seed: str) -> dict[str, Files]:
         return {"card": self.layout.probe(recipe, seed) / "card.json"}
 
+    def amount(self, recipe: str, seed: str) -> Rows:
+        training = recipe_training(self.configuration, recipe)
+        return Rows(training.probe.steps * training.pretrain.global_batch, Basis.MADE)
+
 
 class ChooseSeeds(Rule):
     """Choose the seeds that go on."""
@@ -131,6 +151,11 @@ class Pretrain(Train):
     def outputs(self, recipe: str, seed: str) -> dict[str, Files]:
         return {"card": self.layout.pretrain(recipe, seed) / "card.json"}
 
+    def amount(self, recipe: str, seed: str) -> Rows:
+        rows, basis = self.expected.trainset(recipe)
+        epochs = recipe_training(self.configuration, recipe).pretrain.epochs
+        return Rows(round(rows * epochs * self.share(recipe)), basis)
+
 
 class Finetune(Train):
     """Stage 2."""
@@ -148,3 +173,8 @@ class Finetune(Train):
 
     def outputs(self, recipe: str, seed: str) -> dict[str, Files]:
         return {"card": self.layout.finetune(recipe, seed) / "card.json"}
+
+    def amount(self, recipe: str, seed: str) -> Rows:
+        stage = recipe_training(self.configuration, recipe).finetune
+        rows, basis = counted(stage.instructions, b'"conversations"', CONTEST_INSTRUCTIONS)
+        return Rows(round(rows * stage.epochs * self.share(recipe)), basis)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from bettersynth.configuration.pool import Model, Operator, Reading, Scoring
 from bettersynth.core.records import Record, text_of
+from bettersynth.core.resources import staged
 from bettersynth.operators.batched.errors import RecordError
 from bettersynth.operators.batched.resize import resize
 
@@ -42,6 +43,7 @@ def load(tmp_path_factory):
         "image_text_similarity_filter": tiny_models.clip(root / "clip"),
         "image_nsfw_filter": tiny_models.classifier(root / "nsfw", seed=14),
         "image_aesthetics_filter": tiny_models.aesthetics(root / "aesthetics-predictor-v2-linear"),
+        "text_action_filter": staged("spacy_en"),
     }
 
     def loaded(*names, **settings):
@@ -151,7 +153,6 @@ def test_damaged_image_has_no_value_and_is_named(load, images, records):
     ("record", "reason"),
     [
         (Record("lost", text_of("a dog"), ["nowhere.jpg"]), "no such file"),
-        (Record("short", text_of("a dog") + text_of("a cat"), ["1.jpg"]), "no image is left"),
         (Record("vast", text_of("a dog"), ["vast.png"]), "image too large"),
     ],
 )
@@ -159,6 +160,73 @@ def test_any_other_problem_stops_and_names_the_record(load, images, records, rec
     Image.new("1", (2000, 2000)).save(images / "vast.png")
     with pytest.raises(RecordError, match=rf"image_text_similarity_filter cannot score record {record.id}: .*{reason}"):
         load("image_text_similarity_filter").score([*records[:3], record], Folder(images))
+
+
+def test_a_record_that_an_operator_cannot_score_has_no_value_and_is_named(load, images, records):
+    """spaCy takes a million characters; a text with an image token too many is none that ingest takes."""
+    long = Record("long", text_of("a dog runs " * 100_000), ["1.jpg"])
+    short = Record("short", text_of("a dog") + text_of("a cat"), ["1.jpg"])
+    names = ("text_action_filter", "image_text_similarity_filter", "words_num_filter")
+    scores = load(*names).score([*records[:3], long, short, *records[3:6]], Folder(images))
+    alone = load(*names).score(records[:6], Folder(images))
+
+    verbs, pairs, words = (scores[name] for name in names)
+    assert verbs.stats[3] == {"num_action": None} and "Text of length" in verbs.failed["long"]
+    assert pairs.stats[4] == {"image_text_similarity": None} and "no image is left" in pairs.failed["short"]
+    assert words.stats[3]["num_words"] > 100_000 and not words.failed
+    assert list(verbs.failed) == ["long"] and list(pairs.failed) == ["short"]
+    for name in names:
+        whole = scores[name].stats[:3] + scores[name].stats[5:]
+        for ours, theirs in zip(whole, alone[name].stats, strict=True):
+            assert all(ours[key] == pytest.approx(theirs[key], abs=1e-6) for key in theirs), name
+
+
+def test_a_time_limit_is_the_records_fault_and_a_broken_operator_is_not(load, images, records, monkeypatch):
+    scorer = load("image_text_similarity_filter")
+    [lane] = scorer._lanes.values()
+    encode = lane.kind.encode
+
+    def limited(texts):
+        if any("and 2 cats" in text for text in texts):
+            raise TimeoutError("match abandoned after 5 s")
+        return encode(texts)
+
+    monkeypatch.setattr(lane.kind, "encode", limited)
+    scores = scorer.score(records[:5], Folder(images))["image_text_similarity_filter"]
+    assert scores.failed == {"r2": "TimeoutError: match abandoned after 5 s"}
+    assert [entry["image_text_similarity"] is None for entry in scores.stats] == [False, False, True, False, False]
+
+    def broken(texts):
+        raise RuntimeError("no tokenizer")
+
+    monkeypatch.setattr(lane.kind, "encode", broken)
+    with pytest.raises(RecordError, match="cannot score record r0: RuntimeError: no tokenizer"):
+        scorer.score(records[:5], Folder(images))
+
+
+def test_large_pictures_are_let_go_one_by_one(load, images, records, monkeypatch):
+    from bettersynth.operators.batched import preparing
+
+    names = (*OPERATORS, "image_shape_filter", "image_hash")
+    whole = load(*names).score(records, Folder(images))
+    held = []
+    add = preparing.Pictures.add
+
+    def watched(self, position, pictures):
+        add(self, position, pictures)
+        held.append(self.area)
+
+    monkeypatch.setattr(preparing.Pictures, "add", watched)
+    monkeypatch.setattr(preparing, "MOST_PIXELS", 5_000)
+    for device_resizes in (False, True):
+        scorer = load(*names)
+        scorer._device_resizes = device_resizes
+        scores = scorer.score(records, Folder(images))
+        for name in names:
+            for ours, theirs in zip(scores[name].stats, whole[name].stats, strict=True):
+                for key, values in theirs.items():
+                    assert ours[key] == (pytest.approx(values, abs=1e-6) if name in OPERATORS and values else values)
+    assert max(held) < 10_000
 
 
 def test_shards_keep_their_scores_in_any_company(load, images, records):

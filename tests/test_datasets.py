@@ -12,6 +12,7 @@ from bettersynth.core.records import FAILED, Record, read_table, text_of, write_
 from bettersynth.datasets import build_dataset
 from bettersynth.datasets.analysis import build_analysis
 from bettersynth.datasets.scores import kept_by_margin, values_of
+from bettersynth.operators.offline import import_data_juicer
 from bettersynth.pool.ingest import ingest_file
 from bettersynth.pool.rows import asked_rows, load_records, read_rows
 
@@ -48,6 +49,32 @@ def built(configuration, layout, plan, name):
     assert card["sha256"] == sha256_file(layout.rows(name))
     assert read_json(layout.dataset_card(name)) == card
     return card, [name for name, _ in rows]
+
+
+def test_one_picture_is_asked_for_its_width_and_its_height(tmp_path):
+    """As Data-Juicer asks: pictures of 200 by 10 and of 10 by 200 pixels are none of 100 by 100."""
+    import_data_juicer()
+    from data_juicer.ops.filter.image_shape_filter import ImageShapeFilter
+
+    sizes = [[(200, 10), (10, 200)], [(200, 200), (1, 1)], [(150, 120)], [(99, 100)], [(10, 10), (20, 20)], []]
+    records = [pair(f"r{number}", f"caption {number}") for number in range(10)]
+    shapes = {
+        f"r{number}": {
+            "image_width": [width for width, _ in sizes[number % 6]],
+            "image_height": [height for _, height in sizes[number % 6]],
+        }
+        for number in range(10)
+    }
+    for strategy in ("any", "all"):
+        bound = {"min": 100, "any_or_all": strategy}
+        verb = {"shape.image_width": bound, "shape.image_height": bound}
+        world = make(tmp_path / strategy, {"large": {"from": "pool", "filter": verb}}, records)
+        write_scores(*world[1:], "shape", shapes)
+        card, ids = built(*world, "large")
+        stock = ImageShapeFilter(min_width=100, min_height=100, any_or_all=strategy)
+        kept = stock.process_batched({"__dj__stats__": list(shapes.values())})
+        assert ids == [name for name, keep in zip(shapes, kept, strict=True) if keep and shapes[name]["image_width"]]
+    assert "shape no value within every bound" not in card["ledger"]["dropped"]
 
 
 def test_a_filter_reads_its_scores_and_writes_its_card(tmp_path):

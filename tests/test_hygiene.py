@@ -25,6 +25,10 @@ from bettersynth.sources.cleaning import Cleaned, clean_caption, clean_text
         ("a dog and a cat and a cat and a cat", "a dog and a cat"),
         ("The man the man is on is on a horse", "The man is on a horse"),
         ("a cat <3 you", "a cat <3 you"),
+        ("一只狗一只狗一只狗在跑", "一只狗在跑"),
+        ("妈妈和狗狗", "妈妈和狗狗"),
+        ("哈哈哈哈", "哈哈"),
+        ("red red 红色的车 红色的车 car", "red 红色的车 car"),
     ],
 )
 def test_repairs(caption, expected):
@@ -45,6 +49,8 @@ def test_repairs(caption, expected):
         ("dog cat red dog cat", {"max_repetition": 0.3}, "too repetitive"),
         ("on a dog, on a cat, on a dog", {"max_repetition": 0.1, "repetition_words": 2}, "too repetitive"),
         ("<eos> <|im_end|>", {}, "empty caption"),
+        ("狗狗狗狗狗狗", {"max_repetition": 0.5, "collapse_repeats": 0}, "too repetitive"),
+        ("一只狗", {"min_words": 4}, "too few words"),
         ("Unfortunately, I do not see a picture", {}, "refusal"),
     ],
 )

@@ -126,6 +126,17 @@ def test_image_faults_are_quarantined_with_their_reasons(tmp_path):
     }
 
 
+def test_a_caption_longer_than_the_limit_is_quarantined(tmp_path):
+    records = [pair("fits", "x" * 20), pair("long", "x" * 21)]
+    content = "\n".join(json.dumps(record) for record in records).encode()
+    _, kept, quarantine = take_in(tmp_path, content, max_caption=20)
+    assert set(kept) == {"fits"}
+    assert [(entry["reason"], entry["detail"]) for entry in quarantine] == [
+        ("caption too long", "21 characters; `pool.max_caption` is 20")
+    ]
+    assert Pool.model_fields["max_caption"].default < 1_000_000, "spaCy's limit"
+
+
 def test_the_first_of_equal_ids_stays_and_numbers_are_ids_too(tmp_path):
     content = b"\n".join([line(id=7), line(id="7", text=text_of("another")), line(id=8)])
     _, records, quarantine = take_in(tmp_path, content)

@@ -353,6 +353,17 @@ def test_damaged_image_has_no_value_and_is_listed(run, images, tmp_path):
     assert "truncated" in unreadable["bad"]
 
 
+def test_a_caption_that_an_operator_raises_for_has_no_value_and_is_listed(run, images, tmp_path):
+    configuration, _ = run
+    layout = Layout(tmp_path)
+    long = Record("long", text_of("a dog runs " * 100_000), ["0.jpg"])
+    write_records(layout.records("pool", SHARD), [Record("good", text_of("a dog runs"), ["0.jpg"]), long])
+    path = score_shard("text_action_filter", configuration, layout)
+
+    assert read_table(path)["num_action"].to_pylist() == [1, None]
+    assert list(read_json(path.with_suffix(".json"))["failed"]) == ["long"]
+
+
 def test_missing_image_stops_and_names_the_record(run, tmp_path):
     from bettersynth.operators.scoring import ScoringError
 

@@ -236,6 +236,15 @@ def test_equal_and_near_captions_go_and_the_first_stays():
     assert dedup.text_reasons(captions, 0.9).tolist() == exact
 
 
+def test_near_captions_of_languages_without_blanks_go():
+    chinese = "一只白色的小狗坐在客厅的灰色沙发上看着窗外的花园和远处的山"
+    thai = "สุนัขสีขาวตัวเล็กนั่งอยู่บนโซฟาสีเทาในห้องนั่งเล่นและมองออกไปนอกหน้าต่าง"
+    captions = [chinese, chinese + "。", "一只猫", thai, thai + "ไป", "一条狗在海边跑"]
+    near = "near-duplicate text"
+    assert dedup.text_reasons(captions, 0.9).tolist() == [None, near, None, None, near, None]
+    assert dedup.shingles("一只黑猫 cat food,") == {"一 只 黑", "只 黑 猫", "黑 猫 cat", "猫 cat food,"}
+
+
 def test_near_duplicates_go_exactly_when_they_are_near_to_one_that_stays():
     chance = random.Random(0)
     words = [f"w{number}" for number in range(30)]

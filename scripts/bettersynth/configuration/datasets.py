@@ -142,7 +142,11 @@ class Clean(Section):
     )
     remove_control: bool = Field(True, description="Take control tokens such as `<eos>` or `<|im_end|>` out.")
     collapse_repeats: int = Field(
-        8, ge=0, le=64, description="Longest run of words that is written once when it is repeated at once; 0 for none."
+        8,
+        ge=0,
+        le=64,
+        description="Longest run of words that is written once when it is repeated at once; 0 for none. In scripts "
+        "without blanks (Chinese, Japanese, Thai …) a letter is a word.",
     )
     min_words: int = Field(1, ge=0)
     max_words: int = Field(10_000, ge=1)
@@ -177,7 +181,12 @@ class Dedup(Section):
 
     by: Literal["text", "image"] = "text"
     near: bool = Field(False, description="Near-duplicates too, not only equal ones.")
-    similarity: float = Field(0.9, gt=0, le=1, description="Jaccard similarity of 3-word shingles (text, near).")
+    similarity: float = Field(
+        0.9,
+        gt=0,
+        le=1,
+        description="Jaccard similarity of 3-word shingles (text, near); in scripts without blanks a letter is a word.",
+    )
     distance: int = Field(4, ge=0, le=32, description="Hamming distance of 64-bit perceptual hashes (image, near).")
 
 

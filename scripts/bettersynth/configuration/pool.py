@@ -51,11 +51,24 @@ class Pool(Section):
         ge=1,
         description="A larger image (width × height, read from its header) is quarantined undecoded.",
     )
+    max_caption: int = Field(
+        100_000,
+        ge=1,
+        description="Characters of the longest caption; a longer one is quarantined (spaCy takes a million).",
+    )
     deep_grey: DeepGrey = Field(
         USUAL.deep_grey,
         description="Grey images of 16 bits or more: `scale` brings their range to 8 bits; `clip` takes all above 255 "
         "for white, as Data-Juicer does.",
     )
+
+    @property
+    def checks(self) -> dict[str, Any]:
+        """What decides, beside the raw files and the images, which records are quarantined."""
+        checks = {"max_pixels": self.max_pixels, "decode": self.decode}
+        if self.max_caption != type(self).model_fields["max_caption"].default:
+            checks["max_caption"] = self.max_caption
+        return checks
 
     @property
     def reading(self) -> Reading:

@@ -62,6 +62,7 @@ class Reason(StrEnum):
     IMAGE_COUNT = "image count"
     EMPTY_CAPTION = "empty caption"
     CONTROL_STRING = "control string"
+    LONG_CAPTION = "caption too long"
 
 
 class RecordProblem(Exception):  # noqa: N818 - a finding about the data, not a failure of the program

@@ -11,4 +11,6 @@ GENERATE = 2
 TRAIN = 2
 ANSWER = 1
 SCORE_ANSWERS = 1
+WORDS = 1
+"""How captions are cut into words, by which they are cleaned and compared."""
 REPORT = 1

@@ -18,7 +18,15 @@ from bettersynth.core.records import caption_of, read_table, write_table
 from bettersynth.datasets import clusters, dedup, verbs
 from bettersynth.datasets.generated import generated
 from bettersynth.datasets.ledger import Outcome, Reasons, no_reasons, split, stays
-from bettersynth.datasets.scores import kept_by_margin, load_scores, load_values, mean_per_row, threshold_reasons
+from bettersynth.datasets.scores import (
+    asked_together,
+    kept_by_margin,
+    kept_together,
+    load_scores,
+    load_values,
+    mean_per_row,
+    threshold_reasons,
+)
 from bettersynth.pool.rows import load_records, read_rows
 from bettersynth.workflow.plan import Plan
 
@@ -113,13 +121,19 @@ def _filter(rows: pa.Table, thresholds: dict[str, Threshold], layout: Layout, pl
     """Every threshold must hold; a row that fails several is dropped for the first one configured."""
     reasons = no_reasons(rows.num_rows)
     could, must = np.ones((2, rows.num_rows), dtype=bool)
+    loaded = {key: load_values(rows, key, layout, plan) for key in thresholds}
     for key, threshold in thresholds.items():
-        values = load_values(rows, key, layout, plan)
+        values = loaded[key]
         found = threshold_reasons(values, threshold)
         reasons = np.where(stays(reasons), found, reasons)
         tolerance = plan.tolerance(key)
         could &= kept_by_margin(values, threshold, tolerance)
         must &= kept_by_margin(values, threshold, -tolerance)
+    for operator, several in asked_together(thresholds, loaded).items():
+        tolerance = plan.tolerance(operator)
+        reasons[stays(reasons) & ~kept_together(several)] = f"{operator} no value within every bound"
+        could &= kept_together(several, tolerance)
+        must &= kept_together(several, -tolerance)
     return split(rows, reasons)._replace(near=int((could & ~must).sum()))
 
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from datasketch import MinHash
 
 from bettersynth.core.progress import progress
+from bettersynth.core.words import words
 from bettersynth.datasets.ledger import Reasons, stays
 from bettersynth.datasets.verbs import duplicates
 
@@ -34,10 +35,10 @@ def text_reasons(captions: Sequence[str], similarity: float | None) -> Reasons:
 
 
 def shingles(caption: str) -> frozenset[str]:
-    """The caption's runs of three words in lower case; the whole caption when it has fewer."""
-    words = caption.lower().split()
-    last = max(1, len(words) - SHINGLE_WORDS + 1)
-    return frozenset(" ".join(words[start : start + SHINGLE_WORDS]) for start in range(last))
+    """The caption's runs of three words (`core.words`) in lower case; the whole caption when it has fewer."""
+    found = words(caption.lower())
+    last = max(1, len(found) - SHINGLE_WORDS + 1)
+    return frozenset(" ".join(found[start : start + SHINGLE_WORDS]) for start in range(last))
 
 
 def jaccard(first: frozenset[str], second: frozenset[str]) -> float:

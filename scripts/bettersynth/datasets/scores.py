@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -111,6 +113,31 @@ def threshold_reasons(values: Values, threshold: Threshold) -> Reasons:
 def kept_by_margin(values: Values, threshold: Threshold, margin: float) -> npt.NDArray[np.bool_]:
     """For each row, whether it is kept by an interval that is wider by `margin` at both ends."""
     return _kept(values, _inside(values, threshold, margin), threshold)
+
+
+def kept_together(several: Sequence[tuple[Values, Threshold]], margin: float = 0.0) -> npt.NDArray[np.bool_]:
+    """For each row, whether one and the same of its values' places lies inside of every interval.
+
+    So the stock `image_shape_filter` asks of one picture both its width and its height, with `any`.
+    """
+    values, threshold = several[0]
+    inside = np.logical_and.reduce([_inside(*one, margin) for one in several])
+    return _kept(values, inside, threshold)
+
+
+def asked_together(
+    thresholds: dict[str, Threshold], loaded: dict[str, Values]
+) -> dict[str, list[tuple[Values, Threshold]]]:
+    """Operator → its stats that are asked of any value at one time: those with as many values in every row."""
+    found: dict[str, list[tuple[Values, Threshold]]] = defaultdict(list)
+    for key, threshold in thresholds.items():
+        if threshold.any_or_all == "any":
+            found[key.partition(".")[0]].append((loaded[key], threshold))
+    return {
+        operator: several
+        for operator, several in found.items()
+        if len(several) > 1 and all(np.array_equal(values.starts, several[0][0].starts) for values, _ in several)
+    }
 
 
 def _kept(values: Values, inside: npt.NDArray[np.bool_], threshold: Threshold) -> npt.NDArray[np.bool_]:

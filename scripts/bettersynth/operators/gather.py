@@ -47,6 +47,7 @@ def gather_scores(source: str, operator: str, pass_cards: Iterable[str | Path], 
         sha256=sha256_file(layout.scores(source, operator)),
         shards=shards,
         unreadable={name: why for entry in cards for name, why in entry["unreadable"].items()},
+        failed={name: why for entry in cards for name, why in entry.get("failed", {}).items()},
         inputs=cards[0]["inputs"],
         parameters=cards[0]["parameters"],
     )

@@ -89,8 +89,9 @@ def score_shards(
     """Publish the scores of shards, a row for every record in its order, and beside each Parquet its card.
 
     `due` is shard → operator → path of the Parquet. A record whose image is damaged has no value (null) and is listed
-    in the card under `unreadable`; Data-Juicer would score the grey that Pillow fills it up with. Whatever else goes
-    wrong is a ScoringError that names the record.
+    in the card under `unreadable`; Data-Juicer would score the grey that Pillow fills it up with. One that an operator
+    raises for (a caption longer than spaCy takes, a time limit of NLTK) has none of it either and is listed under
+    `failed`. Whatever else goes wrong is a ScoringError that names the record.
     """
     names = {name for paths in due.values() for name in paths}
     records = {shard: layout.records(source, shard) for shard in due}
@@ -102,6 +103,8 @@ def score_shards(
         spent = sum(found.own_seconds for found in scores.values())
         for name, found in scores.items():
             share = seconds * found.own_seconds / spent if spent else 0.0
+            for record, reason in found.failed.items():
+                logger.warning("%s cannot score record %s, which has no value: %s", name, record, reason)
             card = Card(name=name, source=source, shard=shard, seconds=round(share, 3), **facts[name])
             publish_scores(due[shard][name], found, records[shard], card, seconds)
 
@@ -143,6 +146,7 @@ def publish_scores(path: Path, scores: OperatorScores, records_path: Path, card:
         rows=table.num_rows,
         records=len(ids),
         unreadable=scores.unreadable,
+        failed=scores.failed,
         sha256=sha256_file(path),
         rate=round(len(ids) / max(seconds, 1e-9), 3),
         seconds_by_part={part: round(spent, 3) for part, spent in scores.seconds.items()},

@@ -24,7 +24,7 @@ from bettersynth.core.parallel import map_threads
 from bettersynth.core.progress import progress
 from bettersynth.core.publish import Card, publish, sha256_file
 from bettersynth.core.raw import Reason, RecordProblem, parse_record, raw_lines
-from bettersynth.core.records import Record, read_table, write_records, write_table
+from bettersynth.core.records import Record, caption_of, read_table, write_records, write_table
 from bettersynth.core.sharding import shard_name
 from bettersynth.pool.images import ImageProblem, check_image, resolve
 from bettersynth.workflow.digests import shard_digests
@@ -65,7 +65,7 @@ class Look(NamedTuple):
 def ingest_file(pool: Pool, file: PoolFile, layout: Layout) -> dict[str, Any]:
     """Write every shard of a raw file, its order, its quarantine and, last, its ledger, which is returned."""
     card = Card(file=file.name, path=file.path, inputs={file.path: sha256_file(file.path)})
-    candidates, refused, lines, blank = _read(file)
+    candidates, refused, lines, blank = _read(file, pool.max_caption)
     kept: list[Candidate] = []
     sizes: dict[str, int] = {}
     for candidate, look in zip(candidates, _look_at_images(candidates, pool), strict=True):
@@ -93,16 +93,15 @@ def ingest_file(pool: Pool, file: PoolFile, layout: Layout) -> dict[str, Any]:
         quarantined=dict(sorted(reasons.items())),
         parameters={
             "images": pool.images,
-            "decode": pool.decode,
-            "max_pixels": pool.max_pixels,
             "shards": file.shards,
+            **pool.checks,
             "version": versions.INGEST,
         },
         shards=shards,
     )
 
 
-def _read(file: PoolFile) -> tuple[list[Candidate], list[Refused], int, int]:
+def _read(file: PoolFile, max_caption: int) -> tuple[list[Candidate], list[Refused], int, int]:
     """Lines with sound text, refused lines, number of lines that are not blank, number of blank ones."""
     candidates: list[Candidate] = []
     refused: list[Refused] = []
@@ -118,6 +117,9 @@ def _read(file: PoolFile) -> tuple[list[Candidate], list[Refused], int, int]:
             if record.id in first_line:
                 detail = f"`{record.id}` is in line {first_line[record.id]} already"
                 raise RecordProblem(Reason.DUPLICATE_ID, detail)
+            if (length := len(caption_of(record.text))) > max_caption:
+                detail = f"{length} characters; `pool.max_caption` is {max_caption}"
+                raise RecordProblem(Reason.LONG_CAPTION, detail)
         except RecordProblem as problem:
             refused.append(_refuse(number, raw, problem))
         else:

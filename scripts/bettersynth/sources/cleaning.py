@@ -9,6 +9,7 @@ from typing import NamedTuple
 from bettersynth.configuration.datasets import Clean
 from bettersynth.core.raw import CONTROL_STRINGS
 from bettersynth.core.records import END_OF_CHUNK, IMAGE_TOKEN, caption_of
+from bettersynth.core.words import is_letter_of_unspaced, spaced_words, words
 
 DEFAULTS = Clean.model_validate({})
 """The verb `clean` without parameters."""
@@ -61,14 +62,14 @@ def clean_caption(caption: str, parameters: Clean) -> Cleaned:
     if is_refusal(caption, parameters.refusals):
         return Cleaned(None, REFUSAL)
     caption, repairs = _repaired(caption, parameters)
-    words = caption_words(caption)
-    if not words:
+    found = caption_words(caption)
+    if not found:
         return Cleaned(None, EMPTY)
-    if len(words) < parameters.min_words:
+    if len(found) < parameters.min_words:
         return Cleaned(None, TOO_FEW)
-    if len(words) > parameters.max_words:
+    if len(found) > parameters.max_words:
         return Cleaned(None, TOO_MANY)
-    if repetition(words, parameters.repetition_words) > parameters.max_repetition:
+    if repetition(found, parameters.repetition_words) > parameters.max_repetition:
         return Cleaned(None, TOO_REPETITIVE)
     return Cleaned(caption, None, repairs)
 
@@ -90,9 +91,9 @@ def _repaired(caption: str, parameters: Clean) -> tuple[str, frozenset[str]]:
     return caption, frozenset(repairs)
 
 
-def repetition(words: list[str], length: int) -> float:
-    """Share of the runs of `length` words that are repetitions of an earlier one."""
-    runs = list(zip(*(words[start:] for start in range(length)), strict=False))
+def repetition(found: list[str], length: int) -> float:
+    """Share of the runs of `length` of these words that are repetitions of an earlier one."""
+    runs = list(zip(*(found[start:] for start in range(length)), strict=False))
     return 1 - len(set(runs)) / len(runs) if runs else 0.0
 
 
@@ -107,17 +108,23 @@ def is_refusal(caption: str, refusals: Iterable[str]) -> bool:
 
 
 def collapse_repeats(caption: str, longest: int) -> str:
-    """The caption with a run of up to `longest` words written once that follows itself, and single blanks then."""
-    words = caption.split()
-    lower = [word.lower() for word in words]
+    """The caption with a run of up to `longest` words written once that follows itself, and single blanks then.
+
+    A letter that is a word by itself (`core.words`) may be doubled: many a word is (妈妈).
+    """
+    found = spaced_words(caption)
+    many = len(found)
+    lower = [word.lower() for _, word in found]
     for length in range(1, longest + 1):
         place = 0
-        while place + 2 * length <= len(words):
-            if lower[place : place + length] == lower[place + length : place + 2 * length]:
-                del words[place + length : place + 2 * length], lower[place + length : place + 2 * length]
+        while place + 2 * length <= len(found):
+            run = lower[place : place + length]
+            may_double = length == 1 and is_letter_of_unspaced(run[0])
+            if run == lower[place + length : place + 2 * length] and not may_double:
+                del found[place + length : place + 2 * length], lower[place + length : place + 2 * length]
             else:
                 place += 1
-    return " ".join(words) if len(words) < len(caption.split()) else caption
+    return "".join(gap + word for gap, word in found).strip() if len(found) < many else caption
 
 
 def cut_phrases(caption: str, phrases: Iterable[str]) -> str:
@@ -133,5 +140,5 @@ def cut_phrases(caption: str, phrases: Iterable[str]) -> str:
 
 
 def caption_words(caption: str) -> list[str]:
-    """Lower-case words: what stands between blanks and holds a letter or a digit."""
-    return [word.lower() for word in caption.split() if any(letter.isalnum() for letter in word)]
+    """Lower-case words (`core.words`) that hold a letter or a digit."""
+    return [word.lower() for word in words(caption) if any(letter.isalnum() for letter in word)]

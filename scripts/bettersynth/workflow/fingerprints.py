@@ -124,8 +124,7 @@ class Fingerprints:
     @property
     def checks(self) -> dict[str, Any]:
         """What decides, beside the raw file, which records are quarantined."""
-        pool = self.configuration.pool
-        return {"max_pixels": pool.max_pixels, "decode": pool.decode, "version": versions.INGEST}
+        return {**self.configuration.pool.checks, "version": versions.INGEST}
 
     def is_scored(self, chunk: Chunk, shard: str) -> bool:
         """Whether the pool's shard, as the raw file and the checks make it now, is the one that the pass scored."""

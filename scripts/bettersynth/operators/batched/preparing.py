@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,17 +17,25 @@ from PIL import Image
 from torch.utils.data import Dataset, get_worker_info
 
 from bettersynth.configuration.pool import Reading
-from bettersynth.core.records import Record
+from bettersynth.core.records import Record, text_of
 from bettersynth.operators.base import Paths, RecordOperator, Stats
 from bettersynth.operators.batched.filters import BatchedFilter, Fields
 from bettersynth.operators.batched.pinned import PinnedSlots
-from bettersynth.operators.batched.pixels import Geometry
+from bettersynth.operators.batched.pixels import MOST_RESIZED, Geometry
 from bettersynth.operators.batched.resize import Picture
-from bettersynth.operators.batched.types import Piece, Prepared, WorkItem
+from bettersynth.operators.batched.types import Part, Piece, Prepared, WorkItem
 from bettersynth.pool.images import ImageProblem, ImageReason, open_pixels
 
+logger = logging.getLogger(__name__)
+
 MOST_PIXELS = 16_000_000
-"""Of a piece's pictures together; more are resized where they were decoded: too many bytes would travel."""
+"""Of a piece's pictures together; more are resized where they were decoded, at once: they would fill the memory."""
+ORDINARY = text_of("a dog sits on a sofa")
+"""A text that every operator can score: when one raises for this too, the fault is no record's."""
+SHOWN = 300
+"""Length to which the reason of a failed record is cut."""
+
+Made = TypeVar("Made")
 
 
 class StockOperator:
@@ -77,31 +87,43 @@ class Preparer(Dataset[Prepared]):
         piece = prepared.piece
         filters = {name: kind for name, kind in self._filters.items() if name in piece.operators}
         others = {name: kind for name, kind in self._others.items() if name in piece.operators}
+        looks = bool(filters) or any(kind.decodes for kind in others.values())
         paths = [self._resolved(piece, record) for record in piece.records]
-        started = time.perf_counter()
-        decoded: list[dict[str, Decoded]] = [{} for _ in paths]
-        if filters or any(kind.decodes for kind in others.values()):
-            decoded = [self._decoded(position, prepared, paths[position]) for position in range(len(paths))]
-        prepared.seconds["decoding"] = time.perf_counter() - started
+        images = Pictures()
+        run: list[int] = []
+        for position, mine in enumerate(paths):
+            run.append(position)
+            if looks:
+                with _timed(prepared, "decoding"):
+                    images.add(position, self._decoded(position, prepared, mine))
+            if images.area > MOST_PIXELS or position == len(paths) - 1:
+                self._operate(prepared, run, paths, images, others, filters)
+                run = []
+                if images.area > MOST_PIXELS:  # large pictures are not kept for those after them
+                    with _timed(prepared, "decoding"):
+                        images.resize()
+        with _timed(prepared, "decoding"):
+            if self._device_resizes and images.may_travel:
+                prepared.pictures = self._leave(images, prepared)
+            prepared.pixels = images.pixels(except_for=prepared.pictures)
 
-        everyone = list(range(len(paths)))
-        whole = [position for position in everyone if piece.first + position not in prepared.unreadable]
+    def _operate(
+        self,
+        prepared: Prepared,
+        run: list[int],
+        paths: list[list[str]],
+        images: Pictures,
+        others: Mapping[str, RecordOperator],
+        filters: Mapping[str, BatchedFilter],
+    ) -> None:
+        """Every operator over the records at these positions."""
+        whole = [position for position in run if prepared.piece.first + position not in prepared.unreadable]
         for name, other in others.items():
-            started = time.perf_counter()
-            chosen = whole if other.decodes else everyone
-            stats = self._stats(name, other, piece, chosen, paths, decoded)
-            prepared.stats[name] = [(piece.first + at, entry) for at, entry in zip(chosen, stats, strict=True)]
-            prepared.seconds[name] = time.perf_counter() - started
-        images = Pictures(decoded)
+            with _timed(prepared, name):
+                self._stats(name, other, prepared, whole if other.decodes else run, paths, images)
         for name, kind in filters.items():
-            started = time.perf_counter()
-            self._plan(name, kind, prepared, whole, paths, images)
-            prepared.seconds[name] = time.perf_counter() - started
-        started = time.perf_counter()
-        if self._device_resizes and images.area <= MOST_PIXELS:
-            prepared.pictures = self._leave(images, prepared)
-        prepared.pixels = images.pixels(except_for=prepared.pictures)
-        prepared.seconds["decoding"] += time.perf_counter() - started
+            with _timed(prepared, name):
+                self._plan(name, kind, prepared, whole, paths, images)
 
     def _leave(self, images: Pictures, prepared: Prepared) -> dict[Geometry, list[Picture]]:
         """Put the pictures where the device finds them, and say where that is and what is to become of each."""
@@ -133,25 +155,24 @@ class Preparer(Dataset[Prepared]):
         self,
         name: str,
         operator: RecordOperator,
-        piece: Piece,
+        prepared: Prepared,
         chosen: list[int],
         paths: list[list[str]],
-        decoded: list[dict[str, Decoded]],
-    ) -> list[Stats]:
+        images: Pictures,
+    ) -> None:
+        """Note the records' stats."""
+        piece = prepared.piece
+
         def stats(positions: list[int]) -> list[Stats]:
             texts = [piece.records[position].text for position in positions]
-            images = [{path: one.image for path, one in decoded[at].items()} for at in positions]
-            return operator.stats(texts, [paths[at] for at in positions], images)
+            decoded = [images.of(position) for position in positions]
+            return operator.stats(texts, [paths[position] for position in positions], decoded)
 
-        try:
-            return stats(chosen) if chosen else []
-        except Exception:
-            for position in chosen:  # which record was it?
-                try:
-                    stats([position])
-                except Exception as error:
-                    raise _Failure(piece, piece.records[position], error, name) from error
-            raise
+        def ordinary() -> None:
+            operator.stats([ORDINARY], [[]], [{}])
+
+        made = _each(name, prepared, chosen, stats, ordinary)
+        prepared.stats.setdefault(name, []).extend((piece.first + at, entry) for at, entry in made.items())
 
     def _plan(
         self,
@@ -163,29 +184,60 @@ class Preparer(Dataset[Prepared]):
         images: Pictures,
     ) -> None:
         """Note the operator's jobs, and have `images` make their pixels."""
-        piece, jobs = prepared.piece, []
-        prepared.parts[name] = []
-        records = self._parts(name, kind, piece, whole, paths)
-        for position, parts in zip(whole, records, strict=True):
-            prepared.parts[name].append((piece.first + position, [part.value for part in parts]))
+        piece = prepared.piece
+        known, jobs = prepared.parts.setdefault(name, []), prepared.jobs.setdefault(name, [])
+
+        def plan(positions: list[int]) -> list[list[Part]]:
+            return kind.plan([piece.records[at].text for at in positions], [paths[at] for at in positions])
+
+        def ordinary() -> None:
+            kind.plan([ORDINARY], [["ordinary"]])
+
+        for position, parts in _each(name, prepared, whole, plan, ordinary).items():
+            known.append((piece.first + position, [part.value for part in parts]))
             for number, part in enumerate(parts):
                 for path in part.images:
                     row, size = images.row(kind.geometry, position, path)
                     jobs.append(WorkItem(piece.shard, piece.first + position, number, row, part.text, size))
-        prepared.jobs[name] = jobs
 
-    def _parts(
-        self, name: str, kind: BatchedFilter, piece: Piece, whole: list[int], paths: list[list[str]]
-    ) -> list[list[Any]]:
+
+def _each(
+    name: str,
+    prepared: Prepared,
+    positions: list[int],
+    make: Callable[[list[int]], list[Made]],
+    ordinary: Callable[[], None],
+) -> dict[int, Made]:
+    """What `make` gives for each position; when it raises, they are taken one by one.
+
+    A record that it raises for is noted as failed, with the reason. It is a _Failure, though, when the machine may be
+    to blame (files, imports, memory), or when the operator raises for an `ordinary` record, too.
+    """
+    try:
+        return dict(zip(positions, make(positions), strict=True)) if positions else {}
+    except Exception:
+        logger.debug("%s: %d records are taken one by one", name, len(positions), exc_info=True)
+    made = {}
+    for position in positions:
         try:
-            return kind.plan([piece.records[at].text for at in whole], [paths[at] for at in whole])
-        except Exception:
-            for position in whole:  # which record was it?
-                try:
-                    kind.plan([piece.records[position].text], [paths[position]])
-                except Exception as error:
-                    raise _Failure(piece, piece.records[position], error, name) from error
-            raise
+            [made[position]] = make([position])
+        except Exception as error:
+            failure = _Failure(prepared.piece, prepared.piece.records[position], error, name)
+            if isinstance(error, OSError | ImportError | MemoryError) and not isinstance(error, TimeoutError):
+                raise failure from error
+            try:
+                ordinary()
+            except Exception:
+                raise failure from error
+            prepared.failed.setdefault(name, {})[prepared.piece.first + position] = failure.args[2][:SHOWN]
+    return made
+
+
+@contextmanager
+def _timed(prepared: Prepared, part: str) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    prepared.seconds[part] = prepared.seconds.get(part, 0.0) + time.perf_counter() - started
 
 
 class Decoded:
@@ -210,30 +262,55 @@ class Decoded:
 class Pictures:
     """The piece's pictures, in the sizes that models ask for: each once, whichever operators ask."""
 
-    def __init__(self, decoded: list[dict[str, Decoded]]) -> None:
-        self._decoded = decoded
+    def __init__(self) -> None:
+        self._decoded: dict[tuple[int, str], Decoded] = {}
         self._rows: dict[Geometry, dict[tuple[int, str], int]] = {}
+        self._made: dict[Geometry, list[npt.NDArray[np.uint8]]] = {}
+        self.area = 0
+        """Pixels of all pictures that are here as they were decoded."""
+
+    def add(self, position: int, pictures: Mapping[str, Decoded]) -> None:
+        """Take a record's pictures in, by path."""
+        self._decoded |= {(position, path): picture for path, picture in pictures.items()}
+        self.area += sum(math.prod(picture.size) for picture in pictures.values())
+
+    def of(self, position: int) -> dict[str, Image.Image]:
+        """A record's pictures by path."""
+        return {path: one.image for (at, path), one in self._decoded.items() if at == position}
 
     def row(self, geometry: Geometry, position: int, path: str) -> tuple[int, tuple[int, int]]:
         """The picture's row in the pixels of this geometry, and its width and height."""
         rows = self._rows.setdefault(geometry, {})
-        return rows.setdefault((position, path), len(rows)), self._decoded[position][path].size
+        return rows.setdefault((position, path), len(rows)), self._decoded[position, path].size
 
     @property
-    def area(self) -> int:
-        """Pixels of all pictures as they were decoded."""
-        return sum(math.prod(picture.size) for pictures in self._decoded for picture in pictures.values())
+    def may_travel(self) -> bool:
+        """Whether the device may resize the pictures: all are here, and not too much is to be made of any."""
+        sizes = {geometry: [self._decoded.get(key) for key in rows] for geometry, rows in self._rows.items()}
+        return self.area <= MOST_PIXELS and all(
+            one is not None and math.prod(geometry.resized(*reversed(one.size))) <= MOST_RESIZED
+            for geometry, pictures in sizes.items()
+            for one in pictures
+        )
+
+    def resize(self) -> None:
+        """Make the pixels of every geometry now, and keep no picture as it was decoded."""
+        for geometry, rows in self._rows.items():
+            made = self._made.setdefault(geometry, [])
+            made += [geometry.apply(self._decoded[key].image) for key in list(rows)[len(made) :]]
+        self._decoded.clear()
+        self.area = 0
 
     def pixels(self, except_for: Collection[Geometry]) -> dict[Geometry, torch.Tensor]:
         """The pixels of every other geometry that was asked for."""
-        made = {}
+        found = {}
         for geometry in self._rows.keys() - except_for:
             pixels = _shared((len(self._rows[geometry]), *geometry.shape))
-            array = pixels.numpy()
-            for (position, path), row in self._rows[geometry].items():
-                array[row] = geometry.apply(self._decoded[position][path].image)
-            made[geometry] = pixels
-        return made
+            array, made = pixels.numpy(), self._made.get(geometry, [])
+            for key, row in self._rows[geometry].items():
+                array[row] = made[row] if row < len(made) else geometry.apply(self._decoded[key].image)
+            found[geometry] = pixels
+        return found
 
     def undone(self, buffer: torch.Tensor) -> tuple[int, dict[Geometry, list[Picture]]]:
         """Write all pictures that the device is to resize into `buffer` `[pixels, 3]` as they are.
@@ -244,12 +321,12 @@ class Pictures:
         offsets: dict[tuple[int, str], int] = {}
         array, total = buffer.numpy(), 0
         for position, path in dict.fromkeys(key for rows in wanted.values() for key in rows):
-            picture = self._decoded[position][path].pixels.reshape(-1, 3)
+            picture = self._decoded[position, path].pixels.reshape(-1, 3)
             array[total : total + len(picture)] = picture
             offsets[position, path] = total
             total += len(picture)
         pictures = {
-            geometry: [geometry.picture(offsets[key], *reversed(self._decoded[key[0]][key[1]].size)) for key in rows]
+            geometry: [geometry.picture(offsets[key], *reversed(self._decoded[key].size)) for key in rows]
             for geometry, rows in wanted.items()
         }
         return total, pictures

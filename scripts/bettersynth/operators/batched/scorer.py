@@ -53,6 +53,8 @@ class OperatorScores:
     """For each record in order, stats key -> value; None for a record with a damaged image."""
     unreadable: dict[str, str] = field(default_factory=dict)
     """Record id -> what is wrong with its image."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """Record id -> why the operator cannot score it."""
     seconds: dict[str, float] = field(default_factory=dict)
     """`loading` the model; `decoding` and resizing images for the whole pass, and `preparing` texts and stats, summed
     over worker processes; `computing` on the device."""
@@ -82,6 +84,7 @@ class _Shard:
     parts: dict[str, dict[int, list[float | None]]] = field(default_factory=lambda: defaultdict(dict))
     stats: dict[str, dict[int, Stats]] = field(default_factory=lambda: defaultdict(dict))
     unreadable: dict[int, str] = field(default_factory=dict)
+    failed: dict[str, dict[int, str]] = field(default_factory=lambda: defaultdict(dict))
     uploaded: list[_Uploaded] = field(default_factory=list)
     """Pieces that wait for others, to be given to the models with them."""
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -169,7 +172,8 @@ class BatchScorer:
 
         Shards are `(key, records, names of the operators that are due)` and may be drawn lazily; `total` is the number
         of records, for the progress. Batches end with their shard: its scores do not depend on its company. A record
-        with a damaged image has None for every stat that needs it. Raises RecordError for whatever else goes wrong.
+        with a damaged image has None for every stat that needs it, as one that an operator raises for has for its own.
+        Raises RecordError for whatever else goes wrong.
         """
         open_shards: dict[int, _Shard] = {}
         loader = self._loader(self._pieces(shards, open_shards), paths, total)
@@ -236,6 +240,8 @@ class BatchScorer:
         if prepared.failure:
             raise RecordError(*prepared.failure, shard.key)
         shard.unreadable |= prepared.unreadable
+        for name, failed in prepared.failed.items():
+            shard.failed[name] |= failed
         for part, seconds in prepared.seconds.items():
             shard.seconds[part] += seconds
         for name, stats in prepared.stats.items():
@@ -299,6 +305,7 @@ class BatchScorer:
         scores = OperatorScores(
             [shard.stats[name].get(position, nothing) for position in range(len(shard.records))],
             {shard.records[position].id: detail for position, detail in shard.unreadable.items()} if reads else {},
+            {shard.records[position].id: reason for position, reason in shard.failed[name].items()},
             {"loading": self._loading[name], "preparing": shard.seconds[name]},
         )
         if reads:

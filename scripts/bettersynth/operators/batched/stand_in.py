@@ -57,7 +57,7 @@ def fill_in(kind: Any, samples: dict[str, list[Any]], rank: int | None) -> dict[
         loading={kind._name: 0.0},
     )
     scores = scorer.score(records, AsGiven())[kind._name]
-    for record, detail in scores.unreadable.items():
+    for record, detail in (scores.unreadable | scores.failed).items():
         raise RecordError(kind._name, record, detail)
     for number, stats in zip(due, scores.stats, strict=True):
         samples[Fields.stats][number].update(stats)

@@ -76,6 +76,8 @@ class Prepared:
     """Operator without a model on the device -> `(position, stats)` of each record."""
     unreadable: dict[int, str] = field(default_factory=dict)
     """Position -> what is wrong with an image of this record."""
+    failed: dict[str, dict[int, str]] = field(default_factory=dict)
+    """Operator -> position -> why it cannot score this record."""
     failure: tuple[str, str, str] | None = None
     """Operators, record id and reason, when the job cannot go on."""
     seconds: dict[str, float] = field(default_factory=dict)

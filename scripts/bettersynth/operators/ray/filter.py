@@ -95,7 +95,7 @@ def _stats(scores: dict[str, OperatorScores], position: int) -> Iterator[tuple[s
 
 
 def _facts(found: OperatorScores) -> dict[str, Any]:
-    return {name: getattr(found, name) for name in ("unreadable", "seconds", "device", "precision", "batch")}
+    return {name: getattr(found, name) for name in ("unreadable", "failed", "seconds", "device", "precision", "batch")}
 
 
 SHARD = "shard"

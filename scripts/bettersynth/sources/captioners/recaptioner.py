@@ -133,7 +133,8 @@ class Recaptioner:
         scored = self._scorer.score([records[place]._replace(text=text) for place, text in asked], self.roots)
         best: dict[int, tuple[float, str]] = {}
         for (place, text), stats in zip(asked, scored[keep.operator].stats, strict=True):
-            value = float(np.mean(stats[keep.stat or next(iter(stats))]))
+            values = stats[keep.stat or next(iter(stats))]
+            value = -np.inf if values is None else float(np.mean(values))  # one that cannot be scored is the worst
             if place not in best or value > best[place][0]:
                 best[place] = value, text
         return texts | {place: [text] for place, (_, text) in best.items()}

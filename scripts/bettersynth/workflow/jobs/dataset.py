@@ -74,10 +74,14 @@ class MakeDataset(OfRows):
 
     def parameters(self, dataset: str) -> dict[str, Any]:
         """The dataset's definition."""
-        definition = self.plan.dataset(dataset).model_dump_json(
-            exclude={"note", "published_rows"}, exclude_none=True, by_alias=True
-        )
-        return {"definition": definition, "version": versions.DATASET}
+        node = self.plan.dataset(dataset)
+        definition = node.model_dump_json(exclude={"note", "published_rows"}, exclude_none=True, by_alias=True)
+        facts: dict[str, Any] = {"definition": definition, "version": versions.DATASET}
+        if node.dedup and node.dedup.by == "text" and node.dedup.near:
+            facts["words"] = versions.WORDS
+        if node.filter and len({key.partition(".")[0] for key in node.filter}) < len(node.filter):
+            facts["together"] = True  # stats of one operator are asked of one value
+        return facts
 
     def amount(self, dataset: str) -> Rows:
         return self.expected.rows(self.plan.dataset(dataset).from_)

@@ -62,6 +62,8 @@ class Generate(OfRows):
             "version": versions.GENERATE,
             **self.fingerprints.reading,
         }
+        if node.clean:
+            facts["words"] = versions.WORDS
         entry: Captioner | Redrawer | None = None
         if node.recaption:
             entry = self.configuration.captioners[node.recaption.captioner]

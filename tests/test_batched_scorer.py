@@ -359,18 +359,23 @@ def test_other_image_processors_are_refused(load, tmp_path):
         )
 
 
-def test_the_class_stands_in_for_data_juicers(load, images, records):
+def test_the_class_stands_in_for_data_juicers(load, images, records, tmp_path):
+    import tiny_models
     from data_juicer.utils.constant import Fields
 
-    scorer = load("image_nsfw_filter")
-    expected = scorer.score(records[:3], Folder(images))["image_nsfw_filter"].stats
-    [lane] = scorer._lanes.values()
+    from bettersynth.operators.batched.stand_in import stand_in
+    from bettersynth.operators.data_juicer import build
+
+    name = "image_nsfw_filter"
+    expected = load(name).score(records[:3], Folder(images))[name].stats
+    model = Model(path=str(tiny_models.classifier(tmp_path / "nsfw", seed=14)))
+    kind = build(Operator(op=name), model, "cpu", stand_in(name))
     samples = {
         "text": [record.text for record in records[:4]],
         "images": [[str(images / record.images[0])] for record in records[:3]] + [[]],
         Fields.stats: [{}, {"image_nsfw_score": [0.5]}, {}, {}],
     }
-    found = lane.kind.compute_stats(samples)[Fields.stats]
+    found = kind.compute_stats(samples)[Fields.stats]
 
     assert [stats["image_nsfw_score"] for stats in found] == [
         expected[0]["image_nsfw_score"],
@@ -378,7 +383,7 @@ def test_the_class_stands_in_for_data_juicers(load, images, records):
         pytest.approx(expected[2]["image_nsfw_score"]),
         [],
     ]
-    assert list(lane.kind.process({Fields.stats: [{"image_nsfw_score": [0.4]}, {"image_nsfw_score": [0.6]}]})) == [
+    assert list(kind.process({Fields.stats: [{"image_nsfw_score": [0.4]}, {"image_nsfw_score": [0.6]}]})) == [
         True,
         False,
     ]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
+from datetime import UTC, datetime
 
 import pytest
 import yaml
@@ -11,9 +13,12 @@ from workflow import CONFIGURATION, ROOT, Run
 
 from bettersynth.configuration import configure
 from bettersynth.core.layout import Layout
+from bettersynth.core.publish import write_json
 from bettersynth.deploy.relay import due_jobs
+from bettersynth.report.provenance import provenance
 from bettersynth.workflow.jobs import Jobs
 from bettersynth.workflow.jobs.specification import Kind
+from bettersynth.workflow.plan import Plan
 from miniature.render import render_world
 
 RULES = "\n".join(path.read_text() for path in sorted((ROOT / "rules").glob("*.smk")))
@@ -75,3 +80,19 @@ def test_snakemake_plans_what_the_specifications_say(tmp_path, monkeypatch):
         assert list(map(str, outputs)) == each.output
         assert list(job.wildcards) == list(job.rule.wildcards), "SLURM's comments have them in this order"
         assert job.comment in by_comment or each.rule.startswith("score_"), "passes are known to the graph alone"
+
+
+def test_the_reports_times_count_answers_and_tries_that_were_cut_off(jobs):
+    card = {"seconds": 5, "device": "one GPU", "versions": {"torch": "2"}}
+    job = jobs.answer.job(*next(iter(jobs.answer.every())))
+    for evidence in job.evidence:
+        write_json(evidence.card, card)
+    job.log.parent.mkdir(parents=True)
+    for number, seconds in ((1, 30), (2, 60)):
+        log = job.log.with_name(f"{job.log.stem}.{number}.log")
+        log.write_text("on n1 since 2026-01-01T00:00:00+00:00 SLURM_JOB_ID=7\nkilled\n")
+        os.utime(log, (0, datetime(2026, 1, 1, 0, 0, seconds % 60, tzinfo=UTC).timestamp() + seconds // 60 * 60))
+    job.log.with_name(f"{job.log.stem}.other.log").write_text("of another job\n")
+    found = provenance(jobs.configuration, Layout("results/small"), Plan(jobs.configuration))["phases"]["answer"]
+    done = len(job.evidence)
+    assert found == {"jobs": done, "cut_off": 2, "seconds": 5.0 * done + 90, "devices": ["one GPU"]}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,55 +14,56 @@ from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import Layout
 from bettersynth.core.publish import read_json
 from bettersynth.core.records import POOL
+from bettersynth.workflow.jobs import Jobs
 from bettersynth.workflow.plan import Plan
+
+BEGAN = re.compile(r"^on \S+ since (\S+)")
+"""The first line of a job's log."""
 
 
 def provenance(configuration: Configuration, layout: Layout, plan: Plan) -> dict[str, Any]:
     """Seconds and devices by phase, versions, models with their sha256, and digests of datasets and training sets."""
-    phases: dict[str, dict[str, Any]] = {}
+    phases: dict[str, _Phase] = {}
     versions: dict[str, set[str]] = {}
-    for phase, path in _cards(configuration, layout, plan):
-        if not path.exists():
-            continue
-        card = read_json(path)
-        entry = phases.setdefault(phase, {"jobs": 0, "seconds": 0.0, "devices": set()})
-        entry["jobs"] += 1
-        entry["seconds"] += card.get("seconds", 0)
-        entry["devices"].add(card.get("device", "unknown"))
-        for package, version in card.get("versions", {}).items():
-            versions.setdefault(package, set()).add(version)
+    for job in (job for rule in Jobs(configuration, layout, plan) for job in rule.jobs()):
+        for evidence in job.evidence:
+            if evidence.card.exists():
+                card = read_json(evidence.card)
+                phases.setdefault(evidence.heading, _Phase()).add(card)
+                for package, version in card.get("versions", {}).items():
+                    versions.setdefault(package, set()).add(version)
+        for log in job.tries:
+            phases.setdefault(job.rule.heading.format(rule=job.rule.name, **job.wildcards), _Phase()).add_try(log)
     return {
-        "phases": {name: entry | {"devices": sorted(entry["devices"])} for name, entry in phases.items()},
+        "phases": {name: asdict(phase) | {"devices": sorted(phase.devices)} for name, phase in phases.items()},
         "versions": {package: sorted(found) for package, found in sorted(versions.items())},
         "models": list(_models(configuration, layout, plan)),
         "digests": list(_digests(configuration, layout)),
     }
 
 
-def _cards(configuration: Configuration, layout: Layout, plan: Plan) -> Iterator[tuple[str, Path]]:
-    for file in configuration.pool.files:
-        yield "ingest", layout.file_ledger(file.name)
-    for operator in configuration.operators:
-        for source in (POOL, *plan.generators):
-            gathered = layout.scores_card(source, operator)
-            if gathered.exists():
-                for shard, entry in read_json(gathered)["shards"].items():
-                    scores = layout.score_shard(source, operator, shard, entry["key"])
-                    yield f"score {operator}", scores.with_suffix(".json")
-    for name, node in plan.generators.items():
-        for shard in plan.shards(name):
-            yield f"{node.verb} {name}", layout.records_card(name, shard)
-    for dataset in configuration.datasets:
-        yield "datasets", layout.dataset_card(dataset)
-    for name, recipe in configuration.recipes.items():
-        yield "training sets", layout.trainset_card(name)
-        for seed in recipe.seeds:
-            for phase, folder in (
-                ("probe", layout.probe),
-                ("pretrain", layout.pretrain),
-                ("finetune", layout.finetune),
-            ):
-                yield phase, folder(name, seed) / "card.json"
+@dataclass
+class _Phase:
+    """What the jobs of a phase took; `seconds` count tries that were cut off, too."""
+
+    jobs: int = 0
+    cut_off: int = 0
+    seconds: float = 0.0
+    devices: set[str] = field(default_factory=set)
+
+    def add(self, card: dict[str, Any]) -> None:
+        """Count a job that was done."""
+        self.jobs += 1
+        self.seconds += card.get("seconds", 0)
+        self.devices.add(card.get("device", "unknown"))
+
+    def add_try(self, log: Path) -> None:
+        """Count a try that was cut off: from when its log says that it began to when it last wrote to it."""
+        self.cut_off += 1
+        with log.open(encoding="utf-8", errors="replace") as file:
+            began = BEGAN.search(file.readline())
+        if began:
+            self.seconds += max(0.0, log.stat().st_mtime - datetime.fromisoformat(began[1]).timestamp())
 
 
 def _models(configuration: Configuration, layout: Layout, plan: Plan) -> Iterator[dict[str, Any]]:

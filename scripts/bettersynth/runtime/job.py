@@ -11,6 +11,7 @@ import platform
 import signal
 import sys
 import traceback
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -64,9 +65,10 @@ class Job:
 
 
 def _whereabouts() -> str:
-    """The host, and the SLURM job and GPUs that this process was given."""
+    """The host, when the job began, and the SLURM job and GPUs that this process was given."""
     given = {name: os.environ.get(name) for name in ("SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES")}
-    return " ".join([f"on {platform.node()}", *(f"{name}={value}" for name, value in given.items() if value)])
+    where = f"on {platform.node()} since {datetime.now().astimezone().isoformat(timespec='seconds')}"
+    return " ".join([where, *(f"{name}={value}" for name, value in given.items() if value)])
 
 
 def _terminated(*_: object) -> None:

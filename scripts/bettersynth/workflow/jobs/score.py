@@ -24,6 +24,7 @@ class Score(Rule):
     title = "{chunk} of {source}"
     group = "passes"
     phase = "score"
+    heading = "passes cut off"
     unit = "pairs"
 
     def every(self) -> Iterator[tuple[str, ...]]:
@@ -68,6 +69,10 @@ class Score(Rule):
             Work("score", f"{name} of {source}", f"score {self.configuration.operators[name].op}", pairs, self.unit)
             for name in operators
         ]
+
+    def evidence(self, source: str, scoring: str, chunk: str) -> Iterator[Evidence]:
+        """None: what gathers the scores tells of each operator's."""
+        return iter(())
 
     def starts(self) -> list[float]:
         """Seconds that past passes of the rule took beside scoring: libraries, models, first batches."""

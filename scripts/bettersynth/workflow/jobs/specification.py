@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -255,7 +256,8 @@ class Rule(ABC):
     def tries_of(self, **wildcards: Any) -> list[Path]:
         """Logs of the job's earlier tries that did not end well."""
         log = self.log_of(**wildcards)
-        return sorted(path for path in log.parent.glob(f"{log.stem}.*.log") if path.suffixes[-2][1:].isdigit())
+        name = re.compile(rf"{re.escape(log.stem)}\.\d+\.log")
+        return sorted(path for path in log.parent.glob(f"{log.stem}.*.log") if name.fullmatch(path.name))
 
     # what a rule block says; of a block for one value of the wildcard, with that value
     def input(self, name: str, **fixed: str) -> Callable[[Any], Any]:

@@ -11,7 +11,7 @@ from bettersynth.runtime import driver
 from bettersynth.configuration import NAME_PATTERN, ConfigurationError, configure, read_yaml
 from bettersynth.configuration.datasets import EXPORT_FORMATS
 from bettersynth.configuration.load import did_you_mean
-from bettersynth.core.layout import BENCHMARKS, Layout
+from bettersynth.core.layout import Layout
 from bettersynth.workflow.jobs import Jobs
 from bettersynth.workflow.manifest import missing, missing_words
 from bettersynth.workflow.passes import CHUNK_PATTERN, PASS_PATTERN
@@ -60,7 +60,7 @@ wildcard_constraints:
     source=NAME_PATTERN,
     operator=NAME_PATTERN,
     recipe=NAME_PATTERN,
-    benchmark="|".join(BENCHMARKS),
+    benchmark="|".join(configuration.benchmarks) or "(?!)",
     shard=NAME_PATTERN + r"-\d{4}",
     scoring=PASS_PATTERN,
     chunk=CHUNK_PATTERN,

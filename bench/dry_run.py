@@ -60,8 +60,8 @@ def place_inputs(configuration: Configuration, folder: Path) -> None:
 def _other_files(configuration: Configuration) -> Iterator[str]:
     for recipe in configuration.recipes:
         yield recipe_training(configuration, recipe).finetune.instructions
-    if evaluation := configuration.evaluation:
-        yield from (evaluation.textvqa.questions, evaluation.textvqa.annotations, evaluation.mmbench.questions)
+    for benchmark in configuration.benchmarks.values():
+        yield from benchmark.files
     if configuration.report.truth:
         yield configuration.report.truth
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench import ROOT
 from bettersynth.configuration import load
-from bettersynth.core.layout import BENCHMARKS, Layout
+from bettersynth.core.layout import Layout
 from bettersynth.core.publish import read_json
 
 PAIRS = ("matched>unfiltered", "best>matched", "best>unfiltered")
@@ -30,10 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure(options: argparse.Namespace) -> dict[str, float]:
     """Every recipe's mean accuracies, then every pair's differences."""
-    return figures_of(Layout(Path("results") / str(load(options.config).name)), options.pairs)
+    configuration = load(options.config)
+    return figures_of(Layout(Path("results") / str(configuration.name)), options.pairs, list(configuration.benchmarks))
 
 
-def figures_of(layout: Layout, pairs: Sequence[str]) -> dict[str, float]:
+def figures_of(layout: Layout, pairs: Sequence[str], benchmarks: Sequence[str]) -> dict[str, float]:
     """The figures of a run; `pairs` are written `better>worse`."""
     from bettersynth.report.statistics import paired_difference
 
@@ -41,12 +42,12 @@ def figures_of(layout: Layout, pairs: Sequence[str]) -> dict[str, float]:
     figures: dict[str, float] = {}
     for entry in leaderboard["recipes"]:
         if entry["status"] == "done":
-            figures[f"{entry['recipe']}_seeds"] = entry["textvqa"]["n"]
-            figures |= {f"{entry['recipe']}_{name}": round(entry[name]["mean"], 4) for name in BENCHMARKS}
+            figures[f"{entry['recipe']}_seeds"] = entry[benchmarks[0]]["n"]
+            figures |= {f"{entry['recipe']}_{name}": round(entry[name]["mean"], 4) for name in benchmarks}
     for pair in pairs:
         better, worse = pair.split(">")
         seeds = [seed for seed in _done(layout, better) if seed in _done(layout, worse)]
-        matrices = {name: _difference(layout, better, worse, seeds, name) for name in BENCHMARKS}
+        matrices = {name: _difference(layout, better, worse, seeds, name) for name in benchmarks}
         parts = {name: [(matrix, 1.0)] for name, matrix in matrices.items()}
         parts["mean"] = [(matrix, 1 / len(matrices)) for matrix in matrices.values()]
         for name, part in parts.items():

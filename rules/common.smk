@@ -6,7 +6,7 @@ def results(recipe):
     return [
         layout.result(recipe, seed, benchmark)
         for seed in configuration.recipes[recipe].seeds
-        for benchmark in BENCHMARKS
+        for benchmark in configuration.benchmarks
     ]
 
 

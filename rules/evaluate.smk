@@ -1,22 +1,24 @@
-# Answers first, scores after: predictions are kept for every question.
-rule answer:
-    input:
-        model=jobs.answer.input("model"),
-        questions=jobs.answer.input("questions"),
-    output:
-        jobs.answer.output("card"),
-    log:
-        jobs.answer.log(),
-    benchmark:
-        jobs.answer.benchmark()
-    conda:
-        "../envs/conda-cuda.yaml"
-    params:
-        jobs.answer.params,
-    message:
-        jobs.answer.message
-    script:
-        "../scripts/answer.py"
+# Answers first, scores after: predictions are kept for every question. One job asks those of all benchmarks.
+if configuration.benchmarks:
+
+    rule answer:
+        input:
+            model=jobs.answer.input("model"),
+            questions=jobs.answer.input("questions"),
+        output:
+            jobs.answer.output("cards"),
+        log:
+            jobs.answer.log(),
+        benchmark:
+            jobs.answer.benchmark()
+        conda:
+            "../envs/conda-cuda.yaml"
+        params:
+            jobs.answer.params,
+        message:
+            jobs.answer.message
+        script:
+            "../scripts/answer.py"
 
 
 rule score_answers:

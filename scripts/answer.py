@@ -1,10 +1,9 @@
-"""Answer the questions of a benchmark with a trained model (rule `answer`)."""
+"""Answer the questions of the benchmarks with a trained model (rule `answer`)."""
 
 from bettersynth.runtime.job import Job
 
 job = Job(snakemake)
 
-from bettersynth.training.mgm.processes import run
+from bettersynth.evaluation.answering import write_answers
 
-wildcards = job.wildcards
-run("answer", wildcards.recipe, int(wildcards.seed), job.configuration, job.layout, wildcards.benchmark)
+write_answers(job.wildcards.recipe, int(job.wildcards.seed), job.configuration, job.layout)

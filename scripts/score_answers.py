@@ -4,6 +4,6 @@ from bettersynth.runtime.job import Job
 
 job = Job(snakemake)
 
-from bettersynth.evaluation import score_answers
+from bettersynth.evaluation.scoring import score_answers
 
 score_answers(job.wildcards.benchmark, job.wildcards.recipe, int(job.wildcards.seed), job.configuration, job.layout)

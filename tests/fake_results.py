@@ -16,7 +16,7 @@ import pyarrow as pa
 from PIL import Image, ImageDraw
 
 from bettersynth.configuration.types import Configuration
-from bettersynth.core.layout import BENCHMARKS, Layout
+from bettersynth.core.layout import Layout
 from bettersynth.core.publish import read_json, sha256_file, sha256_json, write_json
 from bettersynth.core.records import FAILED, POOL, Record, caption_of, read_records, text_of, write_records, write_table
 from bettersynth.datasets import build_dataset
@@ -280,7 +280,7 @@ def _write_runs(configuration: Configuration, layout: Layout, recipe: str) -> No
         _write_stage(layout.probe(recipe, seed), recipe, seed, 10, "done")
         for folder, steps in ((layout.pretrain(recipe, seed), 60), (layout.finetune(recipe, seed), 90)):
             _write_stage(folder, recipe, seed, steps, "stopped" if stopped else "done")
-        for benchmark in BENCHMARKS:
+        for benchmark in configuration.benchmarks:
             _write_result(layout, recipe, definition.dataset, seed, benchmark, stopped)
     write_json(layout.seeds(recipe), {"recipe": recipe, "keep": 2, "seeds": verdicts})
 

@@ -14,8 +14,8 @@ from tiny_mgm import make_run
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import Layout
 from bettersynth.core.publish import read_json, write_json
+from bettersynth.evaluation.answering import write_answers
 from bettersynth.training.mgm import published
-from bettersynth.training.mgm.generation import write_answers
 from bettersynth.training.mgm.processes import run
 from bettersynth.training.mgm.training import finetune, pretrain, probe
 from bettersynth.workflow.jobs import Jobs
@@ -153,9 +153,9 @@ def test_a_run_by_the_kit_is_like_one_of_ours(start, checkout, monkeypatch):
     rows = [{"question_id": f"{n}", "image": f"{n}.png", "text": "what is this ?"} for n in range(2)]
     (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     textvqa = {"questions": str(folder / "questions.jsonl"), "annotations": "none", "images": str(folder / "images")}
-    evaluation = {"textvqa": textvqa | {"max_new_tokens": 3}, "mmbench": {"questions": "none"}, "precision": "fp32"}
+    evaluation = {"textvqa": textvqa | {"max_new_tokens": 3}, "precision": "fp32"}
     asked = Configuration.model_validate(configuration.model_dump(by_alias=True) | {"evaluation": evaluation})
-    write_answers("textvqa", "tiny", 1, asked, layout)
+    write_answers("tiny", 1, asked, layout)
     assert len(layout.answers("tiny", 1, "textvqa").read_text().splitlines()) == 2
 
 

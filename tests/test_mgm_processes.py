@@ -24,6 +24,8 @@ from bettersynth.training.mgm import processes
 from bettersynth.training.mgm.checkpoints import checkpoints
 from bettersynth.training.mgm.processes import run
 
+ASK = "bettersynth.evaluation.answering:ask"
+
 
 @pytest.fixture
 def start(tmp_path):
@@ -72,7 +74,7 @@ def asking(configuration: Configuration, folder: Path) -> Configuration:
     rows = [{"question_id": f"{n}", "image": f"{n % 8}.png", "text": words[n % 3]} for n in range(7)]
     (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     textvqa = {"questions": str(folder / "questions.jsonl"), "annotations": "none", "images": str(folder / "images")}
-    evaluation = {"textvqa": textvqa | {"max_new_tokens": 6}, "mmbench": {"questions": "none"}, "batch": 2}
+    evaluation = {"textvqa": textvqa | {"max_new_tokens": 6}, "batch": 2}
     asked = configuration.model_dump(by_alias=True) | {"evaluation": evaluation | {"precision": "fp32"}}
     return Configuration.model_validate(asked)
 
@@ -85,7 +87,7 @@ def test_two_processes_answer_what_one_answers(start):
     path, answers = layout.answers("tiny", 1, "textvqa"), []
     for count in (1, 2):
         shutil.rmtree(path.parent, ignore_errors=True)
-        run("answer", "tiny", 1, asked, layout, "textvqa", processes=count)
+        run(ASK, "tiny", 1, asked, layout, processes=count)
         answers.append(path.read_text())
     assert answers[0] == answers[1] and len(answers[0].splitlines()) == 7
 
@@ -146,8 +148,8 @@ def test_processes_of_torchrun_train_and_answer_over_nccl(count, start, tmp_path
         "NCCL_DEBUG": "VERSION",
         "CUDA_VISIBLE_DEVICES": ",".join(GPUS[:count]),
     }
-    for work in (["pretrain"], ["finetune"], ["answer", "textvqa"]):
-        command = [*torchrun, *module, *work, "tiny", "1"]
+    for work in ("pretrain", "finetune", ASK):
+        command = [*torchrun, *module, work, "tiny", "1"]
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
         assert done.returncode == 0, done.stderr
         assert f"{processes.MET}{count}" in done.stdout and "NCCL version" in done.stdout

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bettersynth.evaluation.answers import AnswersError
-from bettersynth.evaluation.mmbench import ROTATION, infer_choice, score_mmbench, write_upload
+from bettersynth.evaluation.benchmarks.mmbench import ROTATION, infer_choice, score_mmbench, write_upload
 
 COLUMNS = ["index", "question", "hint", *"ABCD", "answer", "category", "image", "source", "l2-category", "comment"]
 COLUMNS += ["split"]

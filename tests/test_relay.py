@@ -233,7 +233,7 @@ def test_trained_elsewhere_evaluated_at_home(wandered):
         "trainset": 1,
         "pretrain": 1,
         "finetune": 1,
-        "answer": 2,
+        "answer": 1,
         "score_answers": 2,
         "leaderboard": 1,
         "report": 1,

@@ -7,8 +7,8 @@ from fake_results import fake_configuration
 
 from bettersynth.core.layout import Layout
 from bettersynth.core.publish import read_json, write_json
-from bettersynth.evaluation import score_answers
 from bettersynth.evaluation.answers import AnswersError
+from bettersynth.evaluation.scoring import score_answers
 
 
 @pytest.fixture

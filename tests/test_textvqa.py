@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bettersynth.evaluation.answers import AnswersError
-from bettersynth.evaluation.textvqa import answer_scores, normalise, question_of, score_textvqa
+from bettersynth.evaluation.benchmarks.textvqa import answer_scores, normalise, question_of, score_textvqa
 
 DAKOTA = ["nous les gosses", "dakota", "clos culombu", "dakota digital", "dakota", "dakota"]
 DAKOTA += ["dakota digital", "dakota digital", "dakota", "dakota"]

@@ -22,6 +22,8 @@ from transformers import (
 )
 
 from bettersynth.configuration.types import Configuration
+from bettersynth.training.mgm.model import MGMForConditionalGeneration
+from bettersynth.training.mgm.processing import Processor
 
 WORDS = ["red", "green", "blue", "square", "circle", "what", "is", "this", "a", "an", "in", "the", "picture"]
 WORDS += ["Describe", "it", ".", "?", "one", "two"]
@@ -167,3 +169,16 @@ def make_run(
             "recipes": {"tiny": {"dataset": "pool", "seeds": list(seeds), "training": training}, **(recipes or {})},
         }
     )
+
+
+def make_talker(folder: Path) -> Path:
+    """Folder of a model whose answers differ between questions."""
+    parts = make_parts(folder / "parts")
+    model = MGMForConditionalGeneration.from_parts(**parts, image_size_aux=AUX_SIDE, image_aspect="pad", seed=1)
+    generator = torch.Generator().manual_seed(2)
+    matrices = [weight for weight in model.language_model.model.layers.parameters() if weight.ndim == 2]
+    for weight in [*matrices, model.connector.projector[2].weight]:
+        torch.nn.init.normal_(weight, std=0.6, generator=generator)
+    model.save_pretrained(folder / "model")
+    Processor.load(parts["language_model"], parts["vision_tower"], model.config).save(folder / "model")
+    return folder / "model"

@@ -10,8 +10,9 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from bettersynth.configuration import datasets, evaluation, generators, pool, training, types
+from bettersynth.configuration import benchmark, datasets, evaluation, generators, pool, training, types
 from bettersynth.configuration.catalogue import CATALOGUE
+from bettersynth.configuration.registry import modules
 from bettersynth.configuration.section import Section
 
 INTRODUCTION = """\
@@ -39,18 +40,20 @@ def page() -> str:
 
 
 def _sections() -> Iterator[str]:
+    benchmarks = (benchmark, *modules("bettersynth.evaluation.benchmarks"))
     models: list[type[BaseModel]] = [
         model
-        for module in (pool, generators, datasets, training, evaluation, types)
+        for module in (pool, generators, datasets, training, *benchmarks, evaluation, types)
         for model in vars(module).values()
         if isinstance(model, type) and issubclass(model, Section) and model.__module__ == module.__name__
+        if not model.__name__.startswith("_")
     ]
     models.sort(key=lambda model: model is not types.Configuration)
     for model in models:
         yield f"## {_title(model)}\n"
         yield f"{(model.__doc__ or '').strip()}\n"
         yield "| key | value | default | meaning |\n| --- | --- | --- | --- |"
-        inherited: Any = model.__mro__[1]
+        inherited: Any = next(kind for kind in model.__mro__[1:] if not kind.__name__.startswith("_"))
         for name, field in model.model_fields.items():
             if field is inherited.model_fields.get(name) or (
                 issubclass(inherited, Section)

@@ -6,27 +6,47 @@ from them (``make reference``), and a test shows the difference when they are st
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, create_model, field_validator
 
+from bettersynth.configuration.benchmark import Benchmark
 from bettersynth.configuration.datasets import Analysis, Dataset, ExportFormat
-from bettersynth.configuration.evaluation import Evaluation
+from bettersynth.configuration.evaluation import BENCHMARKS, Evaluation
 from bettersynth.configuration.generators import Captioner, Redrawer
 from bettersynth.configuration.pool import Model, Operator, Pool, Scoring
 from bettersynth.configuration.section import Name, Section, Seed
 from bettersynth.configuration.training import Training, Trainset
 
 
-class Published(Section):
-    """What the write-up states of a recipe."""
-
+class _Published(Section):
     row: str | None = Field(None, description="Row of the ledger of published experiments (`docs/contest.md`).")
     rows: int | None = Field(None, ge=0, description="Rows before the cap.")
     tolerance: float = Field(0.02, ge=0, description="Share by which our rows may differ from the published ones.")
-    mmbench: float | None = Field(None, ge=0, description="Ratio to the baseline.")
-    textvqa: float | None = Field(None, ge=0, description="Ratio to the baseline.")
-    source: str | None = Field(None, description="Where it is stated.")
+    if TYPE_CHECKING:  # the last of the keys
+        source: str | None
+
+    @property
+    def ratios(self) -> dict[str, float]:
+        """What is stated of benchmarks, by name."""
+        stated = {name: getattr(self, name) for name in BENCHMARKS}
+        return {name: ratio for name, ratio in stated.items() if ratio is not None}
+
+
+if TYPE_CHECKING:
+    Published = _Published
+else:
+    Published = create_model(
+        "Published",
+        __base__=_Published,
+        __module__=__name__,
+        __doc__="What the write-up states of a recipe.",
+        **{
+            name: (float | None, Field(None, ge=0, description=f"{kind.title}: ratio to the baseline."))
+            for name, kind in BENCHMARKS.items()
+        },
+        source=(str | None, Field(None, description="Where it is stated.")),
+    )
 
 
 class Recipe(Section):
@@ -84,3 +104,8 @@ class Configuration(Section):
         default_factory=dict, description="Datasets to write out, and the formats."
     )
     report: Report = Report()
+
+    @property
+    def benchmarks(self) -> dict[str, Benchmark]:
+        """The benchmarks that its runs are evaluated on, by name; none without `evaluation`."""
+        return self.evaluation.benchmarks if self.evaluation else {}

@@ -6,8 +6,6 @@ from pathlib import Path
 
 from bettersynth.core.records import POOL
 
-BENCHMARKS = ("textvqa", "mmbench")
-
 CARD = "card.json"
 """What a training stage's folder holds beside its result: what was done."""
 CHECKPOINT = "checkpoint"

@@ -1,6 +1,6 @@
 """Versions of what our code computes, by phase: raised with a change that changes results, which are then made again.
 
-Comments and layout change nothing and raise nothing. Operators have their own versions in `operators.catalogue`.
+Comments and layout change nothing and raise nothing. Operators and benchmarks have their own versions.
 """
 
 INGEST = 1
@@ -10,7 +10,6 @@ EXPORT = 1
 GENERATE = 2
 TRAIN = 2
 ANSWER = 1
-SCORE_ANSWERS = 1
 WORDS = 1
 """How captions are cut into words, by which they are cleaned and compared."""
 REPORT = 1

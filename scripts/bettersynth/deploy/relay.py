@@ -193,10 +193,9 @@ class Relay:
         elif job.rule == "finetune":
             stage = recipe_training(self.configuration, job.wildcards["recipe"]).finetune
             yield from _named_images(Path(stage.instructions), Path(stage.images))
-        elif job.rule == "answer" and job.wildcards["benchmark"] == "textvqa" and self.configuration.evaluation:
-            section = self.configuration.evaluation.textvqa
-            lines = Path(section.questions).read_text(encoding="utf-8").splitlines()
-            yield from (Path(section.images) / json.loads(line)["image"] for line in lines)
+        elif job.rule == "answer":
+            for benchmark in self.configuration.benchmarks.values():
+                yield from benchmark.pictures()
 
     def _images(self, records: Path) -> Iterator[Path]:
         """Images of all records of a shard."""

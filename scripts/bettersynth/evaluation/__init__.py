@@ -1,5 +1,3 @@
-"""The two benchmarks of the contest: answers are checked to be whole and scored with the kit's numbers."""
+"""Evaluation: a model is asked the benchmarks' questions, and its answers are scored with the kit's numbers."""
 
-from bettersynth.evaluation.scoring import score_answers
-
-__all__ = ["score_answers"]
+import bettersynth.configuration  # noqa: F401 - it collects the benchmarks, so it comes before them

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import CHECKPOINT, Layout
 from bettersynth.core.publish import read_json, write_json
-from bettersynth.evaluation.mmbench import score_mmbench
-from bettersynth.evaluation.textvqa import score_textvqa
 from bettersynth.training.model_card import write_model_card
 
 
@@ -23,20 +20,9 @@ def score_answers(
     """
     result = {"status": read_json(layout.answers_card(recipe, seed, benchmark))["status"], "benchmark": benchmark}
     if result["status"] != "stopped":
-        result |= _score(benchmark, configuration, layout.answers(recipe, seed, benchmark))
+        result |= configuration.benchmarks[benchmark].score(layout.answers(recipe, seed, benchmark))
     write_json(layout.result(recipe, seed, benchmark), result)
     model = layout.finetune(recipe, seed) / CHECKPOINT
     if result["status"] != "stopped" and model.is_dir():
         write_model_card(layout.run(recipe, seed), model)
     return result
-
-
-def _score(benchmark: str, configuration: Configuration, answers: Path) -> dict[str, Any]:
-    evaluation = configuration.evaluation
-    if evaluation is None:
-        raise ValueError("the configuration has no `evaluation`: name the benchmarks' files there")
-    if benchmark == "textvqa":
-        return score_textvqa(evaluation.textvqa.questions, evaluation.textvqa.annotations, answers)
-    if benchmark == "mmbench":
-        return score_mmbench(evaluation.mmbench.questions, answers)
-    raise ValueError(f"unknown benchmark {benchmark!r}; known: textvqa, mmbench")

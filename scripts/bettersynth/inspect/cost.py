@@ -75,14 +75,17 @@ class Done(NamedTuple):
     device: str
     cores: float = 1
 
-    def of_job(self, benchmark: Path, size: int) -> Done:
-        """The same with the seconds and cores of the whole job, where they were taken, and the bytes that it left."""
+    def of_job(self, benchmark: Path, size: int, beside: float) -> Done:
+        """The same with the seconds and cores of the whole job, where they were taken, and the bytes that it left.
+
+        Of the seconds, `beside` went into work of other kinds.
+        """
         if not benchmark.exists():
             return self._replace(size=size)
         header, *rows = (line.split("\t") for line in benchmark.read_text(encoding="utf-8").splitlines())
         taken = dict(zip(header, rows[-1], strict=True))  # Snakemake's columns
         wall, cpu = float(taken["s"]), float(taken.get("cpu_time", 0))
-        return self._replace(size=size, wall=max(wall, self.wall), cores=max(1.0, cpu / wall) if wall else 1.0)
+        return self._replace(size=size, wall=max(wall - beside, self.wall), cores=max(1.0, cpu / wall) if wall else 1.0)
 
 
 class Line(NamedTuple):
@@ -338,10 +341,12 @@ class Costs:
         """Jobs of this results folder that are done, by kind of work."""
         found: dict[str, list[Done]] = defaultdict(list)
         for job in (job for rule in self.jobs for job in rule.jobs()):
-            for kind, _, card, results in job.evidence:
-                if len(found[kind]) < MOST_PAST and card.exists() and (done := _done(read_json(card))):
-                    size = sum(_bytes(path) for path in {card, *results})
-                    found[kind].append(done.of_job(job.benchmark, size))
+            wanted = [each for each in job.evidence if len(found[each.kind]) < MOST_PAST and each.card.exists()]
+            done = [(each, past) for each in wanted if (past := _done(read_json(each.card)))]
+            working = sum(past.working for _, past in done)
+            for each, past in done:
+                size = sum(_bytes(path) for path in {each.card, *each.files})
+                found[each.kind].append(past.of_job(job.benchmark, size, working - past.working))
         return {kind: done for kind, done in found.items() if done}
 
 
@@ -355,7 +360,7 @@ def _done(card: dict[str, Any]) -> Done | None:
     if card.get("samples_per_second"):
         amount = (card["steps"] - card.get("resumed_from_step", 0)) * card["parameters"]["global_batch"]
         working = amount / card["samples_per_second"]
-    start = parts.get("loading", 0.0) if "preparing" in parts else 0.0  # of a pass, once for all its shards
+    start = parts.get("loading", 0.0)  # once for all that a job does
     if steady := card.get("steady"):  # neither starting nor loading nor compiling
         working = (amount or 0) * steady["seconds"] / steady["amount"]
     amount = card.get("rows") if amount is None else amount

@@ -6,10 +6,11 @@ import textwrap
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from bettersynth.configuration.evaluation import BENCHMARKS
 from bettersynth.configuration.load import did_you_mean, recipe_training, recipe_trainset
 from bettersynth.configuration.types import Configuration, Recipe
 from bettersynth.core.errors import PersonError
-from bettersynth.core.layout import BENCHMARKS, Layout
+from bettersynth.core.layout import Layout
 from bettersynth.core.publish import read_json
 from bettersynth.core.records import POOL
 from bettersynth.inspect.wording import listed, sentence
@@ -19,7 +20,6 @@ from bettersynth.workflow.plan import Plan
 WIDTH = 110
 INDENT = "     "
 MOST_REASONS = 4
-TITLES = {"textvqa": "TextVQA", "mmbench": "MMBench"}
 
 
 class UnknownNameError(PersonError, LookupError):
@@ -179,13 +179,13 @@ class Explanation:
     def _state(self, name: str, seed: int) -> str:
         """How far a seed is, or what it scored."""
         found = []
-        for benchmark in BENCHMARKS:
-            path = self.layout.result(name, seed, benchmark)
+        for key, benchmark in self.configuration.benchmarks.items():
+            path = self.layout.result(name, seed, key)
             if path.exists():
                 result = read_json(path)
                 if result["status"] == "stopped":
                     return "stopped after the probe"
-                found.append(f"{TITLES[benchmark]} {result['accuracy']:.4f}")
+                found.append(f"{benchmark.title} {result['accuracy']:.4f}")
         if found:
             return ", ".join(found)
         stages = {"stage 2": self.layout.finetune, "stage 1": self.layout.pretrain, "the probe": self.layout.probe}
@@ -193,7 +193,7 @@ class Explanation:
         return f"{next(done, None) or 'nothing'} done"
 
     def _finished(self, name: str, seed: int) -> bool:
-        return all(self.layout.result(name, seed, benchmark).exists() for benchmark in BENCHMARKS)
+        return all(self.layout.result(name, seed, benchmark).exists() for benchmark in self.configuration.benchmarks)
 
 
 def _published(recipe: Recipe) -> Iterator[str]:
@@ -201,8 +201,7 @@ def _published(recipe: Recipe) -> Iterator[str]:
     if not (stated := recipe.published):
         return
     figures = [f"{stated.rows:,} rows"] if stated.rows is not None else []
-    ratios = ((TITLES[benchmark], getattr(stated, benchmark)) for benchmark in ("mmbench", "textvqa"))
-    figures += [f"{title} {ratio:g} times the baseline" for title, ratio in ratios if ratio is not None]
+    figures += [f"{BENCHMARKS[name].title} {ratio:g} times the baseline" for name, ratio in stated.ratios.items()]
     source = f" ({stated.source})" if stated.source else ""
     row = f" as row {stated.row}" if stated.row else ""
     yield from _wrapped(f"published{row}: {', '.join(figures) or 'no figures'}{source}")

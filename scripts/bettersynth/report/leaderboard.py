@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bettersynth.configuration.types import Configuration, Recipe
-from bettersynth.core.layout import BENCHMARKS, Layout
+from bettersynth.core.layout import Layout
 from bettersynth.core.publish import read_json, write_json
 from bettersynth.report.statistics import Difference, holm, interval, paired_difference
 
@@ -29,16 +29,16 @@ def build_leaderboard(configuration: Configuration, layout: Layout) -> dict[str,
     recipe's mean accuracy over the baseline's; `score` is the mean of the ratios, as the contest's was.
     Recipes are ordered by score, those without one last, as configured.
     """
-    baseline = baseline_of(configuration)
+    baseline, benchmarks = baseline_of(configuration), list(configuration.benchmarks)
     entries, results = {}, {}
     for name, recipe in configuration.recipes.items():
-        seeds = [_seed_entry(layout, name, seed) for seed in recipe.seeds]
-        results[name] = _finished(layout, name, seeds)
-        entries[name] = _recipe_entry(layout, name, recipe, seeds)
+        seeds = [_seed_entry(layout, name, seed, benchmarks) for seed in recipe.seeds]
+        results[name] = _finished(layout, name, seeds, benchmarks)
+        entries[name] = _recipe_entry(layout, name, recipe, seeds, benchmarks)
     if baseline is not None:
         for name, entry in entries.items():
-            _relate(entry, entries[baseline], results[name], results[baseline])
-    _judge(entries, baseline)
+            _relate(entry, entries[baseline], results[name], results[baseline], benchmarks)
+    _judge(entries, baseline, benchmarks)
     order = {name: position for position, name in enumerate(entries)}
     leaderboard = {
         "baseline": baseline,
@@ -74,10 +74,10 @@ def _card(path: Path) -> dict[str, Any] | None:
     return read_json(path) if path.exists() else None
 
 
-def _seed_entry(layout: Layout, recipe: str, seed: int) -> dict[str, Any]:
+def _seed_entry(layout: Layout, recipe: str, seed: int, benchmarks: list[str]) -> dict[str, Any]:
     """One run: its status, accuracies and final stage-1 loss, None where there is none (yet)."""
-    entry: dict[str, Any] = {"seed": seed, "status": "done", **dict.fromkeys(BENCHMARKS)}
-    for benchmark in BENCHMARKS:
+    entry: dict[str, Any] = {"seed": seed, "status": "done", **dict.fromkeys(benchmarks)}
+    for benchmark in benchmarks:
         result = _card(layout.result(recipe, seed, benchmark))
         if result is None:
             entry["status"] = "missing" if entry["status"] == "done" else entry["status"]
@@ -98,17 +98,19 @@ def _final_loss(stage: Path) -> float | None:
     return sum(last) / len(last) if last else None
 
 
-def _finished(layout: Layout, recipe: str, seeds: list[dict[str, Any]]) -> Results:
+def _finished(layout: Layout, recipe: str, seeds: list[dict[str, Any]], benchmarks: list[str]) -> Results:
     return {
         entry["seed"]: {
-            benchmark: read_json(layout.result(recipe, entry["seed"], benchmark)) for benchmark in BENCHMARKS
+            benchmark: read_json(layout.result(recipe, entry["seed"], benchmark)) for benchmark in benchmarks
         }
         for entry in seeds
         if entry["status"] == "done"
     }
 
 
-def _recipe_entry(layout: Layout, name: str, recipe: Recipe, seeds: list[dict[str, Any]]) -> dict[str, Any]:
+def _recipe_entry(
+    layout: Layout, name: str, recipe: Recipe, seeds: list[dict[str, Any]], benchmarks: list[str]
+) -> dict[str, Any]:
     dataset, trainset = _card(layout.dataset_card(recipe.dataset)), _card(layout.trainset_card(name))
     rows = dataset["rows"] if dataset else None
     return {
@@ -124,7 +126,7 @@ def _recipe_entry(layout: Layout, name: str, recipe: Recipe, seeds: list[dict[st
         "pretrain_loss": _summary([entry["pretrain_loss"] for entry in seeds if entry["status"] == "done"]),
         **{
             benchmark: _summary([entry[benchmark] for entry in seeds if entry["status"] == "done"])
-            for benchmark in BENCHMARKS
+            for benchmark in benchmarks
         },
     }
 
@@ -151,10 +153,12 @@ def _summary(values: list[float | None]) -> dict[str, Any] | None:
     return {"n": len(known), "mean": float(np.mean(known)), "sd": deviation, "interval": interval(known)}
 
 
-def _relate(entry: dict[str, Any], base: dict[str, Any], results: Results, base_results: Results) -> None:
+def _relate(
+    entry: dict[str, Any], base: dict[str, Any], results: Results, base_results: Results, benchmarks: list[str]
+) -> None:
     """Add ratios, score and difference to the baseline; a benchmark without a point for the baseline has no ratio."""
     complete = entry["status"] in ("done", "partial") and base["status"] in ("done", "partial")
-    means = {benchmark: base[benchmark]["mean"] for benchmark in BENCHMARKS if complete and base[benchmark]["mean"] > 0}
+    means = {benchmark: base[benchmark]["mean"] for benchmark in benchmarks if complete and base[benchmark]["mean"] > 0}
     entry["ratio"] = {benchmark: entry[benchmark]["mean"] / mean for benchmark, mean in means.items()}
     entry["score"] = sum(entry["ratio"].values()) / len(means) if means else None
     entry["seed_scores"] = {
@@ -167,10 +171,10 @@ def _relate(entry: dict[str, Any], base: dict[str, Any], results: Results, base_
     entry["difference"] = entry["differences"] = None
     if entry is base or entry["score"] is None or len(common) < 2:
         return
-    matrices = {benchmark: _differences(results, base_results, common, benchmark) for benchmark in BENCHMARKS}
+    matrices = {benchmark: _differences(results, base_results, common, benchmark) for benchmark in benchmarks}
     weighted = [(matrices[benchmark], 1 / (mean * len(means))) for benchmark, mean in means.items()]
     entry["difference"] = _plain(paired_difference(weighted))
-    entry["differences"] = {b: _plain(paired_difference([(matrices[b], 1.0)])) for b in BENCHMARKS}
+    entry["differences"] = {b: _plain(paired_difference([(matrices[b], 1.0)])) for b in benchmarks}
 
 
 def _differences(results: Results, base: Results, seeds: list[int], benchmark: str) -> np.ndarray:
@@ -192,14 +196,14 @@ def _plain(difference: Difference | None) -> dict[str, float] | None:
     return difference and difference._asdict()
 
 
-def _judge(entries: dict[str, dict[str, Any]], baseline: str | None) -> None:
+def _judge(entries: dict[str, dict[str, Any]], baseline: str | None, benchmarks: list[str]) -> None:
     """Add the verdict, its basis in words, and p-values adjusted for the number of comparisons."""
     compared = [entry for entry in entries.values() if entry["difference"] is not None]
     adjusted = holm([entry["difference"]["p"] for entry in compared])
     for entry, p in zip(compared, adjusted, strict=True):
         entry["difference"]["p_holm"] = p
     for entry in entries.values():
-        entry["verdict"], entry["basis"] = _verdict(entry, baseline, len(compared))
+        entry["verdict"], entry["basis"] = _verdict(entry, baseline, len(compared), benchmarks)
 
 
 def _why_no_score(entry: dict[str, Any]) -> str:
@@ -208,13 +212,13 @@ def _why_no_score(entry: dict[str, Any]) -> str:
     return "not run yet" if entry["status"] == "missing" else "no ratio: the baseline has no result, or no point"
 
 
-def _left_out(entry: dict[str, Any]) -> str:
+def _left_out(entry: dict[str, Any], benchmarks: list[str]) -> str:
     """Words on the benchmarks that cannot count because the baseline has no point there."""
-    missing = [benchmark for benchmark in BENCHMARKS if benchmark not in entry["ratio"]]
+    missing = [benchmark for benchmark in benchmarks if benchmark not in entry["ratio"]]
     return f", without {' and '.join(missing)}, where the baseline has no point" if missing else ""
 
 
-def _verdict(entry: dict[str, Any], baseline: str | None, comparisons: int) -> tuple[str, str]:
+def _verdict(entry: dict[str, Any], baseline: str | None, comparisons: int, benchmarks: list[str]) -> tuple[str, str]:
     """One of five words, and what it rests on."""
     seeds = len(entry["paired_seeds"])
     with_seeds = f"with {seeds} paired seed{'' if seeds == 1 else 's'}"
@@ -222,7 +226,7 @@ def _verdict(entry: dict[str, Any], baseline: str | None, comparisons: int) -> t
         return "baseline", "all others are relative to it"
     if entry["score"] is None:
         return "no result", _why_no_score(entry)
-    with_seeds += _left_out(entry)
+    with_seeds += _left_out(entry, benchmarks)
     if entry["difference"] is None:
         unknown = "the spread between seeds is unknown" if seeds else "no seed is shared with it"
         return "not distinguishable", f"{with_seeds}: {unknown}"

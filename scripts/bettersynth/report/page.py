@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 from bettersynth.configuration.datasets import Dataset
 from bettersynth.configuration.load import recipe_training
 from bettersynth.configuration.types import Configuration
-from bettersynth.core.layout import BENCHMARKS, Layout
+from bettersynth.core.layout import Layout
 from bettersynth.core.publish import publish, read_json
 from bettersynth.core.records import POOL
 from bettersynth.report import charts
@@ -24,7 +24,6 @@ from bettersynth.report.provenance import provenance
 from bettersynth.report.truth import filter_quality
 from bettersynth.workflow.plan import Plan
 
-BENCHMARK_NAMES = {"textvqa": "TextVQA", "mmbench": "MMBench"}
 STAGES = ("probe", "pretrain", "finetune")
 TONES = {"better": "good", "worse": "bad", "baseline": "base"}
 MOST_FUNNELS = 3
@@ -43,9 +42,9 @@ def build_report(configuration: Configuration, layout: Layout, plan: Plan) -> Pa
         .get_template("template.html.j2")
         .render(
             configuration=configuration,
-            leaderboard=_leaderboard_view(_read(layout.leaderboard)),
+            leaderboard=_leaderboard_view(_read(layout.leaderboard), list(configuration.benchmarks)),
             missing=list(_missing(configuration, layout, plan)),
-            categories=_categories(configuration, layout),
+            marks=list(_marks(configuration, layout)),
             pool=_pool(configuration, layout),
             graph=_graph(configuration, layout, plan),
             datasets={name: _step(name, configuration, layout) for name in configuration.datasets},
@@ -57,7 +56,7 @@ def build_report(configuration: Configuration, layout: Layout, plan: Plan) -> Pa
             truth=filter_quality(configuration, layout),
             examples=examples(configuration, layout, plan, scores),
             provenance=provenance(configuration, layout, plan),
-            benchmarks=BENCHMARK_NAMES,
+            benchmarks={name: benchmark.title for name, benchmark in configuration.benchmarks.items()},
             most_funnels=MOST_FUNNELS,
             most_curves=MOST_CURVES,
         )
@@ -159,7 +158,7 @@ def _missing(configuration: Configuration, layout: Layout, plan: Plan) -> Iterat
     if datasets:
         yield f"datasets not made: {', '.join(datasets)}"
     for recipe, definition in configuration.recipes.items():
-        results = [layout.result(recipe, seed, name) for seed in definition.seeds for name in BENCHMARKS]
+        results = [layout.result(recipe, seed, name) for seed in definition.seeds for name in configuration.benchmarks]
         there = sum(path.exists() for path in results)
         if there < len(results):
             yield f"{recipe} has {there} of {len(results)} evaluations"
@@ -168,14 +167,14 @@ def _missing(configuration: Configuration, layout: Layout, plan: Plan) -> Iterat
 # --- leaderboard ---------------------------------------------------------------------------------
 
 
-def _leaderboard_view(leaderboard: dict[str, Any] | None) -> dict[str, Any] | None:
+def _leaderboard_view(leaderboard: dict[str, Any] | None, benchmarks: list[str]) -> dict[str, Any] | None:
     """The leaderboard with a strip for each recipe on one shared scale."""
     if leaderboard is None or not leaderboard["recipes"]:
         return None
-    scale = _score_scale(leaderboard["recipes"])
+    stated = [_published_score(entry, benchmarks) for entry in leaderboard["recipes"]]
+    scale = _score_scale(leaderboard["recipes"], stated)
     rows = []
-    for entry in leaderboard["recipes"]:
-        published = _published_score(entry)
+    for entry, published in zip(leaderboard["recipes"], stated, strict=True):
         tone = TONES.get(entry["verdict"], "plain")
         title = f"{entry['recipe']}: {sentence(entry, leaderboard['baseline'])}"
         chart = charts.strip(
@@ -193,17 +192,17 @@ def _leaderboard_view(leaderboard: dict[str, Any] | None) -> dict[str, Any] | No
     return leaderboard | {"recipes": rows, "axis": charts.axis(scale), "summary": _summary(leaderboard)}
 
 
-def _published_score(entry: dict[str, Any]) -> float | None:
+def _published_score(entry: dict[str, Any], benchmarks: list[str]) -> float | None:
     published = entry["published"] or {}
-    figures = [published.get(benchmark) for benchmark in BENCHMARKS]
+    figures = [published.get(benchmark) for benchmark in benchmarks]
     known = [figure for figure in figures if figure is not None]
-    return sum(known) / len(known) if len(known) == len(BENCHMARKS) else None
+    return sum(known) / len(known) if len(known) == len(benchmarks) else None
 
 
-def _score_scale(entries: list[dict[str, Any]]) -> tuple[float, float]:
+def _score_scale(entries: list[dict[str, Any]], published: list[float | None]) -> tuple[float, float]:
     """From the lowest to the highest seed or published figure, 1 inside; intervals may be cut."""
     values = [1.0, *(score for entry in entries for score in entry["seed_scores"].values())]
-    values += [score for score in map(_published_score, entries) if score is not None]
+    values += [score for score in published if score is not None]
     low, high = min(values), max(values)
     margin = 0.12 * (high - low) or 0.1
     return low - margin, high + margin
@@ -231,25 +230,25 @@ def sentence(entry: dict[str, Any], baseline: str) -> str:
     return f"{verdict}{link[verdict]} {entry['basis']}" if verdict in link else f"{verdict}: {entry['basis']}"
 
 
-def _categories(configuration: Configuration, layout: Layout) -> dict[str, Any] | None:
-    """MMBench by category: mean circular accuracy over the finished seeds of each recipe."""
-    rows: list[dict[str, Any]] = []
-    names: dict[str, int] = {}
-    for recipe, definition in configuration.recipes.items():
-        results = [_read(layout.result(recipe, seed, "mmbench")) for seed in definition.seeds]
-        finished = [result for result in results if result and "by_category" in result]
-        if finished:
-            parts = [
-                result["by_category"].get("l2-category") or result["by_category"]["category"] for result in finished
-            ]
-            names |= {name: facts["questions"] for part in parts for name, facts in part.items()}
-            metrics = {
-                metric: _mean([result[metric] for result in finished])
-                for metric in ("circular_exact", "circular_infer", "vanilla")
-            }
-            by_name = {name: _mean([part[name]["circular_exact"] for part in parts]) for name in parts[0]}
-            rows.append({"recipe": recipe, "seeds": len(finished), **metrics, "categories": by_name})
-    return {"names": names, "rows": rows} if rows else None
+def _marks(configuration: Configuration, layout: Layout) -> Iterator[dict[str, Any]]:
+    """Further marks of each benchmark that has some, whole and by parts: means over each recipe's finished seeds."""
+    for name, benchmark in configuration.benchmarks.items():
+        if not benchmark.marks:
+            continue
+        rows: list[dict[str, Any]] = []
+        questions: dict[str, int] = {}
+        for recipe, definition in configuration.recipes.items():
+            results = [_read(layout.result(recipe, seed, name)) for seed in definition.seeds]
+            finished = [result for result in results if result and result["status"] != "stopped"]
+            if finished:
+                parts = [benchmark.parts(result) for result in finished]
+                questions |= {part: facts["questions"] for each in parts for part, facts in each.items()}
+                first, *_ = benchmark.marks
+                figures = [_mean([result[mark] for result in finished]) for mark in benchmark.marks]
+                by_part = {part: _mean([each[part][first] for each in parts]) for part in parts[0]}
+                rows.append({"recipe": recipe, "figures": figures, "parts": by_part})
+        if rows:
+            yield {"benchmark": benchmark, "questions": questions, "rows": rows}
 
 
 def _mean(values: list[float]) -> float:

@@ -54,8 +54,8 @@ def data_files(configuration: Configuration) -> list[str]:
     """Single files that a configuration names; folders of images are apart."""
     files = [*(file.path for file in configuration.pool.files), *configuration.pool.restore]
     files += [recipe_training(configuration, recipe).finetune.instructions for recipe in configuration.recipes]
-    if configuration.recipes and (evaluation := configuration.evaluation):
-        files += [evaluation.textvqa.questions, evaluation.textvqa.annotations, evaluation.mmbench.questions]
+    if configuration.recipes:
+        files += [file for benchmark in configuration.benchmarks.values() for file in benchmark.files]
     if configuration.report.truth:
         files.append(configuration.report.truth)
     return list(dict.fromkeys(files))

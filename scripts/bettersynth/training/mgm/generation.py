@@ -1,45 +1,30 @@
-"""A trained model's answers: to any questions about pictures, and to the two benchmarks in the kit's form."""
+"""A trained model's answers to questions about pictures."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from PIL import Image
 from torch.nn import functional
 
-from bettersynth.configuration.evaluation import MMBench, TextVQA
+from bettersynth.configuration.benchmark import Question
 from bettersynth.configuration.pool import USUAL, Reading
-from bettersynth.configuration.types import Configuration
-from bettersynth.core import versions
-from bettersynth.core.layout import BENCHMARKS, CARD, CHECKPOINT, Layout
 from bettersynth.core.progress import progress
-from bettersynth.core.publish import Card, publish, read_json, sha256_file, write_json
-from bettersynth.pool.images import ImageProblem, open_image, resolve, rgb
+from bettersynth.pool.images import ImageProblem, open_image, rgb
 from bettersynth.runtime.devices import attention_of_many_shapes
 from bettersynth.training.mgm.model import MGMForConditionalGeneration
-from bettersynth.training.mgm.processes import gathered, is_main_process
+from bettersynth.training.mgm.processes import gathered
 from bettersynth.training.mgm.processing import ConversationError, Processor
 
-OPTIONS = "ABCD"
-LETTER_ONLY = "Answer with the option's letter from the given choices directly."
+__all__ = ["Answerer", "Question", "answer_questions"]
+
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
-
-
-class Question(NamedTuple):
-    """A prompt, as the user's turn has it after `<image>`, and its picture: an image, a file, or a file's bytes."""
-
-    id: Any
-    prompt: str
-    image: Image.Image | Path | bytes | None
 
 
 class Answerer:
@@ -71,6 +56,12 @@ class Answerer:
         for numbers, pixels in progress(prepared, len(batches), f"batches of {batch} questions"):
             texts = self._generate([ids[number] for number in numbers], pixels, max_new_tokens)
             yield from zip(numbers, texts, strict=True)
+
+    def answers(self, questions: Iterable[Question], max_new_tokens: int, batch: int) -> list[str]:
+        """All answers in the order of the questions; in one of several processes, those of the others with them."""
+        asked = list(questions)
+        found = gathered(dict(self.answer(asked, max_new_tokens, batch)))
+        return [found[number] for number in range(len(asked))]
 
     def _generate(self, ids: list[torch.Tensor], pixels: list[torch.Tensor | None], max_new_tokens: int) -> list[str]:
         """Answers to one batch, padded on the left so that every answer begins at the same position."""
@@ -138,130 +129,4 @@ def answer_questions(
     In one of several processes, each answers a share and gets all answers. (In half precision, sums of another order
     may now and then tip the choice between two nearly equal words.)
     """
-    asked = list(questions)
-    answerer = Answerer.open(folder, precision, reading)
-    answers = gathered(dict(answerer.answer(asked, max_new_tokens, batch)))
-    return [answers[number] for number in range(len(asked))]
-
-
-# --- the benchmarks ----------------------------------------------------------------------------------
-
-
-def write_answers(benchmark: str, recipe: str, seed: int, configuration: Configuration, layout: Layout) -> None:
-    """Ask a run's model a benchmark's questions and publish `answers.jsonl`, one line for each.
-
-    The run of a seed that was stopped after the probe has no model: its file is empty. Asked the same of the same
-    model again, the card is published again and nothing is generated.
-    """
-    path, card_path = layout.answers(recipe, seed, benchmark), layout.answers_card(recipe, seed, benchmark)
-    folder = layout.finetune(recipe, seed)
-    trained = read_json(folder / CARD)
-    if trained["status"] == "stopped":
-        _write_lines(path, [])
-        Card(recipe=recipe, seed=seed, benchmark=benchmark, status="stopped").write(card_path)
-        return
-    evaluation = configuration.evaluation
-    if evaluation is None:
-        raise ValueError("the configuration has no `evaluation`: name the benchmarks' files there")
-    if benchmark == "textvqa":
-        asked, max_new_tokens = _textvqa(evaluation.textvqa), evaluation.textvqa.max_new_tokens
-    elif benchmark == "mmbench":
-        asked, max_new_tokens = _mmbench(evaluation.mmbench), evaluation.mmbench.max_new_tokens
-    else:
-        raise ValueError(f"unknown benchmark {benchmark!r}; known: {', '.join(BENCHMARKS)}")
-    section = getattr(evaluation, benchmark)
-    inputs = {
-        "model_sha256": trained["sha256"],
-        "questions_sha256": sha256_file(section.questions),
-        "max_new_tokens": max_new_tokens,
-        "precision": evaluation.precision,
-        "version": versions.ANSWER,
-    }
-    done = card_path.with_name("done.json")
-    if done.exists() and path.exists():
-        before = read_json(done)
-        if before["inputs"] == inputs and before["sha256"] == sha256_file(path):
-            write_json(card_path, before)
-            return
-    if not (folder / CHECKPOINT).is_dir():
-        raise FileNotFoundError(f"{folder / CHECKPOINT}: gone; make it again: snakemake --force {folder / CARD}")
-    card = Card(recipe=recipe, seed=seed, benchmark=benchmark, status="done", inputs=inputs)
-    texts = answer_questions(
-        folder / CHECKPOINT,
-        (question for question, _ in asked),
-        max_new_tokens=max_new_tokens,
-        batch=evaluation.batch,
-        precision=evaluation.precision,
-        reading=configuration.pool.reading,
-    )
-    if not is_main_process():
-        return
-    model_id = f"{recipe}-seed-{seed}"
-    _write_lines(
-        path,
-        [line | {"text": text, "model_id": model_id} for (_, line), text in zip(asked, texts, strict=True)],
-    )
-    write_json(done, card.write(card_path, rows=len(asked), sha256=sha256_file(path)))
-
-
-def _write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
-    with publish(path) as temporary:
-        temporary.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
-
-
-def _textvqa(section: TextVQA) -> list[tuple[Question, dict[str, Any]]]:
-    """Questions, and what their answers' lines begin with."""
-    with Path(section.questions).open(encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
-    return [
-        (
-            Question(row["question_id"], row["text"], resolve(section.images, row["image"])),
-            {"question_id": row["question_id"], "prompt": row["text"]},
-        )
-        for row in rows
-    ]
-
-
-def _mmbench(section: MMBench) -> list[tuple[Question, dict[str, Any]]]:
-    """Questions, and what their answers' lines begin with; rotations of the options are rows of their own."""
-    import pandas as pd  # half a second, which the other benchmark need not spend
-
-    table = pd.read_csv(section.questions, sep="\t", dtype=str)
-    table = table.astype(object).where(table.notna(), None)
-    asked = []
-    for row in table.to_dict("records"):
-        options = list(_options(row))
-        prompt = mmbench_prompt(row["question"], _filled(row.get("hint")), options)
-        image = base64.b64decode(row["image"], validate=True)
-        index = int(row["index"])
-        line = {
-            "question_id": index,
-            "round_id": 0,
-            "prompt": prompt,
-            "options": options,
-            "option_char": list(OPTIONS[: len(options)]),
-            "answer_id": hashlib.sha256(f"{index} {prompt}".encode()).hexdigest()[:22],
-            "metadata": {},
-        }
-        asked.append((Question(index, f"{prompt}\n{LETTER_ONLY}", image), line))
-    return asked
-
-
-def _options(row: dict[str, Any]) -> Iterator[str]:
-    """The options in order, up to the first empty one."""
-    for letter in OPTIONS:
-        option = _filled(row.get(letter))
-        if option is None:
-            return
-        yield option
-
-
-def _filled(cell: str | None) -> str | None:
-    """The cell, or None for what the kit takes for an empty one."""
-    return None if cell is None or cell.lower() in ("nan", "none") else cell
-
-
-def mmbench_prompt(question: str, hint: str | None, options: list[str]) -> str:
-    """Hint, question and lettered options, each on its line."""
-    lettered = [f"{letter}. {option}" for letter, option in zip(OPTIONS, options, strict=False)]
-    return "\n".join([*([] if hint is None else [hint]), question, *lettered])
+    return Answerer.open(folder, precision, reading).answers(questions, max_new_tokens, batch)

@@ -33,13 +33,8 @@ from bettersynth.runtime.network import forbid_network
 
 logger = logging.getLogger(__name__)
 
-WORK = {
-    "probe": ("bettersynth.training.mgm.training", "probe"),
-    "pretrain": ("bettersynth.training.mgm.training", "pretrain"),
-    "finetune": ("bettersynth.training.mgm.training", "finetune"),
-    "answer": ("bettersynth.training.mgm.generation", "write_answers"),
-}
-"""What can be done in several processes: module and function."""
+STAGES = ("probe", "pretrain", "finetune")
+"""Work by its short name: functions of `bettersynth.training.mgm.training`, which the kit's program can do as well."""
 
 OURS = "bettersynth| "
 """Begins those lines of a process that are for people."""
@@ -60,24 +55,24 @@ def run(
     seed: int,
     configuration: Configuration,
     layout: Layout,
-    *before: str,
+    *,
     processes: int | None = None,
     nodes: int = 1,
 ) -> None:
-    """Do one of `WORK`: here, or in as many processes as there are GPUs (or as `processes` says), on each of `nodes`.
+    """Do the work here, or in as many processes as there are GPUs (or as `processes` says), on each of `nodes`.
 
-    `before` goes before the recipe: the benchmark that `answer` asks for. The kit's program (`training.kit`) starts its
-    own processes. Raises `RuntimeError` when a process fails, and `ValueError` for several nodes outside a job of SLURM
-    or for the kit.
+    The work is one of `STAGES` or any `module:function` that takes recipe, seed, configuration and layout. The kit's
+    program (`training.kit`) starts its own processes. Raises `RuntimeError` when a process fails, and `ValueError` for
+    several nodes outside a job of SLURM or for the kit.
     """
-    if work != "answer" and recipe_training(configuration, recipe).kit:
+    if work in STAGES and recipe_training(configuration, recipe).kit:
         if nodes > 1:
             raise ValueError(f"training.kit trains on one node, and {work} asks for {nodes}: change `nodes`")
         _function(work)(recipe, seed, configuration, layout)
         return
     count = processes or max(1, torch.cuda.device_count())
     if count == nodes == 1:
-        _function(work)(*before, recipe, seed, configuration, layout)
+        _function(work)(recipe, seed, configuration, layout)
         return
     layout.root.mkdir(parents=True, exist_ok=True)
     # in the folder of results, which every node sees
@@ -87,8 +82,8 @@ def run(
         torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={count}"]
         start = [*_on_nodes(nodes), *torchrun, *_meeting_place(nodes)]
         module = ["--module", __name__, "--config", file.name, "--results", str(layout.root)]
-        what = f"{work} in {count} processes" + (f" on each of {nodes} nodes" if nodes > 1 else "")
-        _relay([*start, *module, work, *before, recipe, str(seed)], what, count * nodes)
+        what = f"{work.rpartition(':')[2]} in {count} processes" + (f" on each of {nodes} nodes" if nodes > 1 else "")
+        _relay([*start, *module, work, recipe, str(seed)], what, count * nodes)
 
 
 def _on_nodes(nodes: int) -> list[str]:
@@ -209,8 +204,8 @@ def _meet() -> None:
 
 
 def _function(work: str) -> Any:
-    module, name = WORK[work]
-    return getattr(importlib.import_module(module), name)
+    module, _, name = work.rpartition(":")
+    return getattr(importlib.import_module(module or "bettersynth.training.mgm.training"), name)
 
 
 def main() -> None:
@@ -218,12 +213,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--results", type=Path, required=True, help="folder of the configuration's results")
-    parser.add_argument("work", choices=WORK)
-    parser.add_argument("names", nargs="+", help="recipe and seed; for `answer`, the benchmark first")
+    parser.add_argument("work", help=f"{', '.join(STAGES)}, or module:function")
+    parser.add_argument("recipe")
+    parser.add_argument("seed", type=int)
     options = parser.parse_args()
-    *names, seed = options.names
     logging.basicConfig(level=logging.ERROR, format=f"{OURS}%(message)s")
-    forbid_network(" ".join([options.work, *options.names]))
+    forbid_network(f"{options.work} {options.recipe} {options.seed}")
     if is_main_process():
         logging.getLogger("bettersynth").setLevel(logging.INFO)
     if torch.cuda.is_available():
@@ -232,7 +227,7 @@ def main() -> None:
         _meet()
     try:
         configuration = Configuration.model_validate(read_yaml(options.config))
-        _function(options.work)(*names, int(seed), configuration, Layout(options.results))
+        _function(options.work)(options.recipe, options.seed, configuration, Layout(options.results))
     finally:
         if distributed.is_initialized():
             distributed.destroy_process_group()

@@ -3,92 +3,97 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+from bettersynth.configuration.benchmark import Benchmark
 from bettersynth.core import versions
-from bettersynth.core.layout import BENCHMARKS
-from bettersynth.workflow.expected import Rows, counted
-from bettersynth.workflow.jobs.specification import Files, Fingerprinted, Kind
+from bettersynth.workflow.expected import Basis, Rows
+from bettersynth.workflow.jobs.specification import Evidence, Files, Fingerprinted, Kind, Work
 from bettersynth.workflow.jobs.train import OfSeed
 
-CONTEST_QUESTIONS = {"textvqa": 5_000, "mmbench": 4_377}
-"""Questions of the contest's benchmarks, for when their files are not here."""
 
-
-class OfBenchmark(OfSeed):
-    """A rule that makes something of each seed of a recipe for each benchmark."""
-
-    wildcards = ("recipe", "seed", "benchmark")
-    title = "{recipe}, seed {seed}, {benchmark}"
-
-    def every(self) -> Iterator[tuple[str, ...]]:
-        return ((*run, benchmark) for run in super().every() for benchmark in BENCHMARKS)
-
-    def questions(self, benchmark: str) -> list[Fingerprinted]:
-        """Question and annotation files."""
-        return [Fingerprinted(path) for path in self.files(benchmark)]
-
-    def files(self, benchmark: str) -> list[str]:
-        """Question and annotation files."""
-        section = self.section(benchmark)
-        return [section.questions, *([section.annotations] if benchmark == "textvqa" else [])]
-
-    def section(self, benchmark: str) -> Any:
-        """The benchmark's part of the configuration."""
-        return getattr(self.configuration.evaluation, benchmark)
-
-
-class Answer(OfBenchmark):
-    """Answer the questions of a benchmark with a trained model."""
+class Answer(OfSeed):
+    """Answer the questions of the benchmarks with a trained model, which one job loads once."""
 
     name = heading = "answer"
     phase = "evaluate"
     unit = "questions"
     kind = Kind.GPU
-    log_name = "answer/{recipe}/{seed}.{benchmark}"
-    says = "Ask {recipe}, seed {seed}, the questions of {benchmark}"
+    log_name = "answer/{recipe}/{seed}"
+    says = "Ask {recipe}, seed {seed}, the benchmarks' questions"
 
-    def inputs(self, recipe: str, seed: str, benchmark: str) -> dict[str, Files]:
-        return {"model": self.layout.finetune(recipe, seed) / "card.json", "questions": self.questions(benchmark)}
+    def inputs(self, recipe: str, seed: str) -> dict[str, Files]:
+        questions = [Fingerprinted(benchmark.questions) for benchmark in self.configuration.benchmarks.values()]
+        return {"model": self.layout.finetune(recipe, seed) / "card.json", "questions": questions}
 
-    def outputs(self, recipe: str, seed: str, benchmark: str) -> dict[str, Files]:
-        return {"card": self.layout.answers_card(recipe, seed, benchmark)}
+    def outputs(self, recipe: str, seed: str) -> dict[str, Files]:
+        return {"cards": self._cards(recipe, seed)}
 
-    def parameters(self, recipe: str, seed: str, benchmark: str) -> dict[str, Any]:
-        """What decides the answers to a benchmark, apart from the model."""
-        section = self.section(benchmark)
+    def result(self, **wildcards: Any) -> Path:
+        """A card that is missing yet, or the last."""
+        *_, last = cards = self._cards(**wildcards)
+        return next((card for card in cards if not card.exists()), last)
+
+    def parameters(self, recipe: str, seed: str) -> dict[str, Any]:
+        """What decides the answers to each benchmark, apart from the model."""
         return {
-            "questions": self.fingerprints.contents(section.questions),
-            "max_new_tokens": section.max_new_tokens,
-            "precision": self.configuration.evaluation.precision,  # type: ignore[union-attr]
-            "version": versions.ANSWER,
-            **self.fingerprints.reading,
+            name: {
+                "questions": self.fingerprints.contents(benchmark.questions),
+                "max_new_tokens": benchmark.max_new_tokens,
+                "precision": self.configuration.evaluation.precision,  # type: ignore[union-attr]
+                "version": versions.ANSWER + benchmark.prompt_version,
+                **self.fingerprints.reading,
+            }
+            for name, benchmark in sorted(self.configuration.benchmarks.items())
         }
 
-    def amount(self, recipe: str, seed: str, benchmark: str) -> Rows:
-        return counted(self.section(benchmark).questions, b"\n", CONTEST_QUESTIONS[benchmark])
+    def work(self, recipe: str, seed: str) -> list[Work]:
+        """The questions of each benchmark."""
+        return [
+            Work(self.phase, f"answer: {name}", f"answer {name}", _questions(benchmark), self.unit)
+            for name, benchmark in self.configuration.benchmarks.items()
+        ]
 
-    def what(self, recipe: str, seed: str, benchmark: str) -> str:
-        return f"answer: {benchmark}"
+    def evidence(self, recipe: str, seed: str) -> Iterator[Evidence]:
+        """Each benchmark's card."""
+        for name in self.configuration.benchmarks:
+            files = [self.layout.answers(recipe, seed, name)]
+            card = self.layout.answers_card(recipe, seed, name)
+            yield Evidence(f"answer {name}", self.heading, card, files)
 
-    def work_kind(self, recipe: str, seed: str, benchmark: str) -> str:
-        return f"answer {benchmark}"
+    def _cards(self, recipe: str, seed: str) -> list[Path]:
+        return [self.layout.answers_card(recipe, seed, benchmark) for benchmark in self.configuration.benchmarks]
 
 
-class ScoreAnswers(OfBenchmark):
+class ScoreAnswers(OfSeed):
     """Score the answers to a benchmark."""
 
     name = "score_answers"
+    wildcards = ("recipe", "seed", "benchmark")
+    title = "{recipe}, seed {seed}, {benchmark}"
     log_name = "score_answers/{recipe}/{seed}.{benchmark}"
     says = "Score {recipe}, seed {seed}, on {benchmark}"
 
+    def every(self) -> Iterator[tuple[str, ...]]:
+        return ((*run, benchmark) for run in super().every() for benchmark in self.configuration.benchmarks)
+
     def inputs(self, recipe: str, seed: str, benchmark: str) -> dict[str, Files]:
-        return {"answers": self.layout.answers_card(recipe, seed, benchmark), "questions": self.questions(benchmark)}
+        files = [Fingerprinted(file) for file in self.configuration.benchmarks[benchmark].files]
+        return {"answers": self.layout.answers_card(recipe, seed, benchmark), "questions": files}
 
     def outputs(self, recipe: str, seed: str, benchmark: str) -> dict[str, Files]:
         return {"result": self.layout.result(recipe, seed, benchmark)}
 
     def parameters(self, recipe: str, seed: str, benchmark: str) -> dict[str, Any]:
         """What decides the scores, apart from the answers."""
-        files = self.fingerprints.contents(*self.files(benchmark))
-        return {"files": files, "version": versions.SCORE_ANSWERS}
+        scored = self.configuration.benchmarks[benchmark]
+        return {"files": self.fingerprints.contents(*scored.files), "version": scored.marks_version}
+
+
+@cache
+def _questions(benchmark: Benchmark) -> Rows:
+    """How many there are; of a benchmark whose file is not here, so many as were published."""
+    there = benchmark.amount()
+    return Rows(there, Basis.COUNTED) if there else Rows(benchmark.published_questions, Basis.PUBLISHED)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from bettersynth.configuration.evaluation import BENCHMARKS
 from bettersynth.core import versions
-from bettersynth.core.layout import BENCHMARKS
 from bettersynth.core.records import POOL
 from bettersynth.workflow.jobs.specification import Files, Fingerprinted, Rule
 
@@ -23,7 +23,7 @@ class Leaderboard(Rule):
                 self.layout.result(name, seed, benchmark)
                 for name, recipe in recipes.items()
                 for seed in recipe.seeds
-                for benchmark in BENCHMARKS
+                for benchmark in self.configuration.benchmarks
             ],
             "trainsets": [self.layout.trainset_card(recipe) for recipe in recipes],
         }
@@ -32,10 +32,13 @@ class Leaderboard(Rule):
         return {"leaderboard": self.layout.leaderboard}
 
     def parameters(self) -> dict[str, Any]:
-        return {
-            "baseline": self.configuration.report.baseline,
-            "recipes": [recipe.model_dump_json() for recipe in self.configuration.recipes.values()],
-        }
+        """What the page tells of the recipes; of published ratios, those of the benchmarks that are asked."""
+        left_out = set(BENCHMARKS) - set(self.configuration.benchmarks)
+        recipes = [
+            recipe.model_dump_json(exclude={"published": left_out} if recipe.published else None)
+            for recipe in self.configuration.recipes.values()
+        ]
+        return {"baseline": self.configuration.report.baseline, "recipes": recipes}
 
 
 class Report(Rule):

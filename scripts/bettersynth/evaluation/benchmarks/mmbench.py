@@ -10,19 +10,26 @@ index is the first row's plus a multiple of a million. A question counts when *a
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import io
 import re
 import zipfile
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from pydantic import Field
+
+from bettersynth.configuration.benchmark import Asked, Benchmark, Question
 from bettersynth.core.publish import publish
 from bettersynth.evaluation.answers import read_answers, require_all_answered
 
 ROTATION = 1_000_000
 LETTERS = "ABCD"
+LETTER_ONLY = "Answer with the option's letter from the given choices directly."
 METRICS = ("circular_exact", "circular_infer", "vanilla")
 UPLOAD_DROPS = ("hint", "category", "source", "comment", "l2-category")
 UPLOAD_POSITION = 6
@@ -32,6 +39,69 @@ EPOCH = (1980, 1, 1, 0, 0, 0)
 
 _SEPARATORS = re.compile(r"[.()\[\],:;!*#{}\s]+")
 _LAST_WORDS = 5
+
+
+class MMBench(Benchmark):
+    """MMBench: multiple choice under circular evaluation."""
+
+    name: ClassVar[str] = "mmbench"
+    title: ClassVar[str] = "MMBench"
+    published_questions: ClassVar[int] = 4_377
+    marks: ClassVar[dict[str, str]] = dict(zip(METRICS, ("Circular", "Inferred", "Vanilla"), strict=True))
+    marks_meaning: ClassVar[tuple[str, str]] = (
+        "three readings of circular evaluation, and accuracy by category",
+        "Circular: right in every rotation of the options. Inferred: the letter is looked for in the answer. Vanilla: "
+        "first rotation only. Categories: circular.",
+    )
+
+    questions: str = Field(description="`mmbench_dev_20230712.tsv`, images inside.")
+    max_new_tokens: int = Field(1024, ge=1)
+
+    def asked(self) -> Iterator[Asked]:
+        """Each row's hint, question and lettered options; rotations are rows of their own."""
+        for row in _read_table(self.questions, images=True):
+            options = list(_asked_options(row))
+            prompt = mmbench_prompt(row["question"], _filled(row.get("hint")), options)
+            line = {
+                "question_id": row["index"],
+                "round_id": 0,
+                "prompt": prompt,
+                "options": options,
+                "option_char": list(LETTERS[: len(options)]),
+                "answer_id": hashlib.sha256(f"{row['index']} {prompt}".encode()).hexdigest()[:22],
+                "metadata": {},
+            }
+            image = base64.b64decode(row["image"], validate=True)
+            yield Asked(Question(row["index"], f"{prompt}\n{LETTER_ONLY}", image), line)
+
+    def score(self, answers: Path) -> dict[str, Any]:
+        """Accuracy under circular evaluation, in three readings."""
+        return score_mmbench(self.questions, answers)
+
+    def parts(self, result: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """The coarse categories, or where the table has none, the fine ones."""
+        by_category: dict[str, dict[str, Any]] = result["by_category"]
+        return by_category.get("l2-category") or by_category["category"]
+
+
+def mmbench_prompt(question: str, hint: str | None, options: list[str]) -> str:
+    """Hint, question and lettered options, each on its line."""
+    lettered = [f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False)]
+    return "\n".join([*([] if hint is None else [hint]), question, *lettered])
+
+
+def _asked_options(row: dict[str, Any]) -> Iterator[str]:
+    """The options in order, up to the first that the kit's questions take for empty."""
+    for letter in LETTERS:
+        option = _filled(row.get(letter))
+        if option is None:
+            return
+        yield option
+
+
+def _filled(cell: str | None) -> str | None:
+    """The cell, or None for what the kit's questions take for an empty one."""
+    return None if cell is None or cell.lower() in ("nan", "none") else cell
 
 
 def infer_choice(answer: str, options: dict[str, str]) -> str | None:
@@ -106,11 +176,11 @@ def write_upload(tsv_path: str | Path, answers_path: str | Path, xlsx_path: str 
             target.writestr(zipfile.ZipInfo(name, EPOCH), content, zipfile.ZIP_DEFLATED)
 
 
-def _read_table(path: str | Path) -> list[dict[str, Any]]:
-    """Rows of the benchmark's TSV without their images; what pandas (and so the kit) takes for empty is None."""
+def _read_table(path: str | Path, *, images: bool = False) -> list[dict[str, Any]]:
+    """Rows of the benchmark's TSV; what pandas (and so the kit) takes for empty is None."""
     import pandas as pd
 
-    table = pd.read_csv(path, sep="\t", dtype=str, usecols=lambda name: name != "image")
+    table = pd.read_csv(path, sep="\t", dtype=str, usecols=lambda name: images or name != "image")
     table = table.astype(object).where(table.notna(), None)
     rows = [row | {"index": int(row["index"])} for row in table.to_dict("records")]
     if not rows:

@@ -6,12 +6,16 @@ published scores have them; `docs/files.md` has the formats. The soft accuracy i
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from pydantic import Field
+
+from bettersynth.configuration.benchmark import Asked, Benchmark, Question
 from bettersynth.core.publish import read_json
 from bettersynth.evaluation.answers import AnswersError, read_answers, require_all_answered
 
@@ -37,6 +41,44 @@ _CONTRACTED = """
     why'll why're why's won't would've wouldn't wouldn't've y'all y'all'll y'all'd've
     you'd you'd've you'll you're you've 'ow's'at
 """
+
+
+class TextVQA(Benchmark):
+    """TextVQA: read the text in the picture."""
+
+    name: ClassVar[str] = "textvqa"
+    title: ClassVar[str] = "TextVQA"
+    published_questions: ClassVar[int] = 5_000
+
+    questions: str = Field(description="`llava_textvqa_val_v051_ocr.jsonl`.")
+    annotations: str = Field(description="`TextVQA_0.5.1_val.json`.")
+    images: str = Field(description="Folder of the images.")
+    max_new_tokens: int = Field(128, ge=1)
+
+    @property
+    def files(self) -> list[str]:
+        """Questions and annotations."""
+        return [self.questions, self.annotations]
+
+    def pictures(self) -> Iterator[Path]:
+        """One file for each question."""
+        return (Path(self.images, row["image"]) for row in self._rows())
+
+    def asked(self) -> Iterator[Asked]:
+        """The prompts as they stand in the file."""
+        from bettersynth.pool.images import resolve
+
+        for row in self._rows():
+            question = Question(row["question_id"], row["text"], resolve(self.images, row["image"]))
+            yield Asked(question, {"question_id": row["question_id"], "prompt": row["text"]})
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        with Path(self.questions).open(encoding="utf-8") as file:
+            yield from map(json.loads, file)
+
+    def score(self, answers: Path) -> dict[str, Any]:
+        """The soft accuracy."""
+        return score_textvqa(self.questions, self.annotations, answers)
 
 
 def _spelled_without_one_apostrophe() -> dict[str, str]:

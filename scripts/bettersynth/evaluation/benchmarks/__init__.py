@@ -1,0 +1,1 @@
+"""The benchmarks, one a module: each defines a subclass of `bettersynth.configuration.benchmark.Benchmark`."""

@@ -1,0 +1,192 @@
+"""A run's model is asked the benchmarks' questions in one job: the kit's files, and what is asked again."""
+
+import base64
+import io
+import json
+
+import pytest
+from tiny_mgm import make_image, make_run, make_talker
+
+from bettersynth.configuration.types import Configuration
+from bettersynth.core.layout import Layout
+from bettersynth.core.publish import read_json, write_json
+from bettersynth.evaluation.answering import write_answers
+from bettersynth.evaluation.benchmarks.mmbench import mmbench_prompt, score_mmbench
+from bettersynth.evaluation.benchmarks.textvqa import score_textvqa
+from bettersynth.training.mgm.generation import Answerer
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return make_talker(tmp_path_factory.mktemp("talker"))
+
+
+def test_mmbench_prompt():
+    assert mmbench_prompt("what ?", None, ["red", "blue"]) == "what ?\nA. red\nB. blue"
+    assert mmbench_prompt("what ?", "this is red", ["one", "two", "a", "an"]) == (
+        "this is red\nwhat ?\nA. one\nB. two\nC. a\nD. an"
+    )
+
+
+@pytest.fixture
+def run(checkpoint, tmp_path):
+    """A finished run of recipe `tiny` with questions of two benchmarks beside it."""
+    training = make_run(tmp_path)
+    folder = tmp_path / "images"
+    textvqa = [
+        {
+            "question_id": f"{number}",
+            "image": f"{number}.png",
+            "text": "what is this ?\nReference OCR token: one , two\nDescribe it .",
+        }
+        for number in range(3)
+    ]
+    (tmp_path / "textvqa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in textvqa))
+    annotations = [
+        {
+            "image_id": f"{number}",
+            "question": "what is this ?",
+            "question_id": number,
+            "answers": ["red"] * 10,
+        }
+        for number in range(3)
+    ]
+    write_json(tmp_path / "annotations.json", {"data": annotations})
+    image = io.BytesIO()
+    make_image(1).save(image, "PNG")
+    encoded = base64.b64encode(image.getvalue()).decode()
+    header = "index\tquestion\thint\tA\tB\tC\tD\tanswer\tcategory\timage\tsource\tl2-category\tcomment\tsplit"
+    rows = [
+        f"7\twhat is this ?\tit is red\tred\tblue\tgreen\t\tA\tcolour\t{encoded}\tx\tcoarse\t\tdev",
+        f"1000007\twhat is this ?\tit is red\tblue\tgreen\tred\t\tC\tcolour\t{encoded}\tx\tcoarse\t\tdev",
+        f"8\tis it a circle ?\tNONE\tone\ttwo\t\t\tB\tshape\t{encoded}\tx\tcoarse\t\tdev",
+    ]
+    (tmp_path / "mmbench.tsv").write_text("\n".join([header, *rows]) + "\n")
+    configuration = Configuration.model_validate(
+        training.model_dump(by_alias=True)
+        | {
+            "evaluation": {
+                "textvqa": {
+                    "questions": str(tmp_path / "textvqa.jsonl"),
+                    "annotations": str(tmp_path / "annotations.json"),
+                    "images": str(folder),
+                    "max_new_tokens": 4,
+                },
+                "mmbench": {"questions": str(tmp_path / "mmbench.tsv"), "max_new_tokens": 4},
+                "batch": 2,
+                "precision": "fp32",
+            }
+        }
+    )
+    layout = Layout(tmp_path / "results")
+    write_json(layout.finetune("tiny", 1) / "card.json", {"status": "done", "sha256": "of the model"})
+    (layout.finetune("tiny", 1) / "checkpoint").symlink_to(checkpoint)
+    return configuration, layout
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_textvqa_answers_are_in_the_kits_form_and_score(run):
+    configuration, layout = run
+    write_answers("tiny", 1, configuration, layout)
+    path = layout.answers("tiny", 1, "textvqa")
+    answers = lines(path)
+    assert [answer["question_id"] for answer in answers] == ["0", "1", "2"]
+    assert all(answer.keys() == {"question_id", "prompt", "text", "model_id"} for answer in answers)
+    assert answers[0]["prompt"] == "what is this ?\nReference OCR token: one , two\nDescribe it ."
+    assert answers[0]["model_id"] == "tiny-seed-1"
+    section = configuration.evaluation.textvqa
+    assert score_textvqa(section.questions, section.annotations, path)["questions"] == 3
+
+
+def test_mmbench_answers_are_in_the_kits_form_and_score(run):
+    configuration, layout = run
+    write_answers("tiny", 1, configuration, layout)
+    path = layout.answers("tiny", 1, "mmbench")
+    answers = lines(path)
+    assert [answer["question_id"] for answer in answers] == [7, 1000007, 8]
+    assert answers[1]["prompt"] == "it is red\nwhat is this ?\nA. blue\nB. green\nC. red"
+    assert answers[1]["options"] == ["blue", "green", "red"] and answers[1]["option_char"] == ["A", "B", "C"]
+    assert answers[2]["prompt"] == "is it a circle ?\nA. one\nB. two"
+    assert len({answer["answer_id"] for answer in answers}) == 3
+    assert score_mmbench(configuration.evaluation.mmbench.questions, path)["rows"] == 3
+
+
+def test_a_stopped_seed_answers_nothing(run):
+    configuration, layout = run
+    write_json(layout.finetune("tiny", 1) / "card.json", {"status": "stopped"})
+    write_answers("tiny", 1, configuration, layout)
+    assert layout.answers("tiny", 1, "textvqa").read_bytes() == b""
+
+
+@pytest.fixture
+def loaded(monkeypatch):
+    """How often a model is loaded, and the numbers of questions that it is asked."""
+    loads, asked = [], []
+    original_open, original_answers = Answerer.open.__func__, Answerer.answers
+
+    def opened(cls, *arguments):
+        loads.append(arguments[0])
+        return original_open(cls, *arguments)
+
+    def answers(self, questions, *arguments):
+        texts = original_answers(self, questions, *arguments)
+        asked.append(len(texts))
+        return texts
+
+    monkeypatch.setattr(Answerer, "open", classmethod(opened))
+    monkeypatch.setattr(Answerer, "answers", answers)
+    return loads, asked
+
+
+def changed(configuration, **evaluation):
+    known = configuration.model_dump(by_alias=True)
+    kept = {key: value for key, value in (known["evaluation"] | evaluation).items() if value is not None}
+    return Configuration.model_validate(known | {"evaluation": kept})
+
+
+def test_the_model_is_loaded_once_and_only_what_is_new_is_asked(run, loaded):
+    configuration, layout = run
+    loads, asked = loaded
+    cards = [layout.answers_card("tiny", 1, benchmark) for benchmark in ("textvqa", "mmbench")]
+    write_answers("tiny", 1, changed(configuration, mmbench=None), layout)
+    assert (len(loads), asked) == (1, [3]) and not cards[1].exists()
+    first = read_json(cards[0])
+    cards[0].unlink()  # as Snakemake does before a job
+
+    write_answers("tiny", 1, configuration, layout)  # with one more benchmark
+    assert (len(loads), asked) == (2, [3, 3])
+    assert read_json(cards[0]) == first and read_json(cards[1])["benchmark"] == "mmbench"
+
+    write_answers("tiny", 1, configuration, layout)
+    assert len(loads) == 2
+    longer = configuration.evaluation.mmbench.model_dump() | {"max_new_tokens": 2}
+    write_answers("tiny", 1, changed(configuration, mmbench=longer), layout)
+    assert (len(loads), asked) == (3, [3, 3, 3]) and read_json(cards[0]) == first
+    write_json(layout.finetune("tiny", 1) / "card.json", {"status": "done", "sha256": "of another model"})
+    write_answers("tiny", 1, configuration, layout)
+    assert (len(loads), asked) == (4, [3, 3, 3, 3, 3])
+
+
+def test_a_job_that_fails_keeps_the_benchmarks_that_were_answered(run, loaded):
+    configuration, layout = run
+    loads, asked = loaded
+    table = layout.root.parent / "mmbench.tsv"
+    whole = table.read_text()
+    table.write_text(whole.replace(whole.splitlines()[1].split("\t")[9], "bm8gaW1hZ2U="))
+    with pytest.raises(ValueError, match="question 7: image"):
+        write_answers("tiny", 1, configuration, layout)
+    table.write_text(whole)
+    write_answers("tiny", 1, configuration, layout)
+    assert (len(loads), asked) == (2, [3, 3])
+
+
+def test_another_reading_of_deep_grey_asks_again(run, loaded):
+    configuration, layout = run
+    write_answers("tiny", 1, configuration, layout)
+    known = configuration.model_dump(by_alias=True)
+    known["pool"]["deep_grey"] = "clip"
+    write_answers("tiny", 1, Configuration.model_validate(known), layout)
+    assert len(loaded[0]) == 2

@@ -87,10 +87,11 @@ CONFIGURATION: dict[str, Any] = {
 
 
 class Run:
-    """A working directory in which the project's Snakefile runs."""
+    """A working directory in which the project's Snakefile runs, with further Python `paths` (of plugins)."""
 
-    def __init__(self, folder: Path, configuration: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, configuration: dict[str, Any], paths: Sequence[Path] = ()) -> None:
         self.folder = folder
+        self.paths = paths
         self.configure(configuration)
 
     @property
@@ -106,7 +107,7 @@ class Run:
     def copy(self, folder: Path) -> Run:
         """The same run at another place, times of files kept."""
         shutil.copytree(self.folder, folder, symlinks=True)
-        return Run(folder, self.configuration)
+        return Run(folder, self.configuration, self.paths)
 
     def snakemake(
         self, *arguments: str, check: bool = True, paths: Sequence[Path] = ()
@@ -116,9 +117,8 @@ class Run:
         command += ["--workflow-profile", ROOT / "profiles" / "default", "--latency-wait", "5"]
         command += ["--configfile", self.folder / "small.yaml", "--cores", "2", *arguments]
         environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-        environment["PYTHONPATH"] = os.pathsep.join(
-            map(str, [ROOT / "scripts", *paths])
-        )  # the first as in the Makefile
+        scripts = ROOT / "scripts"  # as in the Makefile
+        environment["PYTHONPATH"] = os.pathsep.join(map(str, [scripts, *self.paths, *paths]))
         result = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment, cwd=ROOT)
         if check and result.returncode:
             raise AssertionError(f"snakemake {' '.join(arguments)} failed:\n{result.stdout}\n{result.stderr}")

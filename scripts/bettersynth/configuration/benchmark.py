@@ -7,7 +7,7 @@ inside methods. The subclass's fields are the keys of `evaluation.<name>` in the
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -41,7 +41,7 @@ class Benchmark(Section):
     published_questions: ClassVar[int]
     """How many it has as published, for estimates while its file is not here."""
     prompt_version: ClassVar[int] = 0
-    """Raised with a change of `asked`: models are asked again."""
+    """Raised with a change of `rows` or `ask`: models are asked again."""
     marks_version: ClassVar[int] = 1
     """Raised with a change of `score`: answers are scored again."""
     marks: ClassVar[dict[str, str]] = {}
@@ -70,8 +70,16 @@ class Benchmark(Section):
             return sum(1 for _ in file)
 
     @abstractmethod
+    def rows(self) -> Iterable[Any]:
+        """The rows of the file of questions, in its order; each is a question."""
+
+    @abstractmethod
+    def ask(self, row: Any) -> Asked:
+        """The question of a row; two may have one id. Raises KeyError, ValueError or ImageProblem if it is none."""
+
     def asked(self) -> Iterator[Asked]:
-        """The questions in the file's order; two may have one id."""
+        """All questions, in order."""
+        return map(self.ask, self.rows())
 
     @abstractmethod
     def score(self, answers: Path) -> dict[str, Any]:

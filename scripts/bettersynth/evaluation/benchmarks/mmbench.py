@@ -57,22 +57,25 @@ class MMBench(Benchmark):
     questions: str = Field(description="`mmbench_dev_20230712.tsv`, images inside.")
     max_new_tokens: int = Field(1024, ge=1)
 
-    def asked(self) -> Iterator[Asked]:
-        """Each row's hint, question and lettered options; rotations are rows of their own."""
-        for row in _read_table(self.questions, images=True):
-            options = list(_asked_options(row))
-            prompt = mmbench_prompt(row["question"], _filled(row.get("hint")), options)
-            line = {
-                "question_id": row["index"],
-                "round_id": 0,
-                "prompt": prompt,
-                "options": options,
-                "option_char": list(LETTERS[: len(options)]),
-                "answer_id": hashlib.sha256(f"{row['index']} {prompt}".encode()).hexdigest()[:22],
-                "metadata": {},
-            }
-            image = base64.b64decode(row["image"], validate=True)
-            yield Asked(Question(row["index"], f"{prompt}\n{LETTER_ONLY}", image), line)
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of the table; rotations are rows of their own."""
+        return _read_table(self.questions, images=True)
+
+    def ask(self, row: dict[str, Any]) -> Asked:
+        """Hint, question and lettered options."""
+        options = list(_asked_options(row))
+        prompt = mmbench_prompt(row["question"], _filled(row.get("hint")), options)
+        line = {
+            "question_id": row["index"],
+            "round_id": 0,
+            "prompt": prompt,
+            "options": options,
+            "option_char": list(LETTERS[: len(options)]),
+            "answer_id": hashlib.sha256(f"{row['index']} {prompt}".encode()).hexdigest()[:22],
+            "metadata": {},
+        }
+        image = base64.b64decode(row["image"], validate=True)
+        return Asked(Question(row["index"], f"{prompt}\n{LETTER_ONLY}", image), line)
 
     def score(self, answers: Path) -> dict[str, Any]:
         """Accuracy under circular evaluation, in three readings."""

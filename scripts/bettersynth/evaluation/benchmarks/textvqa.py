@@ -62,17 +62,17 @@ class TextVQA(Benchmark):
 
     def pictures(self) -> Iterator[Path]:
         """One file for each question."""
-        return (Path(self.images, row["image"]) for row in self._rows())
+        return (Path(self.images, row["image"]) for row in self.rows())
 
-    def asked(self) -> Iterator[Asked]:
-        """The prompts as they stand in the file."""
+    def ask(self, row: dict[str, Any]) -> Asked:
+        """The prompt as it stands in the file."""
         from bettersynth.pool.images import resolve
 
-        for row in self._rows():
-            question = Question(row["question_id"], row["text"], resolve(self.images, row["image"]))
-            yield Asked(question, {"question_id": row["question_id"], "prompt": row["text"]})
+        question = Question(row["question_id"], row["text"], resolve(self.images, row["image"]))
+        return Asked(question, {"question_id": row["question_id"], "prompt": row["text"]})
 
-    def _rows(self) -> Iterator[dict[str, Any]]:
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The lines of the file."""
         with Path(self.questions).open(encoding="utf-8") as file:
             yield from map(json.loads, file)
 

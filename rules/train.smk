@@ -1,8 +1,67 @@
-# Every recipe, every seed: probe, choice of seeds, stage 1, stage 2.
+# What stage 2 and the benchmarks read is looked at; then every recipe, every seed: probe, choice of seeds, stage 1, stage 2.
+rule preflight:
+    input:
+        jobs.preflight.input("instructions"),
+    output:
+        jobs.preflight.output("looked_at"),
+    log:
+        jobs.preflight.log(),
+    benchmark:
+        jobs.preflight.benchmark()
+    wildcard_constraints:
+        instructions=NAME_PATTERN,
+    conda:
+        "../envs/conda-cpu.yaml"
+    message:
+        jobs.preflight.message
+    script:
+        "../scripts/preflight.py"
+
+
+rule instructions:
+    input:
+        jobs.instructions.input("instructions"),
+        jobs.instructions.input("looked_at"),
+    output:
+        jobs.instructions.output("used"),
+    log:
+        jobs.instructions.log(),
+    benchmark:
+        jobs.instructions.benchmark()
+    wildcard_constraints:
+        instructions=NAME_PATTERN,
+    conda:
+        "../envs/conda-cpu.yaml"
+    params:
+        jobs.instructions.params,
+    message:
+        jobs.instructions.message
+    script:
+        "../scripts/instructions.py"
+
+
+rule questions:
+    input:
+        jobs.questions.input("questions"),
+    output:
+        jobs.questions.output("card"),
+    log:
+        jobs.questions.log(),
+    benchmark:
+        jobs.questions.benchmark()
+    conda:
+        "../envs/conda-cpu.yaml"
+    message:
+        jobs.questions.message
+    script:
+        "../scripts/questions.py"
+
+
 rule probe:
     input:
         trainset=jobs.probe.input("trainset"),
         trainset_card=jobs.probe.input("trainset_card"),
+        checked=jobs.probe.input("checked"),
         start=jobs.probe.input("start"),
     output:
         jobs.probe.output("card"),
@@ -43,6 +102,7 @@ rule pretrain:
     input:
         trainset=jobs.pretrain.input("trainset"),
         trainset_card=jobs.pretrain.input("trainset_card"),
+        checked=jobs.pretrain.input("checked"),
         seeds=jobs.pretrain.input("seeds"),
         start=jobs.pretrain.input("start"),
     output:

@@ -13,7 +13,9 @@ from bettersynth.core.publish import read_json, write_json
 from bettersynth.evaluation.answering import write_answers
 from bettersynth.evaluation.benchmarks.mmbench import mmbench_prompt, score_mmbench
 from bettersynth.evaluation.benchmarks.textvqa import score_textvqa
+from bettersynth.evaluation.preflight import check_questions
 from bettersynth.training.mgm.generation import Answerer
+from bettersynth.training.preflight import PreflightError
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +84,65 @@ def run(checkpoint, tmp_path):
     write_json(layout.finetune("tiny", 1) / "card.json", {"status": "done", "sha256": "of the model"})
     (layout.finetune("tiny", 1) / "checkpoint").symlink_to(checkpoint)
     return configuration, layout
+
+
+@pytest.mark.parametrize("benchmark", ["textvqa", "mmbench"])
+def test_questions_are_looked_at_before_they_are_asked(run, benchmark):
+    configuration, layout = run[:2]
+    card = check_questions(benchmark, configuration, layout)
+    assert card["questions"] == 3 and read_json(layout.questions_card(benchmark)) == card
+
+
+def test_everything_that_would_stop_textvqa_is_said_at_once(run, tmp_path):
+    configuration, layout = run[:2]
+    path = tmp_path / "textvqa.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows += [{**rows[0], "text": "who ?\nDescribe it ."}, {**rows[0], "image": "../0.png"}, {"question_id": "bare"}]
+    rows += [{**rows[0], "text": "what is this ?"}, {**rows[0], "text": "what is <image> this ?\nDescribe it ."}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    image = tmp_path / "images" / "1.png"
+    image.write_bytes(image.read_bytes()[:-40])
+    (tmp_path / "images" / "2.png").unlink()
+    with pytest.raises(PreflightError, match="findings in 8 rows") as caught:
+        check_questions("textvqa", configuration, layout)
+    for said in (
+        "no annotation",
+        "`..`",
+        "no 'text'",
+        "not a TextVQA prompt",
+        "<image>",
+        "image missing",
+        "image unreadable",
+    ):
+        assert said in str(caught.value)
+    assert len(layout.findings(layout.questions_card("textvqa")).read_text().splitlines()) >= 7
+    assert not layout.questions_card("textvqa").exists()
+
+
+def test_everything_that_would_stop_mmbench_is_said_at_once(run, tmp_path):
+    configuration, layout = run[:2]
+    path = tmp_path / "mmbench.tsv"
+    lines = path.read_text().splitlines()
+    bad = lines[3].replace("8\t", "9\t", 1).split("\t")
+    bad[9] = "bm8gaW1hZ2U="
+    stray = [*lines[1].split("\t")]
+    stray[0] = "1000099"
+    no_base64 = [*lines[1].split("\t")]
+    no_base64[0], no_base64[9] = "10", "%%%"
+    unanswered = [*lines[1].split("\t")]
+    unanswered[0], unanswered[7] = "11", "E"
+    path.write_text("\n".join([*lines, *("\t".join(row) for row in (bad, stray, no_base64, unanswered))]) + "\n")
+    with pytest.raises(PreflightError, match="4 findings in 7 rows") as caught:
+        check_questions("mmbench", configuration, layout)
+    for said in ("image format", "question 99 is not there", "base64", "'E' is none of A, B, C, D"):
+        assert said in str(caught.value)
+
+
+def test_a_benchmarks_file_that_is_none_is_a_finding(run, tmp_path):
+    configuration, layout = run[:2]
+    (tmp_path / "annotations.json").write_text("{")
+    with pytest.raises(PreflightError, match="unreadable file"):
+        check_questions("textvqa", configuration, layout)
 
 
 def lines(path):

@@ -3,19 +3,34 @@
 import gzip
 import io
 import json
+import re
+import tarfile
+import zipfile
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pairs import configure_pairs, llava_pair, make_pool, pair, write_image, write_jsonl
 
+from bettersynth.configuration import ConfigurationError
 from bettersynth.configuration.pool import Pool
 from bettersynth.core.layout import Layout
 from bettersynth.core.publish import read_json, sha256_file
-from bettersynth.core.raw import CONTROL_STRINGS, Reason, RecordProblem, parse_record, raw_lines
+from bettersynth.core.raw import (
+    CONTROL_STRINGS,
+    OtherKindError,
+    Reason,
+    RecordProblem,
+    other_kind,
+    parse_record,
+    raw_lines,
+)
 from bettersynth.core.records import END_OF_CHUNK, IMAGE_TOKEN, Record, read_records, read_table, text_of
 from bettersynth.pool.ingest import ingest_file
+from bettersynth.workflow.fingerprints import Fingerprints
 
 
 def take_in(folder, content: bytes, name="raw.jsonl", shards=2, **pool):
@@ -33,6 +48,59 @@ def take_in(folder, content: bytes, name="raw.jsonl", shards=2, **pool):
     assert len(records) == ledger["rows"] == read_table(layout.order("raw")).num_rows
     assert len(quarantine) == sum(ledger["quarantined"].values())
     return ledger, records, quarantine
+
+
+def other_kinds(folder):
+    """Files that are not read as records, and what is said of them."""
+    table = pa.table({"id": ["a"], "text": ["b"]})
+    pq.write_table(table, folder / "pool.parquet")
+    (folder / "text.jsonl").write_bytes(line() * 50)
+    with tarfile.open(folder / "pool.tar", "w") as tar, tarfile.open(folder / "pool.tar.gz", "w:gz") as zipped:
+        tar.add(folder / "text.jsonl", "text.jsonl")
+        zipped.add(folder / "text.jsonl", "text.jsonl")
+    with zipfile.ZipFile(folder / "pool.zip", "w") as archive:
+        archive.write(folder / "text.jsonl")
+    text = (folder / "text.jsonl").read_text()
+    (folder / "bom.jsonl").write_text(text, encoding="utf-16")
+    (folder / "no-bom.jsonl").write_text(text, encoding="utf-16-be")
+    (folder / "named.jsonl").write_bytes(gzip.compress(text.encode()))
+    (folder / "other.json").write_bytes(bytes(range(256)) * 9)
+    (folder / "folder.jsonl").mkdir()
+    return {
+        "pool.parquet": "a Parquet file",
+        "pool.tar": "a tar archive",
+        "pool.tar.gz": "a tar archive",
+        "pool.zip": "a zip archive",
+        "bom.jsonl": "UTF-16.*iconv",
+        "no-bom.jsonl": "binary, or text in UTF-16",
+        "named.jsonl": r"compressed by gzip.*end its name in \.gz",
+        "other.json": "binary",
+        "folder.jsonl": "a folder",
+    }
+
+
+def test_a_file_of_another_kind_is_refused_at_once_with_what_is_supported(tmp_path):
+    for name, said in other_kinds(tmp_path).items():
+        assert re.search(rf"{name}: .*{said}", other_kind(tmp_path / name)), name
+        assert "one JSON list" in other_kind(tmp_path / name)
+        if name != "folder.jsonl":
+            with pytest.raises(OtherKindError, match=said):
+                list(raw_lines(tmp_path / name))
+    assert other_kind(tmp_path / "text.jsonl") is None and other_kind(tmp_path / "none.jsonl") is None
+    (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(b"{}" * 9999)[:20])
+    assert other_kind(tmp_path / "cut.jsonl.gz") is None, "the reader says what is wrong with it"
+
+
+@pytest.mark.parametrize("key", ["pool.files.one", "pool.restore"])
+def test_the_graph_refuses_files_of_another_kind(tmp_path, key):
+    other_kinds(tmp_path)
+    restore = {"restore": [str(tmp_path / "pool.tar")]} if key == "pool.restore" else {}
+    configuration = configure_pairs(tmp_path, {"one": [pair("a")]}, pool=restore)
+    if not restore:
+        (tmp_path / "one.jsonl").write_bytes((tmp_path / "pool.tar").read_bytes())
+    layout = Layout(tmp_path / "results")
+    with pytest.raises(ConfigurationError, match=f"{key}: .*a tar archive"):
+        Fingerprints(configuration, layout).check_inputs("config.yaml")
 
 
 def line(**changes) -> bytes:

@@ -9,19 +9,19 @@ from tiny_mgm import AUX_SIDE, SIDE, VISUAL_TOKENS, conversation, make_image, ma
 from transformers import CLIPImageProcessor
 
 from bettersynth.configuration.pool import Reading
-from bettersynth.training.mgm.data import Collator, ConversationDataset, TrainingDataError, TrainingOrder
+from bettersynth.training.mgm.data import Collator, ConversationDataset, Lost, TrainingDataError, TrainingOrder
 from bettersynth.training.mgm.model import IGNORE_INDEX, IMAGE_TOKEN_INDEX, MGMConfig
 from bettersynth.training.mgm.processing import Processor
 
 
-def open_dataset(folder, rows, max_length=64):
+def open_dataset(folder, rows, max_length=64, **options):
     (folder / "data.json").write_text(json.dumps(rows))
     for number in range(3):
         make_image(number).save(folder / f"{number}.png")
     config = MGMConfig(vision_config={"image_size": SIDE, "patch_size": 4}, image_size_aux=AUX_SIDE)
     processor = Processor(make_tokenizer(), CLIPImageProcessor(), config)
     return ConversationDataset(
-        folder / "data.json", folder.joinpath, processor, max_length=max_length, reading=Reading(10_000)
+        folder / "data.json", folder.joinpath, processor, max_length=max_length, reading=Reading(10_000), **options
     )
 
 
@@ -80,6 +80,25 @@ def test_an_unreadable_image_is_an_error_that_names_the_record(tmp_path):
     with pytest.raises(TrainingDataError, match=r"record 0001 \(number 1\): image unreadable"):
         dataset[1]
     with pytest.raises(TrainingDataError, match=r"record 0002 \(number 2\): image missing"):
+        dataset[2]
+
+
+def test_a_picture_lost_since_the_preflight_ends_nothing_where_rows_may_be_dropped(tmp_path):
+    rows = [conversation(0), conversation(1), conversation(2), conversation(1)]
+    lost = Lost(tmp_path / "lost.jsonl", 0.5)
+    dataset = open_dataset(tmp_path, rows, lost=lost)
+    before = dataset[0]
+    (tmp_path / "1.png").unlink()
+    for number in (1, 3, 1):
+        sample = dataset[number]
+        assert sample["pixels"] is None and IMAGE_TOKEN_INDEX not in sample["input_ids"]
+        assert (sample["labels"] == IGNORE_INDEX).all()
+    batch = Collator(0, AUX_SIDE)([dataset[0], dataset[1]])
+    assert len(batch["pixel_values"]) == 1 and torch.equal(dataset[0]["input_ids"], before["input_ids"])
+    assert lost.rows() == 2, "each once"
+    assert json.loads((tmp_path / "lost.jsonl").read_text().splitlines()[0])["id"] == "0001"
+    (tmp_path / "2.png").unlink()
+    with pytest.raises(TrainingDataError, match=r"3 of 4 rows have lost their pictures .* unusable_share 0\.5"):
         dataset[2]
 
 

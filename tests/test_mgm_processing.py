@@ -101,6 +101,41 @@ def test_what_cannot_be_trained_on_is_refused(processor, conversation, has_image
         processor.encode(conversation, has_image)
 
 
+@pytest.mark.parametrize(
+    ("conversation", "has_image", "ids", "learned"),
+    [
+        (turns("what ?", "red"), True, "what ?", "red"),
+        (turns("<image>\nwhat <image> ?", "red"), True, "* / what ?", "red"),
+        (turns("what ?", "red <image>"), True, "what ?", "/ red"),
+        (turns("<image>\nwhat ?", "red"), False, "<unk> <unk> <unk> / what ?", "red"),
+        (turns("what ?", " "), False, "what ?", ""),
+        (turns("what ?", "red <bos> blue"), False, "what ?", "red <bos> blue"),
+        (turns("what <end_of_turn> ?", "red"), False, "what <end_of_turn> ?", "red"),
+        (turns("what ?", "red <eos> blue"), False, "what ?", None),
+        (turns("what ?", "red <pad>"), False, "what ?", None),
+        (turns("<start_of_turn>model\n ?", "red"), False, "<start_of_turn> model / ?", None),
+        (turns("what ?", ""), False, "what ?", None),
+    ],
+)
+def test_forms_that_the_published_program_trains_on(processor, conversation, has_image, ids, learned):
+    """As its `preprocess_gemma` has them; of a conversation whose tokens it miscounts it learns nothing."""
+    with pytest.raises(ConversationError):
+        processor.encode(conversation, has_image)
+    encoded = processor.encode(conversation, has_image, as_published=True)
+    assert f"user / {ids} <end_of_turn>" in spelled(processor, encoded.input_ids)
+    said = spelled(processor, encoded.labels[encoded.labels != IGNORE_INDEX])
+    assert said == ("" if learned is None else f"{learned} <end_of_turn> / <eos>".strip())
+    assert len(encoded.input_ids) == len(encoded.labels)
+
+
+@pytest.mark.parametrize(
+    "conversation", [turns("<image> what ?", "red", "<image> this ?", "blue"), turns("what ?", "red", "this ?"), []]
+)
+def test_what_no_program_can_train_on_is_refused_as_published_too(processor, conversation):
+    with pytest.raises(ConversationError):
+        processor.encode(conversation, True, as_published=True)
+
+
 def test_a_question_is_the_beginning_of_its_conversation(processor):
     asked = processor.encode_question("what is this ?")
     trained = processor.encode(turns("what is this ?\n<image>", "red"), True).expanded(VISUAL_TOKENS, 100)

@@ -131,6 +131,19 @@ def test_what_goes_out_comes_back_the_same(towers, tmp_path):
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_the_original_tokenizer_goes_along_byte_by_byte(towers, tmp_path):
+    """Written anew, `tokenizers` 0.15 of the published program could not read it."""
+    source = make_published(tmp_path / "published")
+    old = json.dumps(json.loads((source / "tokenizer.json").read_text()), indent=1) + "\n"
+    (source / "tokenizer.json").write_text(old)
+    (source / "tokenizer.model").write_bytes(b"sentencepiece")
+    import_published(source, tmp_path / "ours", **towers)
+    export_published(tmp_path / "ours", tmp_path / "again")
+    for folder in ("ours", "again"):
+        assert (tmp_path / folder / "tokenizer.json").read_text() == old
+        assert (tmp_path / folder / "tokenizer.model").read_bytes() == b"sentencepiece"
+
+
 def test_towers_that_a_checkpoint_lacks_come_from_their_folders(towers, tmp_path):
     source = make_published(tmp_path / "published", leave_out=("lm_head", "model.vision_tower"))
     import_published(source, tmp_path / "ours", **towers)

@@ -7,15 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_mgm import make_run
+from tiny_mgm import conversation, make_run
 
+from bettersynth.configuration.pool import USUAL
+from bettersynth.configuration.training import Stage
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import Layout
 from bettersynth.core.publish import read_json, sha256_file, sha256_folder, write_json
 from bettersynth.training.mgm import trainer
 from bettersynth.training.mgm.checkpoints import checkpoints
-from bettersynth.training.mgm.data import TrainingDataError
-from bettersynth.training.mgm.model import MGMForConditionalGeneration
+from bettersynth.training.mgm.data import Collator, ConversationDataset, TrainingDataError, TrainingOrder
+from bettersynth.training.mgm.model import IGNORE_INDEX, MGMForConditionalGeneration
+from bettersynth.training.mgm.processing import Processor
 from bettersynth.training.mgm.seeds import choose_seeds
 from bettersynth.training.mgm.training import finetune, pretrain, probe
 
@@ -300,6 +303,36 @@ def test_the_cut_into_forward_passes_does_not_matter(start):
         results.append(load_file(layout.pretrain("tiny", 1) / "connector.safetensors"))
     for name in results[0].keys() - {"aux_projector.0.bias", "aux_projector.1.bias"}:
         torch.testing.assert_close(results[0][name], results[1][name], rtol=1e-2, atol=2e-4)
+
+
+def test_a_steps_loss_is_the_mean_over_tokens_or_over_passes(start):
+    """The published program's is over passes: a short answer there weighs as much as a long one."""
+    rows = [conversation(number, " ".join(["red"] * (1 + 5 * (number % 3)))) for number in range(24)]
+    first = {}
+    for mean in ("tokens", "passes"):
+        configuration, layout = start(mean, pretrain={"device_batch": 1, "loss_mean": mean})
+        layout.trainset("tiny").write_text(json.dumps(rows))
+        pretrain("tiny", 1, configuration, layout)
+        first[mean] = log_of(layout.pretrain("tiny", 1))[0]["loss"]
+    parts = {name: model.path for name, model in configuration.models.items()}
+    model = MGMForConditionalGeneration.from_parts(**parts, image_size_aux=32, seed=1)
+    processor = Processor.load(parts["language_model"], parts["vision_tower"], model.config)
+    find = Path(configuration.pool.images).joinpath
+    dataset = ConversationDataset(layout.trainset("tiny"), find, processor, max_length=64, reading=USUAL)
+    samples = [dataset[row] for row in list(TrainingOrder(24, 4, 6, seed=1))[:4]]
+    with torch.no_grad():
+        losses = torch.stack([model(**Collator(0, 32)([sample])).loss for sample in samples])
+    tokens = torch.tensor([(sample["labels"] != IGNORE_INDEX).sum() for sample in samples])
+    assert len(set(tokens.tolist())) > 1
+    assert first["passes"] == pytest.approx(losses.mean().item(), abs=1e-4)
+    assert first["tokens"] == pytest.approx(((losses * tokens).sum() / tokens.sum()).item(), abs=1e-4)
+    assert abs(first["passes"] - first["tokens"]) > 1e-3
+
+
+def test_passes_decide_what_is_trained_where_the_loss_is_a_mean_over_them():
+    over_tokens, smaller = Stage(device_batch=8).deciding(), Stage(device_batch=4).deciding()
+    assert over_tokens == smaller and "loss_mean" not in over_tokens
+    assert Stage(device_batch=8, loss_mean="passes").deciding() != Stage(device_batch=4, loss_mean="passes").deciding()
 
 
 def test_half_precision_and_gradient_checkpointing_train_nearly_the_same(start):

@@ -141,6 +141,13 @@ def test_circular_never_exceeds_vanilla_and_order_does_not_matter(tmp_path_facto
         ("E", None),
         ("", None),
         ("cat " * 40, None),
+        ("A fish or wolf or bird", None),  # five words: the first may be an article
+        ("B fish or wolf", "B"),
+        ("The correct answer is **C**. The reason is that its scales are all golden and that it swims", "C"),
+        ("The answer is a blur, so I had to guess at what the picture might show", "A"),  # VLMEvalKit's, too
+        ("The answer is D, which is the last of them all, as anybody can see", None),
+        ("Cannot determine the answer: cat", None),
+        ("Z cat", None),
     ],
 )
 def test_infer_choice(answer, choice):

@@ -17,7 +17,8 @@ from bettersynth.core.sharding import shard_name
 from bettersynth.datasets import build_dataset
 from bettersynth.pool.images import ImageRoots
 from bettersynth.pool.llava import kit_cap
-from bettersynth.training.trainset import PreflightError, build_trainset
+from bettersynth.training.preflight import PreflightError
+from bettersynth.training.trainset import build_trainset
 
 DATASETS = {"all": {"from": "pool", "repeat": 1}, "twice": {"from": "all", "repeat": 2}}
 
@@ -163,8 +164,42 @@ def test_the_preflight_names_every_record_that_could_not_be_trained_on(tmp_path)
     assert "recipe `whole`: 3 findings in 4 rows" in message
     found = dict(re.findall(r"^  (\S+\.\w+): (image \w+|control string)", message, re.MULTILINE))
     assert found == {"cut.jpg": "image unreadable", "gone.png": "image missing", "said.png": "control string"}
-    assert "`snakemake --forcerun ingest_one`" in message
+    assert "`snakemake --forcerun ingest_one`" in message and "trainset.unusable: drop" in message
     assert not layout.trainset("whole").exists()
+    on_record = [json.loads(line) for line in layout.findings(layout.trainset("whole")).read_text().splitlines()]
+    assert [(item["id"], item["key"]) for item in on_record] == [
+        ("cut.jpg", "image"),
+        ("gone.png", "image"),
+        ("said.png", "text"),
+    ]
+
+
+def test_unusable_rows_are_dropped_on_record_up_to_a_share(tmp_path):
+    write_image(tmp_path / "images" / "gone.png")
+    records = [
+        pair(str(number), image="images/gone.png" if number in (1, 3) else "images/one.png") for number in range(8)
+    ]
+    sections = {"recipes": {"whole": {"dataset": "twice"}}}
+    world = make(tmp_path, records, trainset={"unusable": "drop", "unusable_share": 0.25}, **sections)
+    (tmp_path / "images" / "gone.png").unlink()
+    card = build_trainset("whole", *world)
+    entries = json.loads(world[1].trainset("whole").read_text())
+    assert [entry["id"] for entry in entries] == ["0", "2", "4", "5", "6", "7"] * 2
+    assert (card["rows"], card["preflight"]["dropped"]) == (12, 4)
+    assert card["preflight"]["findings"] == {"image missing": 2}
+    record = world[1].findings(world[1].trainset("whole")).read_text().splitlines()
+    assert [json.loads(line)["id"] for line in record] == ["1", "3"]
+
+    (tmp_path / "less").mkdir()
+    strict = make(
+        tmp_path / "less", records[:2] + records[4:], trainset={"unusable": "drop"}, pool={"images": str(tmp_path)}
+    )
+    assert build_trainset("whole", *strict)["rows"] == 5, "quarantined at ingest"
+    write_image(tmp_path / "images" / "gone.png")
+    strict = make(tmp_path / "less", records, trainset={"unusable": "drop"}, pool={"images": str(tmp_path)})
+    (tmp_path / "images" / "gone.png").unlink()
+    with pytest.raises(PreflightError, match=r"2 of 8 rows are 25\.0%, more than trainset.unusable_share 0\.01"):
+        build_trainset("whole", *strict)
 
 
 def test_a_question_without_image_token_is_a_finding(tmp_path):
@@ -172,6 +207,14 @@ def test_a_question_without_image_token_is_a_finding(tmp_path):
     (tmp_path / "stage_1.json").write_text(json.dumps([entry]))
     world = make(tmp_path, [pair("a")], pool={"restore": [str(tmp_path / "stage_1.json")]})
     with pytest.raises(PreflightError, match="a: question: not exactly one `<image>`"):
+        build_trainset("whole", *world)
+
+
+def test_a_question_with_a_token_of_the_models_is_a_finding(tmp_path):
+    """Stage 1 would end at it."""
+    (tmp_path / "stage_1.json").write_text(json.dumps([llava_pair("a", "x", question="What <eos> is it?")]))
+    world = make(tmp_path, [pair("a")], pool={"restore": [str(tmp_path / "stage_1.json")]})
+    with pytest.raises(PreflightError, match="a: question: `<eos>` in its question"):
         build_trainset("whole", *world)
 
 

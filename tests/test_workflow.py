@@ -102,7 +102,7 @@ def test_touched_files_rerun_nothing(run):
 @pytest.mark.parametrize(
     ("path", "rules"),
     [
-        ("finetune/mgm_instruction_stage_1.json", {"finetune", "answer", "score_answers"}),
+        ("finetune/mgm_instruction_stage_1.json", {"instructions", "finetune", "answer", "score_answers"}),
         ("textvqa/TextVQA_0.5.1_val.json", {"score_answers"}),
         ("textvqa/llava_textvqa_val_v051_ocr.jsonl", {"answer", "score_answers"}),
         ("truth.parquet", {"report"}),
@@ -182,6 +182,37 @@ def change_a_word(run):
     record = json.loads(first)
     record["text"] = record["text"].replace("<__dj__image>\n", "<__dj__image>\nreally ")
     path.write_text(json.dumps(record) + "\n" + rest, errors="surrogateescape")
+
+
+def test_odd_instructions_are_said_before_stage_1_is_paid_for(run):
+    """The whole list, and not a job of stage 1; dropped, they are on record and stage 1 stays as it is."""
+    path = run.folder / "data" / "finetune" / "mgm_instruction_stage_1.json"
+    rows = json.loads(path.read_text())
+    rows[1] = "hello"
+    pictured = [row for row in rows if isinstance(row, dict) and row.get("image")]
+    gone = pictured[0]["image"]
+    (run.folder / "data" / "finetune" / gone).unlink()
+    path.write_text(json.dumps(rows))
+    seeds = copy.deepcopy(run.configuration)
+    seeds["recipes"]["unfiltered"]["seeds"] = [1, 7]
+    run.configure(seeds)
+    failed = run.snakemake("recipe_unfiltered", check=False)
+    output = failed.stdout + failed.stderr
+    assert failed.returncode and "1 × not an object" in output and "× image missing" in output and gone in output
+    assert not list((run.results / "runs" / "unfiltered" / "seed-7").rglob("card.json"))
+
+    seeds["training"]["finetune"] |= {"unusable": "drop", "unusable_share": 0.2}
+    run.configure(seeds)
+    (run.results / "runs" / "unfiltered" / "seed-1" / "pretrain" / "log.jsonl").unlink()
+    run.snakemake("recipe_unfiltered")
+    (card,) = (
+        json.loads(path.read_text())
+        for path in (run.results / "instructions").glob("*.card.json")
+        if "drop" in path.read_text()
+    )
+    trained = json.loads((run.results / "runs" / "unfiltered" / "seed-7" / "finetune" / "card.json").read_text())
+    assert card["dropped"] >= 2 and trained["rows"] == card["rows"] == len(rows) - card["dropped"]
+    assert not (run.results / "runs" / "unfiltered" / "seed-1" / "pretrain" / "log.jsonl").exists(), "trained again"
 
 
 def test_one_changed_word_scores_one_shard(run):

@@ -31,6 +31,14 @@ class Asked(NamedTuple):
     line: dict[str, Any]
 
 
+class Fault(NamedTuple):
+    """Why a row cannot be scored: its number (from 1), the key in it, and what is wrong."""
+
+    row: int
+    key: str
+    detail: str
+
+
 class Benchmark(Section):
     """What every benchmark has."""
 
@@ -80,6 +88,10 @@ class Benchmark(Section):
     def asked(self) -> Iterator[Asked]:
         """All questions, in order."""
         return map(self.ask, self.rows())
+
+    def faults(self, rows: list[Any]) -> Iterator[Fault]:
+        """What `score` would stumble over in rows that can be asked; looked at before any model is trained."""
+        return iter(())
 
     @abstractmethod
     def score(self, answers: Path) -> dict[str, Any]:

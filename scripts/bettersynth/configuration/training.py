@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from bettersynth.configuration.section import Name, Section, Seed
+
+Unusable = Annotated[
+    Literal["refuse", "drop"],
+    Field(
+        description="What becomes of rows that cannot be trained on: all are listed and nothing is trained (`refuse`), "
+        "or they are left out, each on record (`drop`)."
+    ),
+]
+UnusableShare = Annotated[
+    float,
+    Field(ge=0, le=1, description="With `unusable: drop`, a larger share of unusable rows is refused all the same."),
+]
 
 
 class Trainset(Section):
@@ -20,6 +32,13 @@ class Trainset(Section):
         "Render a clear and concise summary of the photo.",
         description="Question for records when `pool.restore` names no file.",
     )
+    unusable: Unusable = "refuse"
+    unusable_share: UnusableShare = 0.01
+
+    def deciding(self) -> dict[str, Any]:
+        """What decides the training file; what becomes of unusable rows only where it is not the default."""
+        usual = {"unusable"} if self.unusable == "refuse" else set()
+        return self.model_dump(exclude={"unusable_share", *usual})
 
 
 class Architecture(Section):
@@ -34,8 +53,10 @@ class Architecture(Section):
     )
 
 
+PREFLIGHT = ("unusable", "unusable_share", "published_forms", "image_paths")
+"""Keys that decide which rows are trained on; these count by their content."""
 RUNS_ONLY = frozenset(
-    {"device_batch", "gradient_checkpointing", "compile", "save_steps", "workers", "instructions", "images"}
+    {"device_batch", "gradient_checkpointing", "compile", "save_steps", "workers", "instructions", "images", *PREFLIGHT}
 )
 """Keys of a stage that change how it runs, not what comes out; `instructions` count by their content."""
 
@@ -62,6 +83,19 @@ class Stage(Section):
     save_steps: int = Field(100, ge=1, description="Steps between resumable checkpoints.")
     workers: int = Field(4, ge=0, description="Processes that decode images.")
 
+    loss_mean: Literal["tokens", "passes"] = Field(
+        "tokens",
+        description="What a step's loss is the mean over: all its answers' tokens, however it is cut into forward "
+        "passes (`tokens`), or the means of its passes of `device_batch` samples, as in the published program "
+        "(`passes`).",
+    )
+
+    def deciding(self) -> dict[str, Any]:
+        """What decides the result of a stage, apart from its data: passes do where the loss is a mean over them."""
+        if self.loss_mean == "tokens":
+            return self.model_dump(exclude={*RUNS_ONLY, "loss_mean"})
+        return self.model_dump(exclude=set(RUNS_ONLY - {"device_batch"}))
+
     @model_validator(mode="after")
     def _whole_passes(self) -> Stage:
         if self.global_batch % self.device_batch:
@@ -77,8 +111,23 @@ class Finetune(Stage):
     image_aspect: Literal["square", "pad"] = "pad"
     group_by_length: bool = True
     gradient_checkpointing: bool = True
-    instructions: str = Field(description="LLaVA-form JSON of the instruction set.")
+    instructions: str = Field(
+        description="Instruction set in LLaVA's form: a JSON list or JSON lines; plain, .gz or .zst."
+    )
     images: str = Field(description="Folder that its image paths are relative to.")
+    unusable: Unusable = "refuse"
+    unusable_share: UnusableShare = 0.01
+    published_forms: Literal["refuse", "accept"] = Field(
+        "refuse",
+        description="Forms of a conversation that the published program trains on, for better or worse: `<image>` in "
+        "an answer, more than once, or with no image to it, an image without `<image>`, empty answers, and the model's "
+        "own tokens in a text. They are unusable (`refuse`), or trained on as there (`accept`).",
+    )
+    image_paths: Literal["as_written", "published"] = Field(
+        "as_written",
+        description="`published`: as in the published program, `VG_100K` and `VG_100K_2` in a path are `images`, and "
+        "an `ocr` picture that is not there is the one of that name with another ending.",
+    )
 
 
 class Probe(Section):

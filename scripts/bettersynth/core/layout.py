@@ -164,6 +164,31 @@ class Layout:
         """Card of a training file."""
         return self.root / "trainsets" / f"{recipe}.card.json"
 
+    def instructions(self, name: str) -> Path:
+        """What is used of an instruction set, as stage 2 trains on it."""
+        return self.root / "instructions" / f"{name}.json"
+
+    def instructions_card(self, name: str) -> Path:
+        """Card of an instruction set."""
+        return self.root / "instructions" / f"{name}.card.json"
+
+    def preflight(self, name: str) -> Path:
+        """That an instruction set was looked at: what stage 1 waits for."""
+        return self.root / "instructions" / f"{name}.preflight.json"
+
+    def used_instructions(self, name: str) -> Path:
+        """Which rows stage 2 trains on, by their digest: what it waits for."""
+        return self.root / "instructions" / f"{name}.used.json"
+
+    @staticmethod
+    def findings(checked: Path) -> Path:
+        """What a preflight found, beside the file that it writes."""
+        return checked.with_suffix(".findings.jsonl")
+
+    def questions_card(self, benchmark: str) -> Path:
+        """Card of the preflight of a benchmark's questions and pictures."""
+        return self.root / "benchmarks" / f"{benchmark}.json"
+
     def run(self, recipe: str, seed: int | str) -> Path:
         """Folder of one recipe's run with one seed."""
         return self.root / "runs" / recipe / f"seed-{seed}"

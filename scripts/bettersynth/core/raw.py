@@ -23,22 +23,35 @@ import zstandard
 from bettersynth.core.records import IMAGE_TOKEN, Record, caption_of, text_of
 
 PLAIN_IMAGE_TOKEN = "<image>"  # LLaVA's; the training tokenizer would put an image in its place
-CONTROL_STRINGS = (
-    PLAIN_IMAGE_TOKEN,
-    "<bos>",
-    "<eos>",
-    "<pad>",
-    "<unk>",
-    "<mask>",
-    "<start_of_turn>",
-    "<end_of_turn>",
-    "<__dj__audio>",
-    "<__dj__video>",
-)
+GEMMA_TOKENS = ("<bos>", "<eos>", "<pad>", "<unk>", "<mask>", "<start_of_turn>", "<end_of_turn>")
+"""Strings that Gemma's tokenizer takes for its own tokens."""
+CONTROL_STRINGS = (PLAIN_IMAGE_TOKEN, *GEMMA_TOKENS, "<__dj__audio>", "<__dj__video>")
 """Strings that a tokenizer or Data-Juicer takes for a command (Gemma's special tokens, modality tokens)."""
 
 DERIVED_ID = "sha256-"
 """How the id of a record begins that came without one."""
+
+FORMS = "JSON lines (Data-Juicer's form or LLaVA's) or one JSON list (LLaVA's), in UTF-8; plain, .gz or .zst"
+"""What a raw file may be."""
+_KINDS = (
+    (0, b"PAR1", "a Parquet file", "write its rows as JSON lines"),
+    (0, b"ARROW1", "an Arrow file", "write its rows as JSON lines"),
+    (0, b"PK\x03\x04", "a zip archive", "unpack it and name the file in it"),
+    (0, b"PK\x05\x06", "a zip archive", "unpack it and name the file in it"),
+    (257, b"ustar\0", "a tar archive", "unpack it and name the file in it"),
+    (257, b"ustar  \0", "a tar archive", "unpack it and name the file in it"),
+    (0, b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", "unpack it and name the file in it"),
+    (0, b"\x1f\x8b", "compressed by gzip", "end its name in .gz"),
+    (0, b"\x28\xb5\x2f\xfd", "compressed by Zstandard", "end its name in .zst"),
+    (0, b"BZh", "compressed by bzip2", "compress it with gzip or zstd instead"),
+    (0, b"\xfd7zXZ\0", "compressed by xz", "compress it with gzip or zstd instead"),
+    (0, codecs.BOM_UTF16_LE, "text in UTF-16 or UTF-32", "convert it: iconv -f UTF-16 -t UTF-8"),
+    (0, codecs.BOM_UTF16_BE, "text in UTF-16", "convert it: iconv -f UTF-16 -t UTF-8"),
+    (0, codecs.BOM_UTF32_BE, "text in UTF-32", "convert it: iconv -f UTF-32 -t UTF-8"),
+)
+"""Where in a file which bytes say that it is of another kind, and what to do then."""
+_LOOKED_AT = 4096
+_CONTROLS = bytes(set(range(32)) - set(b"\t\n\f\r"))
 
 _CONTROL = re.compile("|".join(map(re.escape, CONTROL_STRINGS)))
 _BOM = codecs.BOM_UTF8
@@ -74,6 +87,10 @@ class RecordProblem(Exception):  # noqa: N818 - a finding about the data, not a 
         self.detail = detail
 
 
+class OtherKindError(ValueError):
+    """A file that is none of the kinds that raw files may be of."""
+
+
 class RawLine(NamedTuple):
     """A line of a raw file (or an entry of a list): `number` counts from 1."""
 
@@ -88,13 +105,15 @@ def raw_lines(path: str | Path) -> Iterator[RawLine]:
     """The lines of a JSONL file, blank ones too, or the entries of a JSON list, with bounded memory.
 
     Only a line feed ends a line (U+2028 does not). A byte order mark at the file's start is skipped. A list is
-    recognised by its first character, unless the file's name says `.jsonl`. Raises ValueError when the
-    compressed stream or the list breaks off: how many records are lost cannot be known then.
+    recognised by its first character, unless the file's name says `.jsonl`. Raises OtherKindError for a file of another
+    kind, and ValueError when the compressed stream or the list breaks off: how many records are lost cannot be known
+    then.
     """
     path = Path(path)
     try:
         with _open(path) as stream:
             start = stream.read(_CHUNK)
+            _refuse_other_kinds(path, start)
             text = start.removeprefix(_BOM)
             if ".jsonl" not in path.suffixes and text.lstrip().startswith(b"["):
                 yield from _list_entries(stream, text, path)
@@ -102,6 +121,31 @@ def raw_lines(path: str | Path) -> Iterator[RawLine]:
                 yield from _lines(stream, text)
     except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
         raise ValueError(f"{path}: damaged compressed file ({error}); copy it again, compare its checksum") from error
+
+
+def other_kind(path: str | Path) -> str | None:
+    """What is wrong with a raw file's kind, from its first bytes; None when nothing is, or it cannot be opened."""
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise OtherKindError(f"{path}: a folder; a raw file is {FORMS}")
+        with _open(path) as stream:
+            _refuse_other_kinds(path, stream.read(_LOOKED_AT))
+    except OtherKindError as error:
+        return str(error)
+    except (OSError, EOFError, zlib.error, zstandard.ZstdError):
+        return None  # for the reader to say
+    return None
+
+
+def _refuse_other_kinds(path: Path, start: bytes) -> None:
+    for offset, signature, kind, remedy in _KINDS:
+        if start[offset:].startswith(signature):
+            raise OtherKindError(f"{path}: {kind}; a raw file is {FORMS}: {remedy}")
+    looked_at = start[:_LOOKED_AT]
+    controls = len(looked_at) - len(looked_at.translate(None, _CONTROLS))
+    if controls > max(8, len(looked_at) // 20):  # a line may be damaged, and is quarantined
+        raise OtherKindError(f"{path}: binary, or text in UTF-16; a raw file is {FORMS}")
 
 
 def _open(path: Path) -> io.BufferedIOBase:

@@ -6,6 +6,7 @@ Comments and layout change nothing and raise nothing. Operators and benchmarks h
 INGEST = 1
 DATASET = 1
 TRAINSET = 1
+INSTRUCTIONS = 1
 EXPORT = 1
 GENERATE = 2
 TRAIN = 2

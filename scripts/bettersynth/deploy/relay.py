@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bettersynth.configuration.instructions import instruction_set, instruction_sets
 from bettersynth.configuration.load import recipe_training
 from bettersynth.configuration.section import NAME_PATTERN
 from bettersynth.configuration.types import Configuration
@@ -29,6 +30,7 @@ from bettersynth.core.resources import resource
 from bettersynth.deploy.archive import SHOWN, differing, read_manifest, unpack
 from bettersynth.pool.images import ImageRoots
 from bettersynth.pool.rows import load_records, read_rows
+from bettersynth.training.mgm.instructions import pictures_of
 from bettersynth.workflow.jobs import Jobs
 from bettersynth.workflow.manifest import manifest_path
 from bettersynth.workflow.plan import Plan
@@ -159,6 +161,9 @@ class Relay:
                     for operator, key in entry["scores"].items():
                         scores = self.layout.score_shard(source, operator, shard, key)
                         yield from (scores, scores.with_suffix(".json"))
+            case ("instructions", name) if name.endswith(".used.json"):
+                used = name.removesuffix(".used.json")
+                yield from (self.layout.instructions(used), self.layout.instructions_card(used))
             case ("pool", "files", name) if name.endswith(".json"):
                 yield from (self.layout.records(POOL, shard) for shard in read_json(file)["shards"])
             case ("sources", source, "records", name) if name.endswith(".json"):
@@ -192,7 +197,13 @@ class Relay:
             yield from self._if_there(self.layout.finetune(*run) / "card.json")
         elif job.rule == "finetune":
             stage = recipe_training(self.configuration, job.wildcards["recipe"]).finetune
-            yield from _named_images(Path(stage.instructions), Path(stage.images))
+            for used in self._if_there(self.layout.instructions(instruction_set(stage, self.configuration))):
+                yield from _named_images(used, Path(stage.images))
+        elif job.rule in ("preflight", "instructions"):
+            for picture in pictures_of(instruction_sets(self.configuration)[job.wildcards["instructions"]]):
+                yield from self._if_there(picture)
+        elif job.rule == "questions":
+            yield from self.configuration.benchmarks[job.wildcards["benchmark"]].pictures()
         elif job.rule == "answer":
             for benchmark in self.configuration.benchmarks.values():
                 yield from benchmark.pictures()

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,36 +18,27 @@ from bettersynth.core.parallel import batches, map_threads
 from bettersynth.core.progress import progress
 from bettersynth.core.publish import Card, publish, sha256_file
 from bettersynth.core.raw import PLAIN_IMAGE_TOKEN, caption_problem
-from bettersynth.core.records import POOL, read_table
+from bettersynth.core.records import POOL, caption_of, read_table
 from bettersynth.pool.images import ImageProblem, ImageRoots, check_image
-from bettersynth.pool.llava import Questions, kit_cap, llava_entries, write_list
+from bettersynth.pool.llava import Questions, iterate, kit_cap, llava_entries, write_list
 from bettersynth.pool.rows import load_records, read_rows
+from bettersynth.training.mgm.conversations import special_token
+from bettersynth.training.preflight import Finding, PreflightError, Unusable, settle
 from bettersynth.workflow.plan import Plan
-
-SHOWN = 20
-"""Findings that an error lists."""
 
 LOOKED_AT_ONCE = 1000
 """Images whose sizes one task compares."""
 
-
-class PreflightError(ValueError):
-    """Records that cannot be trained on; the message names them and the next command."""
-
-
-class Finding(NamedTuple):
-    """A record that cannot be trained on."""
-
-    record_id: str
-    reason: str
-    detail: str
+Image = tuple[str, str]
+"""Root and path of an image."""
 
 
 def build_trainset(name: str, configuration: Configuration, layout: Layout, plan: Plan) -> dict[str, Any]:
     """Check every row and image of the recipe `name`, publish its training file and, last, its card.
 
-    The file is the kit's LLaVA form; `image` is relative to the pool's image folder. Raises PreflightError when any
-    row cannot be trained on, and ValueError for a record without question or with several images.
+    The file is the kit's LLaVA form; `image` is relative to the pool's image folder. All findings are on record beside
+    it. Raises PreflightError when rows cannot be trained on and are not to be dropped, and ValueError for a record
+    without question or with several images.
     """
     recipe = configuration.recipes[name]
     settings = recipe_trainset(configuration, name)
@@ -73,59 +63,81 @@ def build_trainset(name: str, configuration: Configuration, layout: Layout, plan
     roots = ImageRoots(configuration.pool, layout)
     questions = Questions(configuration, settings.question, records["id"].to_pylist())
     images = _distinct_images(records)
-    decoded, findings = _image_findings(images, configuration.pool, layout)
+    decoded, bad = _bad_images(images, configuration.pool, layout)
+    findings = _findings(records, questions, bad, path)
+    unusable = {finding.id for finding in findings}
+    keep = [record_id not in unusable for record_id in records["id"].to_pylist()]
+    wanted = Unusable(settings.unusable, settings.unusable_share, "trainset")
+    counts = settle(
+        f"recipe `{name}`",
+        findings,
+        len(keep),
+        keep.count(False),
+        wanted,
+        layout.findings(path),
+        _remedy(configuration.pool),
+    )
     with publish(path) as temporary, temporary.open("wb") as output:
-        written = write_list(output, _checked(llava_entries(records, questions, roots), findings))
-        if findings:
-            raise PreflightError(_explain(name, findings, records.num_rows, configuration.pool))
+        written = write_list(output, llava_entries(records.filter(pa.array(keep, pa.bool_())), questions, roots))
     return card.write(
         layout.trainset_card(name),
         rows=written,
         dropped_by_cap=dropped,
         sha256=sha256_file(path),
-        preflight={"rows": records.num_rows, "images": images.num_rows, "decoded": decoded, "failures": 0},
+        preflight={
+            "rows": records.num_rows,
+            "images": images.num_rows,
+            "decoded": decoded,
+            "failures": len(findings),
+            **({"dropped": keep.count(False), "findings": counts} if findings else {}),
+        },
     )
 
 
-def _explain(name: str, findings: list[Finding], rows: int, pool: Pool) -> str:
-    counts = Counter(finding.reason for finding in findings)
-    lines = [
-        f"recipe `{name}`: {len(findings)} findings in {rows} rows",
-        *(f"  {count} × {reason}" for reason, count in sorted(counts.items())),
-        *(f"  {finding.record_id}: {finding.reason}: {finding.detail}" for finding in findings[:SHOWN]),
-        *([f"  … and {len(findings) - SHOWN} more"] if len(findings) > SHOWN else []),
+def _remedy(pool: Pool) -> str:
+    again = " ".join(f"ingest_{file.name}" for file in pool.files)
+    return (
         "Put good images in the place of bad ones; or remove the bad ones and take the pool in again, which puts "
-        f"their records in quarantine: `snakemake --forcerun {' '.join(f'ingest_{file.name}' for file in pool.files)}`",
-    ]
-    return "\n".join(lines)
+        f"their records in quarantine: `snakemake --forcerun {again}`"
+    )
 
 
-def _checked(entries: Iterable[dict[str, Any]], findings: list[Finding]) -> Iterator[dict[str, Any]]:
-    """The entries as they are; what is wrong with the texts of an id, seen for the first time, joins the findings."""
+def _findings(records: pa.Table, questions: Questions, bad: dict[Image, ImageProblem], path: Path) -> list[Finding]:
+    """What is wrong with each record, the first time that it comes: its picture, its caption, its question."""
     seen: set[str] = set()
-    for entry in entries:
-        yield entry
-        if entry["id"] in seen:
+    findings: list[Finding] = []
+    for row, record in enumerate(iterate(records), 1):
+        record_id = record["id"]
+        if record_id in seen:
             continue
-        seen.add(entry["id"])
-        question, caption = (turn["value"] for turn in entry["conversations"])
-        if problem := caption_problem(caption):
-            findings.append(Finding(entry["id"], str(problem[0]), problem[1]))
-        if question.count(PLAIN_IMAGE_TOKEN) != 1:
-            findings.append(Finding(entry["id"], "question", f"not exactly one `{PLAIN_IMAGE_TOKEN}` in its question"))
+        seen.add(record_id)
+        for image in record["images"]:
+            if problem := bad.get((record["image_root"], image)):
+                findings.append(Finding(row, record_id, "image", image, str(problem.reason), problem.detail))
+        if fault := caption_problem(caption_of(record["text"])):
+            findings.append(Finding(row, record_id, "text", str(path), str(fault[0]), fault[1]))
+        if why := _question_problem(questions[record_id]):
+            findings.append(Finding(row, record_id, "question", str(path), "question", why))
+    return findings
+
+
+def _question_problem(question: str) -> str | None:
+    if question.count(PLAIN_IMAGE_TOKEN) != 1:
+        return f"not exactly one `{PLAIN_IMAGE_TOKEN}` in its question"
+    token = special_token(question)
+    return f"`{token}` in its question" if token else None
 
 
 def _distinct_images(records: pa.Table) -> pa.Table:
-    """`image_root, image` of every image, with the `id` of the first record that shows it."""
+    """`image_root, image` of every image."""
     images = records["images"].combine_chunks()
-    row = pc.list_parent_indices(images)
-    shown = {"image_root": records["image_root"].take(row), "image": images.flatten(), "id": records["id"].take(row)}
-    distinct = pa.table(shown).to_pandas().drop_duplicates(["image_root", "image"])
-    return pa.Table.from_pandas(distinct, pa.table(shown).schema, preserve_index=False)
+    root = records["image_root"].take(pc.list_parent_indices(images))
+    shown = pa.table({"image_root": root, "image": images.flatten()})
+    return pa.Table.from_pandas(shown.to_pandas().drop_duplicates(), shown.schema, preserve_index=False)
 
 
-def _image_findings(images: pa.Table, pool: Pool, layout: Layout) -> tuple[int, list[Finding]]:
-    """How many images were decoded, and those that could not be, in order.
+def _bad_images(images: pa.Table, pool: Pool, layout: Layout) -> tuple[int, dict[Image, ImageProblem]]:
+    """How many images were decoded, and those that could not be.
 
     An image of the pool that ingest has decoded and that still has the same size is not decoded again.
     """
@@ -133,31 +145,29 @@ def _image_findings(images: pa.Table, pool: Pool, layout: Layout) -> tuple[int, 
     tables = [read_table(layout.images(file.name)) for file in pool.files]
     known = pa.concat_tables(tables)
     sizes = known["bytes"].take(pc.index_in(images["image"], value_set=known["image"]))
-    named = list(
-        zip(*(images[name].to_pylist() for name in ("image_root", "image", "id")), sizes.to_pylist(), strict=True)
-    )
+    named = list(zip(images["image_root"].to_pylist(), images["image"].to_pylist(), sizes.to_pylist(), strict=True))
 
-    def changed(part: Sequence[tuple[str, str, str, int | None]]) -> list[tuple[str, str, str]]:
+    def changed(part: Sequence[tuple[str, str, int | None]]) -> list[Image]:
         folder = Path(pool.images)
         return [
-            (root, image, record_id)
-            for root, image, record_id, size in part
+            (root, image)
+            for root, image, size in part
             if root != POOL or size is None or _size(f"{folder}/{image}") != size
         ]
 
-    def finding_of(item: tuple[str, str, str]) -> Finding | None:
-        root, image, record_id = item
+    def problem_of(item: Image) -> ImageProblem | None:
+        root, image = item
         try:
             check_image(roots.path(root, image), pool.reading, decode=True)
         except ImageProblem as problem:
-            return Finding(record_id, str(problem.reason), problem.detail)
+            return problem
         return None
 
     # Threads suffice: the file system and the decoders leave Python's lock to others.
     parts = map_threads(changed, list(batches(named, LOOKED_AT_ONCE)), 4 * (os.cpu_count() or 1))
     due = [item for part in parts for item in part]
-    found = map_threads(finding_of, due, os.cpu_count() or 1)
-    return len(due), [finding for finding in progress(found, len(due), "images decoded") if finding is not None]
+    found = progress(map_threads(problem_of, due, os.cpu_count() or 1), len(due), "images decoded")
+    return len(due), {item: problem for item, problem in zip(due, found, strict=True) if problem is not None}
 
 
 def _size(path: str) -> int | None:

@@ -6,11 +6,13 @@ again when contents change and never because a file was touched, copied or moved
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from bettersynth.configuration.catalogue import CATALOGUE
+from bettersynth.configuration.instructions import instruction_sets
 from bettersynth.configuration.pool import USUAL
 from bettersynth.configuration.reading import ConfigurationError
 from bettersynth.configuration.types import Configuration
@@ -25,6 +27,7 @@ from bettersynth.core.publish import (
     sha256_json,
     write_json,
 )
+from bettersynth.core.raw import other_kind
 from bettersynth.core.records import POOL
 from bettersynth.workflow.digests import FileDigest, is_remembered, shard_digests
 from bettersynth.workflow.passes import Chunk
@@ -83,6 +86,16 @@ class Fingerprints:
                 config_file,
                 [f"{key}: {path}: not there; {_remedy(path)}" for key, path in missing.items()],
             )
+        if problems := [f"{key}: {kind}" for key, path in self._raw_files() if (kind := other_kind(path))]:
+            raise ConfigurationError(config_file, problems)
+
+    def _raw_files(self) -> Iterator[tuple[str, str]]:
+        """What is read as records, and the key that names it: pool, questions to restore, instructions."""
+        pool = self.configuration.pool
+        yield from ((f"pool.files.{file.name}", file.path) for file in pool.files)
+        yield from (("pool.restore", path) for path in pool.restore)
+        for stage in instruction_sets(self.configuration).values() if self.configuration.training else ():
+            yield "training.finetune.instructions", stage.instructions
 
     @property
     def reading(self) -> dict[str, Any]:

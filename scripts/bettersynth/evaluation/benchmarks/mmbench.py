@@ -4,7 +4,8 @@ The benchmark asks every question once for each rotation of its options; a rotat
 index is the first row's plus a multiple of a million. A question counts when *all* its rows are answered right.
 
 - `circular_exact`: the contest's metric; an answer is right when it *is* the letter.
-- `circular_infer`: the letter is looked for in the answer first, as VLMEvalKit does without a judge model.
+- `circular_infer`: the letter is looked for in the answer first, as VLMEvalKit does without a judge model: by the
+  rule of its `can_infer` at commit e8e78f0 (August 2026).
 - `vanilla`: the first row of each question alone, exact.
 """
 
@@ -23,7 +24,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from bettersynth.configuration.benchmark import Asked, Benchmark, Question
+from bettersynth.configuration.benchmark import Asked, Benchmark, Fault, Question
 from bettersynth.core.publish import publish
 from bettersynth.evaluation.answers import read_answers, require_all_answered
 
@@ -38,7 +39,15 @@ EPOCH = (1980, 1, 1, 0, 0, 0)
 """The time in an upload, whenever it is written: the earliest that a zip file can state."""
 
 _SEPARATORS = re.compile(r"[.()\[\],:;!*#{}\s]+")
-_LAST_WORDS = 5
+_LAST_WORDS = 4
+_NO_ANSWER = "Z"
+_REFUSALS = (
+    "Sorry, I can't help with images of people yet.",
+    "I can't process this file.",
+    "I'm sorry, but without the image provided",
+    "Cannot determine the answer",
+)
+_SAID_AT_LENGTH = re.compile(r"answer\s+is\s+\**([ABCD])", re.IGNORECASE)
 
 
 class MMBench(Benchmark):
@@ -53,6 +62,8 @@ class MMBench(Benchmark):
         "Circular: right in every rotation of the options. Inferred: the letter is looked for in the answer. Vanilla: "
         "first rotation only. Categories: circular.",
     )
+
+    marks_version: ClassVar[int] = 2
 
     questions: str = Field(description="`mmbench_dev_20230712.tsv`, images inside.")
     max_new_tokens: int = Field(1024, ge=1)
@@ -76,6 +87,15 @@ class MMBench(Benchmark):
         }
         image = base64.b64decode(row["image"], validate=True)
         return Asked(Question(row["index"], f"{prompt}\n{LETTER_ONLY}", image), line)
+
+    def faults(self, rows: list[dict[str, Any]]) -> Iterator[Fault]:
+        """Answers that are no letters, and rotations without their question."""
+        there = {row["index"] for row in rows}
+        for number, row in enumerate(rows, 1):
+            if row.get("answer") not in tuple(LETTERS):
+                yield Fault(number, "answer", f"{row.get('answer')!r} is none of {', '.join(LETTERS)}")
+            if row["index"] % ROTATION not in there:
+                yield Fault(number, "index", f"a rotation, but its question {row['index'] % ROTATION} is not there")
 
     def score(self, answers: Path) -> dict[str, Any]:
         """Accuracy under circular evaluation, in three readings."""
@@ -110,14 +130,21 @@ def _filled(cell: str | None) -> str | None:
 def infer_choice(answer: str, options: dict[str, str]) -> str | None:
     """The option that an answer in words means, or None when that is not certain.
 
-    `options` maps letters to texts. First the letters: the answer means the only letter that stands alone in
-    it, if among its last five words (before, it may be an article). Then the texts: the only option whose text
-    the answer holds, unless the answer is more than twice as long as all options together.
+    `options` maps letters to texts. First the letters: the answer means the only letter that stands alone in it, if
+    among its last four words (before, it may be an article); or else the letter that "answer is" is followed by, be it
+    of a word. Then the texts: the only option whose text the answer holds, unless the answer is more than twice as long
+    as all options together. A refusal means none, and so does a lonely Z.
     """
+    if any(refusal in answer for refusal in _REFUSALS):
+        return None
     words = [word for word in _SEPARATORS.split(answer) if word]
     letters = [letter for letter in options if letter in words]
     if len(letters) == 1 and words.index(letters[0]) >= len(words) - _LAST_WORDS:
         return letters[0]
+    if not letters and _NO_ANSWER in words:
+        return None
+    if (said := _SAID_AT_LENGTH.search(answer)) and said[1].upper() in options:
+        return said[1].upper()
     if len(answer) > 2 * sum(map(len, options.values())):
         return None
     held = [letter for letter, text in options.items() if text.lower() in answer.lower()]

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from bettersynth.configuration.benchmark import Asked, Benchmark, Question
+from bettersynth.configuration.benchmark import Asked, Benchmark, Fault, Question
 from bettersynth.core.publish import read_json
 from bettersynth.evaluation.answers import AnswersError, read_answers, require_all_answered
 
@@ -75,6 +75,21 @@ class TextVQA(Benchmark):
         """The lines of the file."""
         with Path(self.questions).open(encoding="utf-8") as file:
             yield from map(json.loads, file)
+
+    def faults(self, rows: list[dict[str, Any]]) -> Iterator[Fault]:
+        """Prompts that hold no question, and questions without annotations."""
+        annotations = _annotations(self.annotations)
+        for number, row in enumerate(rows, 1):
+            try:
+                asked = row["question_id"], question_of(row["text"]).lower()
+            except (KeyError, TypeError, AttributeError):
+                continue  # no row that can be asked
+            except ValueError as error:
+                yield Fault(number, "text", str(error))
+                continue
+            if asked not in annotations:
+                detail = f"no annotation of image {asked[0]!r}, question {asked[1]!r} in {self.annotations}"
+                yield Fault(number, "question", detail)
 
     def score(self, answers: Path) -> dict[str, Any]:
         """The soft accuracy."""

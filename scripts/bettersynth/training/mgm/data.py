@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn import functional
 from torch.utils.data import Dataset, Sampler
@@ -15,19 +18,58 @@ from bettersynth.configuration.pool import Reading
 from bettersynth.core.publish import read_json
 from bettersynth.pool.images import ImageProblem, open_image
 from bettersynth.training.mgm.model import IGNORE_INDEX, IMAGE_TOKEN_INDEX
-from bettersynth.training.mgm.processing import ConversationError, Processor
+from bettersynth.training.mgm.processing import ConversationError, Encoded, Processor
+
+logger = logging.getLogger(__name__)
 
 
 class TrainingDataError(ValueError):
     """A record that cannot be trained on; the message names it."""
 
 
+class Lost:
+    """On record: rows whose pictures could not be read any more, from which nothing is learned.
+
+    Several processes write. Raises `TrainingDataError` when they are a larger share of all rows than `share`.
+    """
+
+    def __init__(self, path: Path, share: float) -> None:
+        self._path = path
+        self._share = share
+
+    def add(self, row_id: str, number: int, rows: int, problem: ImageProblem) -> None:
+        """Note one of the `rows`, once for all times that it comes."""
+        known = self._numbers()
+        if number in known:
+            return
+        if len(known) + 1 > self._share * rows:
+            raise TrainingDataError(
+                f"record {row_id} (number {number}): {problem}; with it, {len(known) + 1} of {rows} rows have lost "
+                f"their pictures since the preflight ({self._path}), more than unusable_share {self._share:g} allows; "
+                "bring these back and run again: training goes on where it stopped"
+            )
+        logger.warning("record %s (number %d) is left out: %s", row_id, number, problem)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"number": number, "id": row_id, "problem": str(problem)}) + "\n")
+
+    def rows(self) -> int:
+        """How many rows there are on record."""
+        return len(self._numbers())
+
+    def _numbers(self) -> set[int]:
+        if not self._path.exists():
+            return set()
+        return {json.loads(line)["number"] for line in self._path.read_text(encoding="utf-8").splitlines()}
+
+
 class ConversationDataset(Dataset):
     """Conversations in LLaVA's form, with or without an image.
 
     All words are tokenised and checked here, before any training; an image is opened when its sample is asked for.
-    `image_path` finds the file of a record's `image`. Raises `TrainingDataError`: here for a conversation, later for
-    an image. No record is ever replaced by another one.
+    `image_path` finds the file of a record's `image`. Raises `TrainingDataError`: here for a conversation, unless
+    `as_published` accepts it, and later for an image, unless it may go on record in `lost`: then nothing of its row is
+    learned. No record is ever replaced by another one.
     """
 
     def __init__(
@@ -38,12 +80,16 @@ class ConversationDataset(Dataset):
         *,
         max_length: int,
         reading: Reading,
+        as_published: bool = False,
+        lost: Lost | None = None,
     ) -> None:
         self.path = Path(path)
         self._image_path = image_path
         self._processor = processor
         self._max_length = max_length
         self._reading = reading
+        self._as_published = as_published
+        self.lost = lost
         rows = read_json(path)
         self.images = [row.get("image") for row in rows]
         self.ids = [str(row.get("id", number)) for number, row in enumerate(rows)]
@@ -55,7 +101,8 @@ class ConversationDataset(Dataset):
 
     def _encode(self, number: int, row: dict[str, Any]) -> Any:
         try:
-            return self._processor.encode(row["conversations"], has_image=self.images[number] is not None)
+            has_image = self.images[number] is not None
+            return self._processor.encode(row["conversations"], has_image, as_published=self._as_published)
         except (ConversationError, KeyError) as error:
             raise TrainingDataError(f"{self.path}: record {self.ids[number]} (number {number}): {error}") from error
 
@@ -65,22 +112,30 @@ class ConversationDataset(Dataset):
     def __getitem__(self, number: int) -> dict[str, Any]:
         """`input_ids` and `labels` (length,), and `pixels` (3, side, side) or None."""
         encoded = self._encoded[number].expanded(self._processor.visual_tokens, self._max_length)
+        # an image that begins beyond the cut has no tokens left
+        pixels = None
+        if IMAGE_TOKEN_INDEX in encoded.input_ids:
+            pixels = self._pixels(number)
+            if pixels is None:  # lost
+                words = encoded.input_ids[encoded.input_ids != IMAGE_TOKEN_INDEX]
+                encoded = Encoded(words, np.full_like(words, IGNORE_INDEX))
         return {
             "input_ids": torch.from_numpy(encoded.input_ids).long(),
             "labels": torch.from_numpy(encoded.labels).long(),
-            # an image that begins beyond the cut has no tokens left
-            "pixels": self._pixels(number) if IMAGE_TOKEN_INDEX in encoded.input_ids else None,
+            "pixels": pixels,
         }
 
     def _pixels(self, number: int) -> torch.Tensor | None:
-        if self.images[number] is None:
-            return None
+        """What the model sees of a row's picture; None for one that is lost."""
         try:
             return self._processor.pixels(open_image(self._image_path(self.images[number]), self._reading))
         except ImageProblem as problem:
+            if self.lost is not None:
+                self.lost.add(self.ids[number], number, len(self), problem)
+                return None
             raise TrainingDataError(
-                f"{self.path}: record {self.ids[number]} (number {number}): {problem}; mend the image, or take the "
-                "record out of the training file"
+                f"{self.path}: record {self.ids[number]} (number {number}): {problem}; bring the image back, and "
+                "training goes on where it stopped"
             ) from problem
 
     def truncation(self) -> dict[str, int]:

@@ -101,12 +101,12 @@ class KitProgram:
         shutil.rmtree(work)
         return state, facts
 
-    def finetune(self, name: str, stage: Finetune, connector: Path, folder: Path) -> dict[str, Any]:
+    def finetune(self, name: str, stage: Finetune, data: Path, connector: Path, folder: Path) -> dict[str, Any]:
         """Stage 2: publish `folder/checkpoint`; facts for the card."""
         work = self._prepare(folder)
         published.write_connector(load_file(connector), work / ADAPTER)
         options = ["--pretrain_mm_mlp_adapter", ADAPTER]
-        facts = self._train(name, stage, Path(stage.instructions), stage.images, work, options)
+        facts = self._train(name, stage, data, stage.images, work, options)
         towers = {tower: Path(self.folders[tower]) for tower in ("vision_tower", "vision_tower_aux")}
         published.import_published(work / OUTPUT, folder / CHECKPOINT, **towers)
         shutil.rmtree(work)

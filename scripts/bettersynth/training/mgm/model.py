@@ -364,8 +364,8 @@ class MGMForConditionalGeneration(PreTrainedModel):
         targets = labels[:, 1:]
         is_learned = targets != IGNORE_INDEX
         total = self._cross_entropy(hidden[:, :-1][is_learned], targets[is_learned])
-        items = is_learned.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
-        return CausalLMOutputWithPast(loss=total / items)  # type: ignore[arg-type]
+        items = is_learned.sum() if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
+        return CausalLMOutputWithPast(loss=total / items.clamp(min=1))  # type: ignore[arg-type]
 
     def _cross_entropy(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Sum over positions, `hidden` (positions, width) and `targets` (positions,).

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,19 +15,25 @@ from transformers import AutoTokenizer, CLIPImageProcessor, PreTrainedTokenizerF
 from bettersynth.operators.batched.pixels import Geometry
 from bettersynth.operators.batched.resize import columns_first, weighed
 from bettersynth.operators.batched.taps import Axis, Taps, taps
+from bettersynth.training.mgm.conversations import (
+    ANSWER_BEGINS,
+    END_OF_TURN,
+    EOS,
+    IMAGE,
+    TURN,
+    ConversationError,
+    is_masked,
+    problems,
+    question_problem,
+    rounds,
+)
 from bettersynth.training.mgm.model import IGNORE_INDEX, IMAGE_TOKEN_INDEX, MGMConfig
 
 MOST_PADDED = 100_000_000
 """Pixels of the square that a picture is padded to before it is resized, 400 MB in Pillow."""
 
-IMAGE = "<image>"
-"""Where the image stands in a text, in LLaVA's form."""
-
-TURN, END_OF_TURN, EOS = "<start_of_turn>", "<end_of_turn>", "<eos>"
-
-
-class ConversationError(ValueError):
-    """A conversation that cannot be trained on."""
+TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template.*")
+"""What a model's folder holds of its tokenizer."""
 
 
 class Encoded(NamedTuple):
@@ -48,7 +55,13 @@ class Processor:
     them back.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, image_processor: CLIPImageProcessor, config: MGMConfig):
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerFast,
+        image_processor: CLIPImageProcessor,
+        config: MGMConfig,
+        tokenizer_files: Sequence[Path] = (),
+    ) -> None:
         missing = [
             token
             for token in (TURN, END_OF_TURN)
@@ -60,6 +73,7 @@ class Processor:
                 f"a padding token, {TURN} and {END_OF_TURN}"
             )
         self.tokenizer = tokenizer
+        self._tokenizer_files = tokenizer_files
         self.image_processor = image_processor
         self.visual_tokens = config.visual_tokens
         self.image_size = config.image_size_aux
@@ -69,7 +83,6 @@ class Processor:
         self._fill = tuple(int(255 * value) for value in mean)  # type: ignore[union-attr]
         side = self.image_size
         self._geometry = Geometry(side, int(image_processor.resample), (side, side))
-        self._special = sorted({IMAGE, *tokenizer.all_special_tokens})
 
     @classmethod
     def load(cls, language_model: str | Path, vision_tower: str | Path, config: MGMConfig) -> Processor:
@@ -78,11 +91,19 @@ class Processor:
             AutoTokenizer.from_pretrained(language_model, local_files_only=True),
             CLIPImageProcessor.from_pretrained(vision_tower, local_files_only=True),
             config,
+            sorted({file for name in TOKENIZER_FILES for file in Path(language_model).glob(name)}),
         )
 
     def save(self, folder: str | Path) -> None:
-        """Write tokenizer and image settings."""
-        self.tokenizer.save_pretrained(folder)
+        """Write tokenizer and image settings.
+
+        The tokenizer's files are those it was loaded from, as they are: written anew, older programs cannot read them
+        (tokenizers 0.20 changed the form of a BPE's merges; the published MGM has 0.15).
+        """
+        for file in self._tokenizer_files:
+            shutil.copyfile(file, Path(folder, file.name))
+        if not self._tokenizer_files:
+            self.tokenizer.save_pretrained(folder)
         self.image_processor.save_pretrained(folder)
 
     # pictures
@@ -98,64 +119,41 @@ class Processor:
 
     # words
 
-    def encode(self, conversation: Sequence[dict[str, str]], has_image: bool) -> Encoded:
+    def encode(self, conversation: Sequence[dict[str, str]], has_image: bool, *, as_published: bool = False) -> Encoded:
         """Ids and labels of a conversation in LLaVA's form.
 
         Of each round `<start_of_turn>user\\n…<end_of_turn>\\n<start_of_turn>model\\n…<end_of_turn>\\n<eos>` the
-        answer and all after it is learned. Raises `ConversationError`.
+        answer and all after it is learned. Raises `ConversationError`; with `as_published` not for forms that the
+        published program trains on, which become what they are there: of some, nothing is learned.
         """
+        for problem in problems(conversation, has_image):
+            if not (as_published and problem.published):
+                raise ConversationError(problem)
         ids, labels = [self.tokenizer.bos_token_id], [IGNORE_INDEX]
-        for question, answer in self._rounds(conversation, has_image):
-            prompt = self._tokenise(_prompt(question))
+        for question, answer in rounds(conversation, has_image):
+            prompt = self._tokenise(_prompt(question), has_image)
             round_ids = [
-                *self._tokenise(f"{_prompt(question)}{answer}{END_OF_TURN}\n"),
+                *self._tokenise(f"{_prompt(question)}{answer}{END_OF_TURN}\n", has_image),
                 self.tokenizer.eos_token_id,
             ]
             ids += round_ids
             labels += [IGNORE_INDEX] * len(prompt) + round_ids[len(prompt) :]
-        return Encoded(np.array(ids, np.int32), np.array(labels, np.int32))
+        input_ids, learned = np.array(ids, np.int32), np.array(labels, np.int32)
+        learned[(input_ids == IMAGE_TOKEN_INDEX) | (as_published and is_masked(conversation, has_image))] = IGNORE_INDEX
+        return Encoded(input_ids, learned)
 
     def encode_question(self, question: str, has_image: bool = True) -> np.ndarray:
-        """Ids up to where the answer begins, the image expanded; int32."""
-        self._refuse_special(question)
+        """Ids up to where the answer begins, the image expanded; int32. Raises `ConversationError`."""
+        if problem := question_problem(question):
+            raise ConversationError(problem)
         text = _prompt(f"{IMAGE}\n{question}" if has_image else question)
-        ids = np.array([self.tokenizer.bos_token_id, *self._tokenise(text)], np.int32)
+        ids = np.array([self.tokenizer.bos_token_id, *self._tokenise(text, has_image)], np.int32)
         return Encoded(ids, ids).expanded(self.visual_tokens, max_length=len(ids) + self.visual_tokens).input_ids
 
-    def _rounds(self, conversation: Sequence[dict[str, str]], has_image: bool) -> Iterator[tuple[str, str]]:
-        """Questions and answers; `<image>` at the front of its question, on a line of its own."""
-        turns = list(conversation)
-        while turns and turns[0]["from"] == "gpt":
-            turns = turns[1:]
-        if [turn["from"] for turn in turns] != ["human", "gpt"] * (len(turns) // 2) or not turns:
-            raise ConversationError(
-                f"turns must be of human and gpt in alternation, not {[turn['from'] for turn in turns]}"
-            )
-        images = sum(turn["value"].count(IMAGE) for turn in turns)
-        if images != has_image:
-            raise ConversationError(
-                f"{images} times {IMAGE} in the conversation, but {int(has_image)} image in the record"
-            )
-        for human, gpt in zip(turns[::2], turns[1::2], strict=True):
-            question, answer = human["value"], gpt["value"]
-            if IMAGE in answer:
-                raise ConversationError(f"{IMAGE} in an answer")
-            if not answer:
-                raise ConversationError("an answer is empty")
-            self._refuse_special(question.replace(IMAGE, ""))
-            self._refuse_special(answer)
-            if IMAGE in question:
-                question = f"{IMAGE}\n{question.replace(IMAGE, '').strip()}".strip()
-            yield question, answer
-
-    def _refuse_special(self, text: str) -> None:
-        found = [token for token in self._special if token in text]
-        if found:
-            raise ConversationError(f"{found[0]} in a text would be taken for the model's own token")
-
-    def _tokenise(self, text: str) -> list[int]:
+    def _tokenise(self, text: str, has_image: bool) -> list[int]:
         """Ids of a text; the pieces around the image are tokenised apart, as the published code does."""
-        pieces = [self.tokenizer(piece, add_special_tokens=False).input_ids for piece in text.split(IMAGE)]
+        texts = text.split(IMAGE) if has_image else [text]
+        pieces = [self.tokenizer(piece, add_special_tokens=False).input_ids for piece in texts]
         ids = list(pieces[0])
         for piece in pieces[1:]:
             ids += [IMAGE_TOKEN_INDEX, *piece]
@@ -163,7 +161,9 @@ class Processor:
 
 
 def _prompt(question: str) -> str:
-    return f"{TURN}user\n{question}{END_OF_TURN}\n{TURN}model\n"
+    """What comes before an answer; an empty question's turn does not end, as in the published code."""
+    end = f"{END_OF_TURN}\n" if question else ""
+    return f"{TURN}user\n{question}{end}{ANSWER_BEGINS}"
 
 
 def pad_to_square(image: Image.Image, colour: tuple[int, ...]) -> Image.Image:

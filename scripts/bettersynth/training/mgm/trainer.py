@@ -143,6 +143,7 @@ def train_stage(
         callbacks=[log := _Log(folder / "log.jsonl", name, stage.global_batch), _Save(stage.save_steps, stop_at)],
         order=order,
         inputs=inputs,
+        over_tokens=stage.loss_mean == "tokens",
     )
     trainer.remove_callback(PrinterCallback)
     started = time.monotonic()
@@ -216,9 +217,12 @@ class _StageTrainer(Trainer):
     generator's state need be kept to resume exactly.
     """
 
-    def __init__(self, *arguments: Any, order: Sampler[int], inputs: dict[str, Any], **options: Any) -> None:
+    def __init__(
+        self, *arguments: Any, order: Sampler[int], inputs: dict[str, Any], over_tokens: bool, **options: Any
+    ) -> None:
         super().__init__(*arguments, **options)
         self._order = order
+        self._over_tokens = over_tokens
         self._inputs = inputs
         self._passes = 0
 
@@ -230,7 +234,8 @@ class _StageTrainer(Trainer):
         self._passes += 1
         name = f"{self.args.seed} {self.state.global_step} {number} {self.args.process_index}"
         torch.manual_seed(int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big"))
-        return super().training_step(model, inputs, num_items_in_batch)
+        # Without the step's number of tokens a pass's loss is its own mean, and the step's the mean of these.
+        return super().training_step(model, inputs, num_items_in_batch if self._over_tokens else None)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         if self.args.should_save:

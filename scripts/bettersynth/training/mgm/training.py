@@ -23,8 +23,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bettersynth.configuration.load import recipe_start, recipe_training
-from bettersynth.configuration.training import RUNS_ONLY, Finetune, Stage
+from bettersynth.configuration.load import recipe_start, recipe_training, recipe_trainset
+from bettersynth.configuration.training import Finetune, Stage
 from bettersynth.configuration.types import Configuration
 from bettersynth.core import versions
 from bettersynth.core.layout import CARD, CHECKPOINT, Layout
@@ -39,7 +39,8 @@ from bettersynth.core.publish import (
 )
 from bettersynth.pool.images import resolve
 from bettersynth.training.mgm import checkpoints
-from bettersynth.training.mgm.data import ConversationDataset
+from bettersynth.training.mgm.data import ConversationDataset, Lost
+from bettersynth.training.mgm.instructions import used_instructions
 from bettersynth.training.mgm.kit import KitProgram, identity
 from bettersynth.training.mgm.model import MGMForConditionalGeneration
 from bettersynth.training.mgm.processes import is_main_process
@@ -52,6 +53,8 @@ CONNECTOR = "connector.safetensors"
 logger = logging.getLogger(__name__)
 
 RESUME = "checkpoints"
+LOST = "lost.jsonl"
+"""Rows whose pictures were good at the preflight and could not be read in training."""
 
 PARTS = ("language_model", "vision_tower", "vision_tower_aux")
 
@@ -99,26 +102,33 @@ def finetune(recipe: str, seed: int, configuration: Configuration, layout: Layou
         return earlier
     run = _Run(recipe, seed, configuration, layout)
     stage, connector = run.training.finetune, layout.pretrain(recipe, seed) / CONNECTOR
-    inputs = run.inputs("finetune", stage, stage.instructions) | {"connector_sha256": sha256_file(connector)}
+    data = used_instructions(stage, configuration, layout)
+    inputs = run.inputs("finetune", stage, data.sha256) | {"connector_sha256": sha256_file(connector)}
     if earlier := _made_before(folder, inputs, CHECKPOINT, sha256_folder):
         return earlier
     card = run.card(inputs)
     if run.kit is None:
-        facts = _finetune(run, stage, connector, folder, inputs)
+        facts = _finetune(run, stage, data.path, connector, folder, inputs)
     else:
-        facts = run.kit.finetune(run.name("finetune"), stage, connector, folder)
+        facts = run.kit.finetune(run.name("finetune"), stage, data.path, connector, folder)
     if is_main_process():
         card.facts |= facts | {"sha256": sha256_folder(folder / CHECKPOINT)}
         write_model_card(layout.run(recipe, seed), folder / CHECKPOINT, card.facts)
     return _finish(folder, card, drop=(folder,))
 
 
-def _finetune(run: _Run, stage: Finetune, connector: Path, folder: Path, inputs: dict[str, Any]) -> dict[str, Any]:
+def _finetune(
+    run: _Run, stage: Finetune, data: Path, connector: Path, folder: Path, inputs: dict[str, Any]
+) -> dict[str, Any]:
     model, processor = run.assemble(stage)
     model.load_connector(load_file(connector))
     model.language_model.requires_grad_(True)
     find = functools.partial(resolve, stage.images)
-    facts = run.train(model, processor, stage, stage.instructions, find, name="finetune", folder=folder, inputs=inputs)
+    options: dict[str, Any] = {
+        "as_published": stage.published_forms == "accept",
+        "left_out": stage.unusable_share if stage.unusable == "drop" else None,
+    }
+    facts = run.train(model, processor, stage, data, find, name="finetune", folder=folder, inputs=inputs, **options)
     if is_main_process():
         with publish_folder(folder / CHECKPOINT) as temporary:
             dtype = torch.bfloat16 if stage.precision == "bf16" else torch.float32
@@ -140,6 +150,8 @@ class _Run:
         self._folders = {part: configuration.models[getattr(architecture, part)].path for part in PARTS}
         kit = self.training.kit
         self.kit = None if kit is None else KitProgram(kit, architecture, self._folders, seed)
+        trainset = recipe_trainset(configuration, recipe)
+        self._left_out = trainset.unusable_share if trainset.unusable == "drop" else None
         start = recipe_start(configuration, recipe, seed)
         self._start = None if start is None else _start_checkpoint(recipe, *start, layout)
 
@@ -153,18 +165,18 @@ class _Run:
 
     def pretrain_inputs(self) -> dict[str, Any]:
         """What stage 1 is made from; the probe too."""
-        return self.inputs("pretrain", self.training.pretrain, self.layout.trainset(self.recipe))
+        return self.inputs("pretrain", self.training.pretrain, sha256_file(self.layout.trainset(self.recipe)))
 
-    def inputs(self, name: str, stage: Stage, data: str | Path) -> dict[str, Any]:
+    def inputs(self, name: str, stage: Stage, data_sha256: str) -> dict[str, Any]:
         """Everything that the result of a stage depends on."""
         return {
             "stage": name,
             "code_version": versions.TRAIN,
             "seed": self.seed,
-            "data_sha256": sha256_file(data),
+            "data_sha256": data_sha256,
             **self._model_inputs(),
             "architecture": self.training.architecture.model_dump(exclude=set(PARTS)),
-            "parameters": stage.model_dump(exclude=set(RUNS_ONLY)),
+            "parameters": stage.deciding(),
             **({"kit": identity(self.kit.kit)} if self.kit else {}),
         }
 
@@ -208,7 +220,7 @@ class _Run:
         model, processor = self.assemble(stage)
         # Our own training file, whose preflight opened every image: a redrawn one lies outside the pool's folder.
         find = Path(self._pool.images).joinpath
-        options: dict[str, Any] = {"resume_from": resume_from, "stop_at": stop_at}
+        options: dict[str, Any] = {"resume_from": resume_from, "stop_at": stop_at, "left_out": self._left_out}
         facts = self.train(model, processor, stage, data, find, name=name, folder=folder, inputs=inputs, **options)
         return model.connector_state(), facts
 
@@ -223,10 +235,20 @@ class _Run:
         name: str,
         folder: Path,
         inputs: dict[str, Any],
+        as_published: bool = False,
+        left_out: float | None = None,
         **options: Any,
     ) -> dict[str, Any]:
         """Train what is not frozen; facts for the card."""
-        dataset = ConversationDataset(data, find, processor, max_length=stage.max_length, reading=self._pool.reading)
+        dataset = ConversationDataset(
+            data,
+            find,
+            processor,
+            max_length=stage.max_length,
+            reading=self._pool.reading,
+            as_published=as_published,
+            lost=None if left_out is None else Lost(folder / LOST, left_out),
+        )
         outcome = train_stage(
             model,
             dataset,
@@ -241,6 +263,7 @@ class _Run:
         return {
             "rows": len(dataset),
             "truncation": dataset.truncation(),
+            **({} if dataset.lost is None else {"lost": dataset.lost.rows()}),
             "parameters": stage.model_dump(),
             "processes": int(os.environ.get("WORLD_SIZE", "1")),
             **outcome.facts(stage.global_batch),

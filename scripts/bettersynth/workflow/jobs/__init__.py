@@ -15,6 +15,7 @@ from bettersynth.workflow.jobs.dataset import Analysis, Export, MakeDataset, Mak
 from bettersynth.workflow.jobs.evaluate import Answer, ScoreAnswers
 from bettersynth.workflow.jobs.generate import Clean, Recaption, Redraw
 from bettersynth.workflow.jobs.pool import Ingest, PoolIndex
+from bettersynth.workflow.jobs.preflight import Instructions, Preflight, Questions
 from bettersynth.workflow.jobs.report import Leaderboard, Report
 from bettersynth.workflow.jobs.score import ScoreNeural, ScorePlain, ScoresOf
 from bettersynth.workflow.jobs.specification import Context, Job, Rule
@@ -59,6 +60,9 @@ class Jobs:
         self.analysis = Analysis(context)
         self.export = Export(context)
         self.trainset = MakeTrainset(context)
+        self.preflight = Preflight(context)
+        self.instructions = Instructions(context)
+        self.questions = Questions(context)
         self.probe = Probe(context)
         self.choose_seeds = ChooseSeeds(context)
         self.pretrain = Pretrain(context)

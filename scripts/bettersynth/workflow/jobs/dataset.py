@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -198,7 +199,7 @@ class MakeTrainset(OfRows):
         """What decides a training file, apart from the dataset's rows and records."""
         return {
             "dataset": self.configuration.recipes[recipe].dataset,
-            "settings": recipe_trainset(self.configuration, recipe).model_dump_json(),
+            "settings": json.dumps(recipe_trainset(self.configuration, recipe).deciding(), separators=(",", ":")),
             "version": versions.TRAINSET,
             **self.paths_and_questions,
         }

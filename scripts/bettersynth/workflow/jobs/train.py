@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+from bettersynth.configuration.instructions import instruction_set
 from bettersynth.configuration.load import recipe_start, recipe_training
-from bettersynth.configuration.training import KIT_PROGRAM, RUNS_ONLY
+from bettersynth.configuration.training import KIT_PROGRAM
 from bettersynth.core import versions
 from bettersynth.workflow.expected import Basis, Rows, counted
+from bettersynth.workflow.jobs.preflight import CONTEST_INSTRUCTIONS
 from bettersynth.workflow.jobs.specification import Files, Fingerprinted, Kind, Rule
 from bettersynth.workflow.needs import Needs, training_needs
-
-CONTEST_INSTRUCTIONS = 240_000
-"""Instructions of the contest's fixed set, for when it is not here."""
 
 
 class OfSeed(Rule):
@@ -50,6 +50,17 @@ class Train(OfSeed):
         run = recipe_start(self.configuration, recipe, int(seed))
         return [] if run is None else [self.layout.finetune(*run) / "card.json"]
 
+    def instructions(self, recipe: str) -> str:
+        """Name of the recipe's instruction set."""
+        return instruction_set(recipe_training(self.configuration, recipe).finetune, self.configuration)
+
+    def checked(self, recipe: str, seed: str) -> list[Fingerprinted]:
+        """What says that stage 2 and the benchmarks can be read; nothing where a job was done before that was asked."""
+        cards = [self.layout.preflight(self.instructions(recipe))]
+        cards += [self.layout.questions_card(benchmark) for benchmark in self.configuration.benchmarks]
+        done = self.result(recipe=recipe, seed=seed).exists()
+        return [Fingerprinted(card) for card in cards if card.exists() or not done]
+
     def parameters(self, recipe: str, seed: str) -> dict[str, Any]:
         """What decides a training task, apart from its training file."""
         training = recipe_training(self.configuration, recipe)
@@ -59,7 +70,7 @@ class Train(OfSeed):
         facts: dict[str, Any] = {
             "architecture": architecture.model_dump_json(exclude=parts),
             **{part: self.fingerprints.model(getattr(architecture, part)) for part in sorted(parts)},
-            "stage": settings.model_dump_json(exclude=set(RUNS_ONLY)),
+            "stage": json.dumps(settings.deciding(), separators=(",", ":")),
             "version": versions.TRAIN,
             **self.fingerprints.reading,
         }
@@ -93,6 +104,7 @@ class Probe(Train):
         return {
             "trainset": self.layout.trainset(recipe),
             "trainset_card": self.layout.trainset_card(recipe),
+            "checked": self.checked(recipe, seed),
             "start": self.start(recipe, seed),
         }
 
@@ -144,6 +156,7 @@ class Pretrain(Train):
         return {
             "trainset": self.layout.trainset(recipe),
             "trainset_card": self.layout.trainset_card(recipe),
+            "checked": self.checked(recipe, seed),
             "seeds": [] if keep is None else self.layout.seeds(recipe),
             "start": self.start(recipe, seed),
         }
@@ -168,7 +181,7 @@ class Finetune(Train):
         return {
             "pretrain": self.layout.pretrain(recipe, seed) / "card.json",
             "start": self.start(recipe, seed),
-            "instructions": Fingerprinted(recipe_training(self.configuration, recipe).finetune.instructions),
+            "instructions": self.layout.used_instructions(self.instructions(recipe)),
         }
 
     def outputs(self, recipe: str, seed: str) -> dict[str, Files]:

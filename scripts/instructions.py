@@ -1,0 +1,13 @@
+"""State what stage 2 trains on, looking at a set again that changed since its preflight (rule `instructions`)."""
+
+from bettersynth.runtime.job import Job
+
+job = Job(snakemake)
+
+from bettersynth.configuration.instructions import instruction_sets
+from bettersynth.core.publish import write_json
+from bettersynth.training.mgm.instructions import used_instructions
+
+stage = instruction_sets(job.configuration)[job.wildcards.instructions]
+used = used_instructions(stage, job.configuration, job.layout)
+write_json(job.output[0], {"rows": str(used.path), "sha256": used.sha256})

@@ -1,0 +1,11 @@
+"""Look at an instruction set's rows and pictures, and write what is used of it (rule `preflight`)."""
+
+from bettersynth.runtime.job import Job
+
+job = Job(snakemake)
+
+from bettersynth.core.publish import write_json
+from bettersynth.training.mgm.instructions import check_instructions
+
+card = check_instructions(job.wildcards.instructions, job.configuration, job.layout)
+write_json(job.output[0], {"rows": card["rows"]})

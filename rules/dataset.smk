@@ -53,6 +53,7 @@ rule export:
         rows=jobs.export.input("rows"),
         index=jobs.export.input("index"),
         records=jobs.export.input("records"),
+        questions=jobs.export.input("questions"),
         restore=jobs.export.input("restore"),
     output:
         jobs.export.output("card"),
@@ -76,6 +77,7 @@ rule trainset:
         index=jobs.trainset.input("index"),
         images=jobs.trainset.input("images"),
         records=jobs.trainset.input("records"),
+        questions=jobs.trainset.input("questions"),
         restore=jobs.trainset.input("restore"),
     output:
         trainset=jobs.trainset.output("trainset"),

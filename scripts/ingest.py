@@ -7,4 +7,5 @@ job = Job(snakemake)
 from bettersynth.pool.ingest import ingest_file
 
 pool = job.configuration.pool
-ingest_file(pool, next(file for file in pool.files if file.name == job.params.file), job.layout)
+file = next(file for file in pool.files if file.name == job.params.file)
+ingest_file(pool, file, job.layout, trains=job.configuration.trains)

@@ -50,6 +50,39 @@ def take_in(folder, content: bytes, name="raw.jsonl", shards=2, **pool):
     return ledger, records, quarantine
 
 
+def test_what_no_training_file_can_hold_is_refused_before_it_is_scored(tmp_path):
+    write_image(tmp_path / "images" / "two.png")
+    text = f"{IMAGE_TOKEN} {IMAGE_TOKEN} both {END_OF_CHUNK}"
+    records = [
+        *(pair(f"00{number}") for number in range(5)),
+        {"id": "005", "text": text, "images": ["images/one.png", "images/two.png"]},
+        {"id": "006", "text": text, "images": ["images/one.png", "images/one.png"]},
+        pair(7),
+        llava_pair("own", "x"),
+        llava_pair("twice", "x", question="<image> again"),
+        llava_pair("token", "x", question="What <eos>?"),
+    ]
+    (tmp_path / "stage_1.json").write_text(json.dumps([llava_pair(f"00{number}", "x") for number in range(8)]))
+    pool = {"restore": [str(tmp_path / "stage_1.json")]}
+    configuration = configure_pairs(tmp_path, {"one": records}, pool=pool, recipes={"whole": {"dataset": "pool"}})
+    assert configuration.trains
+    layout, (file,) = Layout(tmp_path / "results"), configuration.pool.files
+    ledger = ingest_file(configuration.pool, file, layout, trains=True)
+    assert ledger["quarantined"] == {"no question": 1, "question": 2, "several images": 1}
+    refused = [json.loads(line) for line in layout.quarantine("one").read_text().splitlines()]
+    assert any("`7` (lost its leading zeros? there is `007`)" in item["detail"] for item in refused)
+    assert ingest_file(configuration.pool, file, layout)["rows"] == 11, "scored alone, nothing stands against them"
+
+
+def test_ids_that_lost_their_zeros_end_ingest_when_they_are_most(tmp_path):
+    (tmp_path / "stage_1.json").write_text(json.dumps([llava_pair(f"00{number}", "x") for number in range(8)]))
+    pool = {"restore": [str(tmp_path / "stage_1.json")]}
+    configuration = configure_pairs(tmp_path, {"one": [pair(number) for number in range(8)]}, pool=pool)
+    (file,) = configuration.pool.files
+    with pytest.raises(ValueError, match=r"8 of 8 records have no question in .*`0` \(lost its .* there is `000`\)"):
+        ingest_file(configuration.pool, file, Layout(tmp_path / "results"), trains=True)
+
+
 def other_kinds(folder):
     """Files that are not read as records, and what is said of them."""
     table = pa.table({"id": ["a"], "text": ["b"]})

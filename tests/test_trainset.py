@@ -85,6 +85,29 @@ def test_the_kits_own_converter_gives_the_same_entries(tmp_path, monkeypatch):
     assert entries == json.loads(theirs.read_text())
 
 
+def test_a_file_in_llavas_form_asks_its_own_questions(tmp_path):
+    """Without `restore`, with it, with ids and without; of two files with an id, the question goes with the record."""
+    (tmp_path / "stage_1.json").write_text(json.dumps([llava_pair("a", "x", question="Restored?")]))
+    nameless = {key: value for key, value in llava_pair("x", "nameless", question="Which?").items() if key != "id"}
+    files = {
+        "one": [pair("a", "plain"), pair("both", "first")],
+        "two": [llava_pair("b", "own", question="Own?"), nameless, llava_pair("both", "second", question="Second?")],
+    }
+    for name, restore, plain in (("without", [], "Same?"), ("with", [str(tmp_path / "stage_1.json")], "Restored?")):
+        folder = tmp_path / name
+        folder.mkdir()
+        records = {**files, "one": files["one"][: 1 if restore else 2]}
+        pool = {"restore": restore}
+        options = {"trainset": {"question": "Same?"}, "datasets": DATASETS, "recipes": {"whole": {"dataset": "all"}}}
+        configuration = configure_pairs(folder, records, pool=pool, **options)
+        layout, plan = make_pool(configuration, folder)
+        build_dataset("all", configuration, layout, plan)
+        _, entries = trained((configuration, layout, plan))
+        asked = {entry["conversations"][1]["value"]: entry["conversations"][0]["value"] for entry in entries}
+        last = {"first": "Same?\n<image>"} if not restore else {"second": "Second?\n<image>"}
+        assert asked == {"plain": f"{plain}\n<image>", "own": "Own?\n<image>", "nameless": "Which?\n<image>", **last}
+
+
 def test_an_id_without_question_is_named(tmp_path):
     (tmp_path / "stage_1.json").write_text(json.dumps([llava_pair("a", "old")]))
     world = make(tmp_path, [pair("a"), pair("lost")], pool={"restore": [str(tmp_path / "stage_1.json")]})

@@ -30,7 +30,7 @@ class Trainset(Section):
     cap_seed: Seed = Field(1024, description="Seed of that sampling; the kit's is 1024.")
     question: str = Field(
         "Render a clear and concise summary of the photo.",
-        description="Question for records when `pool.restore` names no file.",
+        description="Question for records that came without one, when `pool.restore` names no file.",
     )
     unusable: Unusable = "refuse"
     unusable_share: UnusableShare = 0.01

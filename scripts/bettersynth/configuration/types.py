@@ -109,3 +109,8 @@ class Configuration(Section):
     def benchmarks(self) -> dict[str, Benchmark]:
         """The benchmarks that its runs are evaluated on, by name; none without `evaluation`."""
         return self.evaluation.benchmarks if self.evaluation else {}
+
+    @property
+    def trains(self) -> bool:
+        """Whether records become training files: of recipes, or exported ones."""
+        return bool(self.recipes) or any("llava" in forms for forms in self.exports.values())

@@ -76,6 +76,9 @@ class Reason(StrEnum):
     EMPTY_CAPTION = "empty caption"
     CONTROL_STRING = "control string"
     LONG_CAPTION = "caption too long"
+    SEVERAL_IMAGES = "several images"
+    QUESTION = "question"
+    NO_QUESTION = "no question"
 
 
 class RecordProblem(Exception):  # noqa: N818 - a finding about the data, not a failure of the program
@@ -272,6 +275,22 @@ def parse_record(raw: bytes) -> Record:
     record = Record(_id_of(value.get("id"), text, images), text, images)
     _check(record)
     return record
+
+
+def question_of(raw: bytes) -> str | None:
+    """The question that a raw line of LLaVA's form asks, image token included; None in Data-Juicer's form."""
+    if b'"conversations"' not in raw:
+        return None
+    value = parse_json(raw)
+    return value["conversations"][0]["value"] if "conversations" in value else None
+
+
+def question_problem(question: str) -> str | None:
+    """Why a question cannot be trained on, or None."""
+    if question.count(PLAIN_IMAGE_TOKEN) != 1:
+        return f"not exactly one `{PLAIN_IMAGE_TOKEN}` in its question"
+    token = next((token for token in GEMMA_TOKENS if token in question), None)
+    return f"`{token}` in its question" if token else None
 
 
 def _id_of(value: Any, text: str, images: list[str]) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,17 +23,26 @@ from bettersynth.core.layout import Layout
 from bettersynth.core.parallel import map_threads
 from bettersynth.core.progress import progress
 from bettersynth.core.publish import Card, publish, sha256_file
-from bettersynth.core.raw import Reason, RecordProblem, parse_record, raw_lines
+from bettersynth.core.raw import (
+    DERIVED_ID,
+    Reason,
+    RecordProblem,
+    parse_record,
+    question_of,
+    question_problem,
+    raw_lines,
+)
 from bettersynth.core.records import Record, caption_of, read_table, write_records, write_table
 from bettersynth.core.sharding import shard_name
 from bettersynth.pool.images import ImageProblem, check_image, resolve
+from bettersynth.pool.llava import restored_ids
 from bettersynth.workflow.digests import shard_digests
 from bettersynth.workflow.plan import shard_names
 
 SHOWN_BYTES = 2000
 """Length to which a refused line is cut in the quarantine file."""
 
-ORDER = pa.schema([("id", pa.string()), ("shard", pa.string()), ("line", pa.int64())])
+ORDER = pa.schema([("id", pa.string()), ("shard", pa.string()), ("line", pa.int64()), ("question", pa.string())])
 INDEX = pa.schema([("id", pa.string()), ("shard", pa.string())])
 IMAGES = pa.schema([("image", pa.string()), ("bytes", pa.int64())])
 
@@ -53,6 +62,8 @@ class Candidate(NamedTuple):
     line: int
     raw: bytes
     record: Record
+    question: str | None
+    """Its own, in LLaVA's form."""
 
 
 class Look(NamedTuple):
@@ -62,10 +73,16 @@ class Look(NamedTuple):
     sizes: list[int]
 
 
-def ingest_file(pool: Pool, file: PoolFile, layout: Layout) -> dict[str, Any]:
-    """Write every shard of a raw file, its order, its quarantine and, last, its ledger, which is returned."""
+def ingest_file(pool: Pool, file: PoolFile, layout: Layout, *, trains: bool = False) -> dict[str, Any]:
+    """Write every shard of a raw file, its order, its quarantine and, last, its ledger, which is returned.
+
+    When the configuration `trains`, records that no training file can hold are refused here, before they are scored.
+    Raises ValueError when the questions of most records are missing from the files that are to restore them.
+    """
     card = Card(file=file.name, path=file.path, inputs={file.path: sha256_file(file.path)})
     candidates, refused, lines, blank = _read(file, pool.max_caption)
+    if trains:
+        candidates = list(_trainable(candidates, refused, pool, file))
     kept: list[Candidate] = []
     sizes: dict[str, int] = {}
     for candidate, look in zip(candidates, _look_at_images(candidates, pool), strict=True):
@@ -81,7 +98,9 @@ def ingest_file(pool: Pool, file: PoolFile, layout: Layout) -> dict[str, Any]:
     for shard, digest in shard_digests(file, layout.digests).shards.items():
         shards[shard]["digest"] = digest
     _write_quarantine(layout.quarantine(file.name), file, refused)
-    rows = [(item.record.id, shard_name(file.name, item.record.id, file.shards), item.line) for item in kept]
+    rows = [
+        (item.record.id, shard_name(file.name, item.record.id, file.shards), item.line, item.question) for item in kept
+    ]
     write_table(layout.order(file.name), _table(rows, ORDER))
     write_table(layout.images(file.name), _table(sorted(sizes.items()) if pool.decode else [], IMAGES))
     reasons = Counter(item.reason for item in refused)
@@ -96,6 +115,7 @@ def ingest_file(pool: Pool, file: PoolFile, layout: Layout) -> dict[str, Any]:
             "shards": file.shards,
             **pool.checks,
             "version": versions.INGEST,
+            **({"trains": [sha256_file(path) for path in pool.restore]} if trains else {}),
         },
         shards=shards,
     )
@@ -124,8 +144,48 @@ def _read(file: PoolFile, max_caption: int) -> tuple[list[Candidate], list[Refus
             refused.append(_refuse(number, raw, problem))
         else:
             first_line[record.id] = number
-            candidates.append(Candidate(number, raw, record))
+            candidates.append(Candidate(number, raw, record, question_of(raw)))
     return candidates, refused, lines, blank
+
+
+def _trainable(candidates: list[Candidate], refused: list[Refused], pool: Pool, file: PoolFile) -> Iterator[Candidate]:
+    """The candidates that a training file can hold; the others join the refused."""
+    known = restored_ids(pool.restore)
+    without = [
+        item.record.id
+        for item in candidates
+        if known and item.question is None and not item.record.id.startswith(DERIVED_ID) and item.record.id not in known
+    ]
+    if 2 * len(without) > len(candidates):
+        raise ValueError(
+            f"{file.path}: {len(without)} of {len(candidates)} records have no question in {', '.join(pool.restore)}, "
+            f"such as {_missed(without[0], known)}; name the files that hold them in `pool.restore`, or empty that "
+            "list to ask one question everywhere"
+        )
+    lost = set(without)
+    for item in candidates:
+        if problem := _untrainable(item, known if item.record.id in lost else None):
+            refused.append(_refuse(item.line, item.raw, problem))
+        else:
+            yield item
+
+
+def _untrainable(item: Candidate, missed_in: set[str] | None) -> RecordProblem | None:
+    """Why no training file can hold a record, or None; `missed_in`: the ids with questions, if it is none."""
+    if (images := len(set(item.record.images))) > 1:
+        return RecordProblem(Reason.SEVERAL_IMAGES, f"{images} distinct images; LLaVA's form holds one")
+    if item.question and (why := question_problem(item.question)):
+        return RecordProblem(Reason.QUESTION, why)
+    if missed_in is not None:
+        return RecordProblem(Reason.NO_QUESTION, f"no question to restore for {_missed(item.record.id, missed_in)}")
+    return None
+
+
+def _missed(record_id: str, known: set[str]) -> str:
+    """The id, and the one that it may have been before something took it for a number."""
+    widths = sorted({len(one) for one in known})
+    before = next((record_id.zfill(width) for width in widths if record_id.zfill(width) in known), None)
+    return f"`{record_id}` (lost its leading zeros? there is `{before}`)" if before else f"`{record_id}`"
 
 
 def _refuse(line: int, raw: bytes, problem: RecordProblem | ImageProblem) -> Refused:

@@ -39,7 +39,7 @@ def export_dataset(dataset: str, form: str, configuration: Configuration, layout
             case "data_juicer":
                 _write_data_juicer(folder / f"{dataset}.jsonl", records, roots)
             case "llava":
-                _write_llava(folder / f"{dataset}.json", records, roots, configuration)
+                _write_llava(folder / f"{dataset}.json", records, roots, configuration, layout)
             case "parquet":
                 write_table(folder / f"{dataset}.parquet", _with_pool_paths(records, roots))
             case "webdataset":
@@ -59,8 +59,10 @@ def _write_data_juicer(path: Path, records: pa.Table, roots: ImageRoots) -> None
             output.write(orjson.dumps(line) + b"\n")
 
 
-def _write_llava(path: Path, records: pa.Table, roots: ImageRoots, configuration: Configuration) -> None:
-    questions = Questions(configuration, configuration.trainset.question, records["id"].to_pylist())
+def _write_llava(
+    path: Path, records: pa.Table, roots: ImageRoots, configuration: Configuration, layout: Layout
+) -> None:
+    questions = Questions(configuration, configuration.trainset.question, records["id"].to_pylist(), layout)
     with path.open("wb") as output:
         write_list(output, llava_entries(records, questions, roots))
 

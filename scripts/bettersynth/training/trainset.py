@@ -17,12 +17,11 @@ from bettersynth.core.layout import Layout
 from bettersynth.core.parallel import batches, map_threads
 from bettersynth.core.progress import progress
 from bettersynth.core.publish import Card, publish, sha256_file
-from bettersynth.core.raw import PLAIN_IMAGE_TOKEN, caption_problem
+from bettersynth.core.raw import caption_problem, question_problem
 from bettersynth.core.records import POOL, caption_of, read_table
 from bettersynth.pool.images import ImageProblem, ImageRoots, check_image
 from bettersynth.pool.llava import Questions, iterate, kit_cap, llava_entries, write_list
 from bettersynth.pool.rows import load_records, read_rows
-from bettersynth.training.mgm.conversations import special_token
 from bettersynth.training.preflight import Finding, PreflightError, Unusable, settle
 from bettersynth.workflow.plan import Plan
 
@@ -61,7 +60,7 @@ def build_trainset(name: str, configuration: Configuration, layout: Layout, plan
     records = load_records(rows if kept is None else rows.take(pa.array(kept)), layout, plan)
 
     roots = ImageRoots(configuration.pool, layout)
-    questions = Questions(configuration, settings.question, records["id"].to_pylist())
+    questions = Questions(configuration, settings.question, records["id"].to_pylist(), layout)
     images = _distinct_images(records)
     decoded, bad = _bad_images(images, configuration.pool, layout)
     findings = _findings(records, questions, bad, path)
@@ -116,16 +115,9 @@ def _findings(records: pa.Table, questions: Questions, bad: dict[Image, ImagePro
                 findings.append(Finding(row, record_id, "image", image, str(problem.reason), problem.detail))
         if fault := caption_problem(caption_of(record["text"])):
             findings.append(Finding(row, record_id, "text", str(path), str(fault[0]), fault[1]))
-        if why := _question_problem(questions[record_id]):
+        if why := question_problem(questions[record_id]):
             findings.append(Finding(row, record_id, "question", str(path), "question", why))
     return findings
-
-
-def _question_problem(question: str) -> str | None:
-    if question.count(PLAIN_IMAGE_TOKEN) != 1:
-        return f"not exactly one `{PLAIN_IMAGE_TOKEN}` in its question"
-    token = special_token(question)
-    return f"`{token}` in its question" if token else None
 
 
 def _distinct_images(records: pa.Table) -> pa.Table:

@@ -137,7 +137,8 @@ class Fingerprints:
     @property
     def checks(self) -> dict[str, Any]:
         """What decides, beside the raw file, which records are quarantined."""
-        return {**self.configuration.pool.checks, "version": versions.INGEST}
+        trains = {"trains": self.contents(*self.configuration.pool.restore)} if self.configuration.trains else {}
+        return {**self.configuration.pool.checks, "version": versions.INGEST, **trains}
 
     def is_scored(self, chunk: Chunk, shard: str) -> bool:
         """Whether the pool's shard, as the raw file and the checks make it now, is the one that the pass scored."""

@@ -33,6 +33,11 @@ class OfRows(Rule):
         return [self.layout.images(file.name) for file in self.configuration.pool.files]
 
     @property
+    def own_questions(self) -> list[Path]:
+        """Tables with the questions that records of the pool came with."""
+        return [self.layout.order(file.name) for file in self.configuration.pool.files]
+
+    @property
     def restored(self) -> list[Fingerprinted]:
         """Files that the questions are restored from."""
         return [Fingerprinted(path) for path in self.configuration.pool.restore]
@@ -143,6 +148,7 @@ class Export(OfRows):
             "rows": self.layout.rows(dataset),
             "index": self.layout.index,
             "records": self.records_of(dataset),
+            "questions": self.own_questions,
             "restore": self.restored,
         }
 
@@ -189,6 +195,7 @@ class MakeTrainset(OfRows):
             "index": self.layout.index,
             "images": self.image_sizes,
             "records": self.records_of(dataset),
+            "questions": self.own_questions,
             "restore": self.restored,
         }
 

@@ -10,6 +10,7 @@ from bettersynth.configuration.catalogue import CATALOGUE
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import Layout
 from bettersynth.core.publish import read_json, write_json
+from bettersynth.core.steady import Steady
 from bettersynth.inspect import cost
 from bettersynth.inspect.cost import Costs, Due, Origin
 from bettersynth.inspect.cost_table import cost_table, hours, size
@@ -211,3 +212,14 @@ def test_starting_loading_and_compiling_are_no_part_of_a_rate(made, monkeypatch)
     monkeypatch.setattr(type(made.jobs.finetune), "every", lambda self: [("grounded", "1"), ("grounded", "2")])
     rate = Costs(made.jobs, made.measurements).rate("finetune")
     assert rate.per_second == pytest.approx(72 / 5) and rate.start == pytest.approx(45 - 80 * 5 / 72)
+
+
+def test_what_comes_before_the_second_batch_is_not_steady(monkeypatch):
+    clock = iter((40.0, 41.0, 43.0))
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    steady = Steady()
+    steady.add(8)
+    assert steady.facts() == {}
+    steady.add(8)
+    steady.add(4)
+    assert steady.facts() == {"steady": {"amount": 12, "seconds": 3.0}}

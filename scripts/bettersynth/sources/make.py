@@ -17,6 +17,7 @@ from bettersynth.core.layout import Layout
 from bettersynth.core.progress import progress
 from bettersynth.core.publish import Card, sha256_file, sha256_json
 from bettersynth.core.records import FAILED, Record, caption_of, write_records, write_table
+from bettersynth.core.steady import Steady
 from bettersynth.operators.batched.load import load_scorer
 from bettersynth.operators.scoring import operator_facts
 from bettersynth.pool.images import ImageReason, ImageRoots
@@ -59,7 +60,9 @@ def make_source_shard(source: str, shard: str, configuration: Configuration, lay
 
             generator = Redrawing(source, parameters, configuration, roots, layout.source_images(source))
         facts = generator.facts
-        outcomes, reused = _outcomes(records, generator, Journal(layout.work(source, shard)), roots, shard)
+        steady = Steady()
+        outcomes, reused = _outcomes(records, generator, Journal(layout.work(source, shard)), roots, shard, steady)
+        facts = facts | steady.facts()
 
     made = [record for outcome in outcomes for record in outcome.records]
     sources = rows["source"].to_pylist()
@@ -86,7 +89,7 @@ def make_source_shard(source: str, shard: str, configuration: Configuration, lay
 
 
 def _outcomes(
-    records: list[Record], generator: Generator, journal: Journal, roots: ImageRoots, shard: str
+    records: list[Record], generator: Generator, journal: Journal, roots: ImageRoots, shard: str, steady: Steady
 ) -> tuple[list[Outcome], int]:
     """The records' outcomes, and how many of them came from the journal."""
     keys = [sha256_json([list(record), generator.facts]) for record in records]
@@ -96,6 +99,7 @@ def _outcomes(
         logger.info("%s: %d of %d records were made before", shard, done, len(records))
     for made in progress(generator.make([record for _, record in todo]), len(todo), shard, size=len):
         outcomes = {todo[place][0]: outcome for place, outcome in made.items()}
+        steady.add(len(made))
         journal.append({key: outcome._asdict() for key, outcome in outcomes.items()})
         found.update(outcomes)
     return [found[key] for key in keys], done  # type: ignore[misc]

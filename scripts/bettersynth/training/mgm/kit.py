@@ -31,6 +31,7 @@ from bettersynth.configuration.training import KIT_PROGRAM, Architecture, Finetu
 from bettersynth.core.layout import CHECKPOINT
 from bettersynth.core.offline import ENVIRONMENT
 from bettersynth.core.publish import read_json, sha256_file, sha256_json
+from bettersynth.core.steady import Steady
 from bettersynth.training.mgm import published
 from bettersynth.training.mgm.model import MGMConfig
 from bettersynth.training.mgm.trainer import REPORT_SECONDS, Outcome
@@ -198,6 +199,7 @@ class KitProgram:
         program = str(Path(self.kit.path, KIT_PROGRAM[0]).absolute())
         command = [*torchrun, f"--nproc_per_node={gpus}", program, *options, *self.arguments(stage, data, images, gpus)]
         losses: list[float] = []
+        steady = Steady()
         started = reported = time.monotonic()
         with (
             (work.parent / "log.jsonl").open("w", encoding="utf-8") as log,
@@ -205,6 +207,7 @@ class KitProgram:
         ):
             for entry in entries:
                 losses.append(entry["loss"])
+                steady.add(stage.global_batch)
                 step = len(losses)
                 if not math.isfinite(entry["loss"]):
                     raise FloatingPointError(f"{name}: the loss is {entry['loss']} at step {step}")
@@ -221,7 +224,7 @@ class KitProgram:
             "rows": len(read_json(data)),
             "parameters": stage.model_dump(),
             "processes": gpus,
-            **Outcome(len(losses), losses, 0, time.monotonic() - started, []).facts(stage.global_batch),
+            **Outcome(len(losses), losses, 0, time.monotonic() - started, [], steady).facts(stage.global_batch),
         }
 
     def _environment(self) -> dict[str, str]:

@@ -22,6 +22,7 @@ from transformers.utils import import_utils
 from bettersynth.configuration.training import Stage
 from bettersynth.core.progress import duration
 from bettersynth.core.publish import publish
+from bettersynth.core.steady import Steady
 from bettersynth.training.mgm import checkpoints
 from bettersynth.training.mgm.data import Collator, ConversationDataset, TrainingOrder
 from bettersynth.training.mgm.model import MGMForConditionalGeneration
@@ -50,6 +51,8 @@ class Outcome(NamedTuple):
     seconds: float
     moments: list[float]
     """When each step of this process was done, on the monotonic clock."""
+    steady: Steady
+    """Samples after the first step, which loads and compiles."""
 
     def facts(self, global_batch: int) -> dict[str, Any]:
         """For the card."""
@@ -61,6 +64,7 @@ class Outcome(NamedTuple):
             "last_loss": self.losses[-1],
             "resumed_from_step": self.resumed_from,
             "samples_per_second": round(done * global_batch / self.seconds, 3) if done else None,
+            **self.steady.facts(),
         }
 
     @property
@@ -150,7 +154,7 @@ def train_stage(
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     resumed_from = 0 if checkpoint is None else checkpoints.step_of(checkpoint)
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return Outcome(trainer.state.global_step, losses, resumed_from, time.monotonic() - started, log.moments)
+    return Outcome(trainer.state.global_step, losses, resumed_from, time.monotonic() - started, log.moments, log.steady)
 
 
 def _arguments(stage: Stage, steps: int, seed: int, folder: Path) -> TrainingArguments:
@@ -285,6 +289,7 @@ class _Log(TrainerCallback):
         self._name = name
         self._global_batch = global_batch
         self.moments: list[float] = []
+        self.steady = Steady()
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -308,6 +313,7 @@ class _Log(TrainerCallback):
         if "loss" not in entry:
             return
         self.moments.append(time.monotonic())
+        self.steady.add(self._global_batch)
         if not math.isfinite(entry["loss"]):
             raise FloatingPointError(
                 f"{self._name}: the loss is {entry['loss']} at step {entry['step']}; lower `learning_rate`, or train "

@@ -25,7 +25,7 @@ import pyarrow as pa
 from PIL import Image
 from scipy.special import expit, ndtr, ndtri
 
-from bettersynth.configuration.catalogue import CATALOGUE
+from bettersynth.configuration.operators import operator_spec
 from bettersynth.configuration.pool import PoolFile
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.records import POOL, text_of
@@ -145,8 +145,10 @@ def draw_scores(source: str, operator: str, ids: Sequence[str], plan: Plan) -> p
     # A cleaned record is as good as it was; what was made anew has nothing to do with what was there.
     origin = POOL if made == "clean" else source
     draw = DRAWS.get((made, op)) or DRAWS.get((POOL, op))
-    stats = draw(origin, ids) if draw else {stat: uniform(f"{origin} {op} {stat}", ids) for stat in CATALOGUE[op].stats}
-    kinds = CATALOGUE[op].stats
+    stats = (
+        draw(origin, ids) if draw else {stat: uniform(f"{origin} {op} {stat}", ids) for stat in operator_spec(op).stats}
+    )
+    kinds = operator_spec(op).stats
     columns = {stat: _column(values, kinds[stat], f"{origin} {stat}", ids) for stat, values in stats.items()}
     return pa.table({"id": pa.array(list(ids), pa.string()), **columns})
 

@@ -287,7 +287,7 @@ def _free_memory() -> None:
 
 
 def _import_data_juicer() -> Any:
-    from bettersynth.operators.offline import import_data_juicer
+    from bettersynth.runtime.patches.data_juicer import import_data_juicer
     from bettersynth.sources.base import prepare_offline
 
     prepare_offline()

@@ -175,9 +175,9 @@ def _stock(
     name: str, configuration: Configuration, folder: Path, records: list[Record], device: str
 ) -> tuple[list[float], float]:
     """Data-Juicer's scores and pairs a second, as its executor calls the operator."""
-    from bettersynth.operators import offline
+    from bettersynth.runtime import patches
 
-    offline.prepare(folder / "cache", configuration.pool.max_pixels)
+    patches.prepare(folder / "cache", configuration.pool.max_pixels)
     import torch
 
     from bettersynth.operators.data_juicer import build, score

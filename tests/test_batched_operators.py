@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
-from bettersynth.configuration.catalogue import CATALOGUE
+from bettersynth.configuration.operators import catalogue
 from bettersynth.configuration.pool import Model, Operator, Reading, Scoring
 from bettersynth.core.records import Record, text_of
 from bettersynth.core.resources import resource
@@ -35,11 +35,11 @@ PAIR_OPERATORS = ("image_text_similarity_filter", "image_text_matching_filter", 
 @pytest.fixture(scope="module", autouse=True)
 def offline(tmp_path_factory):
     """Data-Juicer and transformers work from local files only, from the repository's root."""
-    from bettersynth.operators import offline
+    from bettersynth.runtime import patches
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(REPOSITORY)
-        offline.prepare(tmp_path_factory.mktemp("cache"), 100_000_000)
+        patches.prepare(tmp_path_factory.mktemp("cache"), 100_000_000)
         yield
 
 
@@ -176,7 +176,7 @@ def check_equal(ours, theirs, records):
             assert mine[key] == expected, (record.id, key)
 
 
-@pytest.mark.parametrize("op", sorted(op for op, spec in CATALOGUE.items() if not spec.ours))
+@pytest.mark.parametrize("op", sorted(op for op, spec in catalogue().items() if not spec.ours))
 def test_equals_the_stock_operator(op, model_folder, images, records):
     operator, model = Operator(op=op), model_folder("tiny", op)
     theirs = stock(operator, model, records, images)

@@ -25,11 +25,11 @@ OPERATORS = ("image_text_similarity_filter", "image_nsfw_filter", "image_aesthet
 @pytest.fixture(scope="module", autouse=True)
 def offline(tmp_path_factory):
     """Data-Juicer and transformers work from local files only."""
-    from bettersynth.operators import offline
+    from bettersynth.runtime import patches
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(REPOSITORY)
-        offline.prepare(tmp_path_factory.mktemp("cache"), 100_000_000)
+        patches.prepare(tmp_path_factory.mktemp("cache"), 100_000_000)
         yield
 
 
@@ -102,7 +102,7 @@ def test_resizing_on_the_device_changes_nothing(load, images, records, monkeypat
     scorer = load(*OPERATORS)
     scorer._device_resizes = True  # as on a GPU
     together: list[int] = []
-    module = import_module("bettersynth.operators.batched.scorer")  # not before `offline.prepare`
+    module = import_module("bettersynth.operators.batched.scorer")  # not before `runtime.patches.prepare`
     monkeypatch.setattr(module, "resize", lambda *some: together.append(len(some[1])) or resize(*some))
     there = scorer.score(records, Folder(images))
     assert max(together) > module.PIECE

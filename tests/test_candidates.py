@@ -16,7 +16,7 @@ from bettersynth.sources.captioners.choice import captioned_text, keep_candidate
 @pytest.fixture(scope="module")
 def stock_mapper():
     """Data-Juicer's captioning mapper; its model is never opened."""
-    from bettersynth.operators.offline import import_data_juicer
+    from bettersynth.runtime.patches.data_juicer import import_data_juicer
 
     import_data_juicer()
     from data_juicer.ops.mapper.image_captioning_mapper import ImageCaptioningMapper

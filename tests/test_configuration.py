@@ -312,8 +312,23 @@ def test_numbers_as_people_write_them_are_read(tmp_path):
         ("report: {title: 2024-01-01}", "report.title", "quote it"),
         ("recipes: {best: {dataset: best, training: {pretrain: {learning_rate: yes}}}}", "learning_rate", "quote it"),
         ("datasets: {x: {from: pool, filter: {words_num: {min_score: 3}}}}", "min_score", "did you mean `min`"),
-        ("operators: {x: {op: alphanumeric_filter}}", "x.op", "is Data-Juicer's, but not in this project's catalogue"),
-        ("operators: {x: {op: image_blur_mapper}}", "x.op", "is Data-Juicer's, but not in this project's catalogue"),
+        (
+            "operators: {x: {op: video_nsfw_filter}}",
+            "x.op",
+            "it scores videos, and records here",
+        ),
+        (
+            "operators: {x: {op: audio_size_filter}}",
+            "x.op",
+            "it scores sounds, and records here",
+        ),
+        ("operators: {x: {op: suffix_filter}}", "x.op", "it gives no score"),
+        ("operators: {x: {op: llm_quality_score_filter}}", "x.op", "jobs have no network"),
+        ("operators: {x: {op: image_blur_mapper}}", "x.op", "is a mapper of Data-Juicer's"),
+        ("operators: {x: {op: alphanumeric_filer}}", "x.op", "did you mean `alphanumeric_filter`"),
+        ("operators: {x: {op: alphanumeric_filter, parameters: {min_ratio: 1}}}", "min_ratio", "write it in a dataset"),
+        ("operators: {x: {op: alphanumeric_filter, parameters: {tokenization: 1}}}", "tokenization", "bool expected"),
+        ("operators: {x: {op: stopwords_filter}}", "x.model", "loads a model"),
     ],
 )
 def test_words_that_yaml_does_not_read_as_words_are_told(content, tmp_path, written, key, said):

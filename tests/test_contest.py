@@ -10,9 +10,9 @@ from workflow import ROOT
 
 from bench.dry_run import dry_run, place_inputs
 from bettersynth.configuration import load
-from bettersynth.configuration.catalogue import CATALOGUE
 from bettersynth.configuration.ledger import read_ledger, recipes_of, with_tables
 from bettersynth.configuration.load import recipe_training, recipe_trainset
+from bettersynth.configuration.operators import operator_spec
 from bettersynth.inspect.wording import sentence
 from bettersynth.workflow.plan import Plan
 
@@ -83,7 +83,7 @@ def test_the_contest_s_operators_have_its_models_and_parameters():
         hub = CONTEST.models[by_op[op].model].hub if by_op[op].model else None
         assert hub == expected.get("hub"), op
         parameters = {key: value for key, value in expected.items() if key != "hub"}
-        assert CATALOGUE[op].completed(by_op[op].parameters) == parameters, op
+        assert operator_spec(op).completed(by_op[op].parameters) == parameters, op
 
 
 @pytest.mark.parametrize("number", range(1, 19))

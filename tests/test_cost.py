@@ -6,7 +6,8 @@ import pytest
 from fake_results import fake_configuration, write_fake_results
 
 from bench import MEASUREMENTS
-from bettersynth.configuration.catalogue import CATALOGUE
+from bettersynth.configuration.family import captioner_families, redrawer_families
+from bettersynth.configuration.operators import catalogue, operator_spec
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import Layout
 from bettersynth.core.publish import read_json, write_json
@@ -89,10 +90,10 @@ def test_every_rule_of_the_snakefile_has_a_rate(planned):
     assert [line.phase for line in lines] == sorted((line.phase for line in lines), key=cost.PHASES.index)
 
 
-@pytest.mark.parametrize("op", sorted(CATALOGUE))
+@pytest.mark.parametrize("op", sorted(catalogue()))
 def test_every_operator_has_a_rate(planned, op):
     rate = planned.rate(f"score {op}")
-    assert rate.per_second > 0 and rate.on_gpu == (CATALOGUE[op].device == "gpu")
+    assert rate.per_second > 0 and rate.on_gpu == (catalogue()[op].device == "gpu")
 
 
 def test_past_jobs_are_believed_first(made, monkeypatch):
@@ -114,11 +115,11 @@ def test_scoring_that_waited_for_images_is_foretold_as_slow_as_it_was(planned):
     assert (rate.per_second, rate.start, rate.origin) == (100, 5, Origin.PAST)
 
 
-def test_measurements_come_before_guesses(planned):
+def test_measurements_come_before_guesses(planned, tmp_path):
     kind = "score image_aesthetics_filter"
     assert planned.rate(kind).origin == Origin.GUESS
-    planned.rate.cache_clear()
-    name, figure = cost.MEASURED[kind]
+    planned = make(planned.configuration, planned.jobs.dataset.layout, tmp_path)
+    name, figure = operator_spec("image_aesthetics_filter").cost.measured
     write_json(planned.measurements / f"{name}.json", {"machine": "NVIDIA H100", "figures": {figure: 5000}})
     rate = planned.rate(kind)
     assert (rate.per_second, rate.on_gpu, rate.origin) == (5000, True, Origin.MEASURED)
@@ -127,8 +128,12 @@ def test_measurements_come_before_guesses(planned):
 
 def test_what_is_measured_is_found_by_the_names_of_its_figures():
     kept = {path.stem: read_json(path)["figures"] for path in MEASUREMENTS.glob("*.json")}
-    for name in {name for name, _ in cost.MEASURED.values()} & kept.keys():
-        assert any(figure in kept[name] for file, figure in cost.MEASURED.values() if file == name), name
+    stated = [
+        entry.cost.measured for entry in (*catalogue().values(), *captioner_families(), *redrawer_families().values())
+    ]
+    named = {*cost.MEASURED.values(), *filter(None, stated)}
+    for name in {name for name, _ in named} & kept.keys():
+        assert any(figure in kept[name] for file, figure in named if file == name), name
 
 
 def test_the_table_says_what_is_guessed_and_what_is_published(planned):

@@ -12,9 +12,9 @@ from bettersynth.core.records import FAILED, Record, read_table, text_of, write_
 from bettersynth.datasets import build_dataset
 from bettersynth.datasets.analysis import build_analysis
 from bettersynth.datasets.scores import kept_by_margin, values_of
-from bettersynth.operators.offline import import_data_juicer
 from bettersynth.pool.ingest import ingest_file
 from bettersynth.pool.rows import asked_rows, load_records, read_rows
+from bettersynth.runtime.patches.data_juicer import import_data_juicer
 
 OPERATORS = {
     "similarity": {"op": "image_text_similarity_filter"},

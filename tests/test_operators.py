@@ -3,13 +3,9 @@
 import importlib
 import inspect
 import itertools
-import json
 import math
-import os
 import random
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +13,10 @@ import pyarrow as pa
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from stock_data_juicer import executor_stats
 
-from bettersynth.configuration.catalogue import CATALOGUE, UnknownOperatorError, operator_spec
+from bettersynth.configuration import stock as stock_filters
+from bettersynth.configuration.operators import UnknownOperatorError, catalogue, operator_spec
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import Layout
 from bettersynth.core.publish import read_json, sha256_file, write_json
@@ -48,7 +46,6 @@ CASES = {
     "image_size_filter": (None, {}, {}),
     "image_aspect_ratio_filter": (None, {}, {"min_ratio": 0.0, "max_ratio": 1e9}),
 }
-MODEL_ARGUMENTS_BY_NAME = ("spacy", "fasttext")
 
 
 @pytest.fixture(scope="module")
@@ -171,50 +168,13 @@ def scored(run):
 @pytest.fixture(scope="module")
 def stock(models, images, records, tmp_path_factory):
     """What Data-Juicer's executor writes: id -> stats."""
-    folder = tmp_path_factory.mktemp("stock")
-    dataset = folder / "records.jsonl"
-    with dataset.open("w", encoding="utf-8") as file:
-        for record in records:
-            paths = [str(images / image) for image in record.images]
-            file.write(json.dumps({"id": record.id, "text": record.text, "images": paths}) + "\n")
     process = []
     for op, (model, parameters, keep) in CASES.items():
-        argument = CATALOGUE[op].model_argument
-        loaded = {argument: str(models[model])} if argument and argument not in MODEL_ARGUMENTS_BY_NAME else {}
+        argument = operator_spec(op).model_argument
+        loaded = {argument: str(models[model])} if argument else {}
         process.append({op: {**loaded, **parameters, **keep}})
-    cache = folder / "cache" / "models"
-    cache.mkdir(parents=True)
-    (cache / "en_core_web_md-3.7.0").symlink_to(models["spacy_en"])
-    (cache / "lid.176.bin").symlink_to(models["lid_176"])
-    settings = folder / "settings.json"
-    export = folder / "out" / "kept.jsonl"
-    settings.write_text(
-        json.dumps(
-            {
-                "dataset_path": str(dataset),
-                "export_path": str(export),
-                "work_dir": str(folder),
-                "process": process,
-            }
-        )
-    )
-    environment = {
-        **os.environ,
-        "DATA_JUICER_CACHE_HOME": str(folder / "cache"),
-        "HF_HOME": str(folder / "hf"),
-        "NLTK_DATA": str(REPOSITORY / "models" / "nltk_data"),
-        "HF_HUB_OFFLINE": "1",
-        "UV_OFFLINE": "1",
-        "PIP_NO_INDEX": "1",
-        "PYTHONHASHSEED": "7",
-    }
-    for name in ("DATA_JUICER_MODELS_CACHE", "DATA_JUICER_ASSETS_CACHE"):
-        environment.pop(name, None)
-    command = [sys.executable, str(Path(__file__).with_name("stock_data_juicer.py")), str(settings)]
-    finished = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
-    assert finished.returncode == 0, finished.stderr[-4000:]
-    rows = [json.loads(line) for line in export.read_text(encoding="utf-8").splitlines()]
-    return {row["id"]: row["__dj__stats__"] for row in rows}
+    assets = {"en_core_web_md-3.7.0": models["spacy_en"], "lid.176.bin": models["lid_176"]}
+    return executor_stats(process, records, images, tmp_path_factory.mktemp("stock"), assets)
 
 
 @pytest.fixture(autouse=True)
@@ -229,7 +189,7 @@ def test_equals_data_juicers_executor(op, scored, stock, records):
 
     assert table["id"].to_pylist() == [record.id for record in records] == list(stock)
     assert card["rows"] == card["records"] == len(records)
-    for key in CATALOGUE[op].stats:
+    for key in operator_spec(op).stats:
         ours, theirs = table[key].to_pylist(), [stats[key] for stats in stock.values()]
         assert all(_same(mine, other) for mine, other in zip(ours, theirs, strict=True)), (key, ours, theirs)
         assert len({str(value) for value in ours}) > 1, "a constant score would prove nothing"
@@ -264,7 +224,8 @@ def test_what_is_scored_is_not_scored_again(run):
 
 def test_noun_phrases_come_in_a_fixed_order(models):
     from bettersynth.configuration.pool import Model, Operator
-    from bettersynth.operators.data_juicer import build, load_tagger
+    from bettersynth.operators.catalogue.phrase_grounding_recall_filter import load_tagger
+    from bettersynth.operators.data_juicer import build
 
     build(Operator(op="phrase_grounding_recall_filter"), Model(path=str(models["owlvit"])), "cpu")
     module = importlib.import_module("data_juicer.ops.filter.phrase_grounding_recall_filter")
@@ -393,7 +354,7 @@ def test_aesthetics_class_comes_from_the_folder_not_from_its_path(models, tmp_pa
 
 
 def test_pickled_weights_are_refused(tmp_path):
-    from bettersynth.operators.data_juicer import check_model_folder
+    from bettersynth.operators.model_folder import check_model_folder
 
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
@@ -402,7 +363,7 @@ def test_pickled_weights_are_refused(tmp_path):
 
 
 def test_data_juicer_cannot_install_or_fetch():
-    from bettersynth.operators.offline import MissingPackageError, import_data_juicer
+    from bettersynth.runtime.patches.data_juicer import MissingPackageError, import_data_juicer
 
     model_utils = import_data_juicer()
     from data_juicer.utils.lazy_loader import LazyLoader
@@ -413,25 +374,41 @@ def test_data_juicer_cannot_install_or_fetch():
         model_utils.check_model("lid.176.bin")
 
 
-def test_catalogue_agrees_with_the_installed_operators():
-    for op, spec in CATALOGUE.items():
-        if spec.ours:
-            continue
-        module = importlib.import_module(f"data_juicer.ops.filter.{op}")
-        kind = next(
-            entry for _, entry in inspect.getmembers(module, inspect.isclass) if getattr(entry, "_name", "") == op
-        )
-        arguments = inspect.signature(kind.__init__).parameters
-        known = {*spec.parameters, *spec.thresholds, spec.model_argument or "spacy", *MODEL_ARGUMENTS_BY_NAME}
-        not_offered = {"self", "args", "kwargs", "trust_remote_code"}
-        if op in ("words_num_filter", "word_repetition_filter", "text_action_filter"):
-            not_offered |= {"lang", "tokenization"}  # other languages and tokenizers need further models
-        assert set(arguments) - not_offered == known & set(arguments), op
-        for name, parameter in spec.parameters.items():
-            assert arguments[name].default == parameter.default, (op, name)
-        for name, default in spec.thresholds.items():
-            assert default is None or arguments[name].default == default, (op, name)
-        assert (spec.device == "gpu") == (kind._accelerator == "cuda"), op
+@pytest.mark.parametrize("op", sorted(op for op, spec in catalogue().items() if not spec.ours))
+def test_catalogue_agrees_with_the_installed_filters(op):
+    spec, installed = operator_spec(op), stock_filters.describe(op)
+
+    assert spec.stats.keys() == installed.stats.keys()
+    assert spec.thresholds == installed.thresholds and spec.device == installed.device
+    assert spec.model_argument == installed.model_argument
+    assert {name: parameter.default for name, parameter in spec.parameters.items()}.items() <= {
+        name: parameter.default for name, parameter in installed.parameters.items()
+    }.items()
+
+
+@pytest.mark.parametrize("op", sorted(stock_filters.filters()))
+def test_what_is_read_in_a_filters_source_is_what_the_class_has(op):
+    spec = stock_filters.describe(op)
+    if spec.refused:
+        pytest.skip(spec.refused)
+    from data_juicer.utils.constant import StatsKeysConstant
+
+    module = importlib.import_module(f"data_juicer.ops.filter.{op}")
+    kind = next(entry for _, entry in inspect.getmembers(module, inspect.isclass) if getattr(entry, "_name", "") == op)
+    parents = [parent for parent in reversed(kind.__mro__) if parent.__module__.startswith("data_juicer.ops.filter.")]
+    arguments = {
+        name: argument.default
+        for parent in parents
+        for name, argument in inspect.signature(parent.__init__).parameters.items()
+        if argument.default is not inspect.Parameter.empty
+    }
+    found = {*spec.parameters, *spec.thresholds, spec.model_argument, *stock_filters.KEPT_BACK}
+
+    assert arguments.keys() <= found
+    assert {name: parameter.default for name, parameter in spec.parameters.items()}.items() <= arguments.items()
+    assert all(default is None or arguments[name] == default for name, default in spec.thresholds.items())
+    assert (spec.device == "gpu") == (kind._accelerator == "cuda")
+    assert set(spec.stats) <= {value for name, value in vars(StatsKeysConstant).items() if not name.startswith("_")}
 
 
 def test_unknown_operator_is_answered_with_the_nearest():

@@ -19,10 +19,10 @@ from PIL import Image
 
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import Layout
-from bettersynth.core.offline import ENVIRONMENT
 from bettersynth.core.publish import read_json
 from bettersynth.core.records import Record, read_table, text_of, write_records
 from bettersynth.operators.ray.engine import CPU_ACTOR, Cluster
+from bettersynth.runtime.patches.environment import ENVIRONMENT
 
 REPOSITORY = Path(__file__).parents[1]
 OPERATORS = {

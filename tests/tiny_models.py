@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.modules.setdefault("torchvision", None)  # as bettersynth.operators.offline does
+sys.modules.setdefault("torchvision", None)  # as bettersynth.runtime.patches does
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -72,7 +72,7 @@ from transformers import (
 from transformers.models.bert import BertTokenizerFast
 from transformers.models.clip.tokenization_clip import bytes_to_unicode
 
-from bettersynth.sources.captioners.families import image_only
+from bettersynth.runtime.patches.transformers import image_only
 
 SIDE = 32
 WORDS = [

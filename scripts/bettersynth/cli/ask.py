@@ -14,8 +14,8 @@ from bettersynth.cli.options import FILE, config, recipe
 from bettersynth.configuration.load import check_recipe
 from bettersynth.configuration.pool import USUAL, Reading
 from bettersynth.core.errors import PersonError
-from bettersynth.core.offline import ENVIRONMENT
 from bettersynth.core.publish import read_json
+from bettersynth.runtime.patches.environment import ENVIRONMENT
 from bettersynth.workflow.run import Run
 
 

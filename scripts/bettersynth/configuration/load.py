@@ -12,9 +12,10 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from bettersynth.configuration.catalogue import CATALOGUE, OperatorSpec, is_stock
 from bettersynth.configuration.datasets import VERBS, Dataset
 from bettersynth.configuration.generators import BestBy
+from bettersynth.configuration.operator import IMAGE_HASHES, LANGUAGE, OperatorSpec
+from bettersynth.configuration.operators import UnknownOperatorError, find_spec, giving, operator_spec
 from bettersynth.configuration.pool import Operator
 from bettersynth.configuration.reading import ConfigurationError, read_yaml
 from bettersynth.configuration.training import Training, Trainset
@@ -148,17 +149,16 @@ def _operator_problems(configuration: Configuration) -> Iterator[str]:
     models = configuration.models
     for name, operator in configuration.operators.items():
         key = f"operators.{name}"
-        spec = CATALOGUE.get(operator.op)
-        if spec is None:
-            known = f"{key}.op: {operator.op} is Data-Juicer's, but not in this project's catalogue; there are: "
-            unknown = _unknown(f"{key}.op", "operator", operator.op, CATALOGUE)
-            yield known + ", ".join(sorted(CATALOGUE)) if is_stock(operator.op) else unknown
+        try:
+            spec = operator_spec(operator.op)
+        except UnknownOperatorError as error:
+            yield f"{key}.op: {error}"
             continue
         if operator.model is not None and operator.model not in models:
             yield _unknown(f"{key}.model", "model", operator.model, models)
-        if spec.model_argument and operator.model is None:
+        if spec.loads_model and not spec.model_optional and operator.model is None:
             yield f"{key}.model: {operator.op} loads a model; name one of `models`"
-        if not spec.model_argument and operator.model is not None:
+        if not spec.loads_model and operator.model is not None:
             yield f"{key}.model: {operator.op} loads no model"
         yield from _parameter_problems(key, operator, spec)
     for kind, entries in (("captioners", configuration.captioners), ("redrawers", configuration.redrawers)):
@@ -238,26 +238,24 @@ def _node_problems(configuration: Configuration, name: str, node: Dataset) -> It
     if node.recaption and node.recaption.captioner not in configuration.captioners:
         yield _unknown(f"{key}.recaption.captioner", "captioner", node.recaption.captioner, configuration.captioners)
     if node.clean and node.clean.language:
-        operator = configuration.operators.get(node.clean.language.operator)
-        if operator is None or operator.op != "language_id_score_filter":
-            accepted = [key for key, entry in configuration.operators.items() if entry.op == "language_id_score_filter"]
+        accepted = giving(configuration.operators, LANGUAGE)
+        if node.clean.language.operator not in accepted:
             yield _unknown(
                 f"{key}.clean.language.operator", "language operator", node.clean.language.operator, accepted
             )
     if node.redraw and node.redraw.redrawer not in configuration.redrawers:
         yield _unknown(f"{key}.redraw.redrawer", "redrawer", node.redraw.redrawer, configuration.redrawers)
-    if node.dedup and node.dedup.by == "image":
-        hashes = [operator for operator in configuration.operators.values() if operator.op == "image_hash"]
-        if not hashes:
-            entry = "`operators: {image_hash: {op: image_hash}}`"
-            yield f"{key}.dedup: images are compared by their hashes; add {entry}"
+    if node.dedup and node.dedup.by == "image" and not giving(configuration.operators, IMAGE_HASHES):
+        entry = "`operators: {image_hash: {op: image_hash}}`"
+        yield f"{key}.dedup: images are compared by their hashes; add {entry}"
 
 
 def _stats(configuration: Configuration, score: str) -> dict[str, str]:
     """Stats that a threshold's key names, and their kinds; empty when the key is wrong."""
     name, _, stat = score.partition(".")
     operator = configuration.operators.get(name)
-    stats = CATALOGUE[operator.op].stats if operator and operator.op in CATALOGUE else {}
+    spec = find_spec(operator.op) if operator else None
+    stats = spec.stats if spec else {}
     if stat:
         return {stat: stats[stat]} if stat in stats else {}
     return dict(stats)
@@ -269,7 +267,8 @@ def _score_problems(configuration: Configuration, key: str, score: str) -> Itera
     if operator is None:
         yield _unknown(key, "operator", name, configuration.operators)
         return
-    stats = CATALOGUE[operator.op].stats if operator.op in CATALOGUE else {}
+    spec = find_spec(operator.op)
+    stats = spec.stats if spec else {}
     if stat and stat not in stats:
         yield f"{key}: {operator.op} has no stat `{stat}`; it has: {', '.join(stats)}{did_you_mean(stat, stats)}"
     if not stat and len(stats) > 1:

@@ -87,7 +87,9 @@ class Model(Section):
 class Operator(Section):
     """A Data-Juicer operator with its model and parameters, thresholds excluded: what defines a score."""
 
-    op: str = Field(description="Data-Juicer's operator name, such as `image_text_similarity_filter`.")
+    op: str = Field(
+        description="A filter of Data-Juicer (`image_text_similarity_filter`), or an operator of ours or of a plug-in."
+    )
     model: Name | None = Field(None, description="Entry of `models` that the operator loads.")
     parameters: dict[str, Any] = Field(
         default_factory=dict,

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from bettersynth.configuration import benchmark, datasets, evaluation, generators, pool, training, types
-from bettersynth.configuration.catalogue import CATALOGUE
+from bettersynth.configuration.operators import catalogue
 from bettersynth.configuration.registry import modules
 from bettersynth.configuration.section import Section
 
@@ -26,6 +26,14 @@ the key, what is accepted, and the nearest spelling. Editors complete and check 
 This page is generated from the types in `scripts/bettersynth/configuration` by `make reference`.
 
 Names are lower-case letters, digits and underscores.
+"""
+
+OTHER_FILTERS = """\
+Any other filter of the installed Data-Juicer can be named too, and runs as it is. What it takes is read in its source:
+arguments that only decide what is kept are thresholds; a model (`hf_…`), a folder of word lists (`…_dir`) or what it
+looks up by a name of its own is the entry's `model`; all others are parameters. Its stats are numbers, a truth 0 or 1.
+Filters of videos and sounds, those that ask a model by an API, and those that give no score are refused with that
+reason.
 """
 
 
@@ -130,12 +138,13 @@ def _default(field: Any) -> str:
 def _operators() -> Iterator[str]:
     yield "## Operators\n"
     yield "Data-Juicer's names, stats and parameters; thresholds belong to datasets and are listed with its defaults.\n"
+    yield OTHER_FILTERS
     yield "| `op` | what it says | stats | loads | parameters | Data-Juicer's thresholds |"
     yield "| --- | --- | --- | --- | --- | --- |"
-    for name, spec in CATALOGUE.items():
+    for name, spec in catalogue().items():
         stats = ", ".join(f"`{stat}`" for stat in spec.stats)
         parameters = ", ".join(f"`{key}: {value.default}`" for key, value in spec.parameters.items()) or "–"
         thresholds = ", ".join(f"{key} {value}" for key, value in spec.thresholds.items() if value is not None) or "–"
-        loads = "a model" if spec.model_argument else "–"
+        loads = "a model" if spec.loads_model else "–"
         yield f"| `{name}` | {spec.summary} | {stats} | {loads} | {parameters} | {thresholds} |"
     yield ""

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from bettersynth.configuration.datasets import GENERATORS, Cluster, Dataset, Dedup, Rank, Splice, Threshold
+from bettersynth.configuration.operator import IMAGE_HASHES
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import Layout
 from bettersynth.core.publish import Card, sha256_file
@@ -169,7 +170,10 @@ def _dedup(name: str, rows: pa.Table, parameters: Dedup, layout: Layout, plan: P
         return split(rows, dedup.text_reasons(captions, parameters.similarity if parameters.near else None))
     operators = plan.operators(name)
     if not operators:
-        raise ValueError(f"dataset `{name}`: dedup by image needs an operator with `op: image_hash` in `operators`")
+        raise ValueError(
+            f"dataset `{name}`: dedup by image needs an operator that gives {' and '.join(IMAGE_HASHES)}; "
+            "add `image_hash: {op: image_hash}` to `operators`"
+        )
     scores = load_scores(rows, operators[0], layout, plan)
     digests, hashes = scores["image_sha256"].to_pylist(), scores["image_phash"].to_pylist()
     valueless: Reasons = np.array([None if row else f"{operators[0]}.image_sha256 no value" for row in digests], object)

@@ -17,6 +17,10 @@ from typing import Any, NamedTuple
 
 from safetensors import safe_open
 
+from bettersynth.configuration.cost import Cost
+from bettersynth.configuration.family import captioner_family, redrawer_family
+from bettersynth.configuration.operators import operator_spec
+from bettersynth.core.cached import cached_method
 from bettersynth.core.publish import read_json
 from bettersynth.workflow.expected import Basis, total
 from bettersynth.workflow.jobs import Job, Jobs
@@ -104,35 +108,14 @@ class Line(NamedTuple):
     rate: Rate
 
 
-# Units per second on one H100, end to end from files on a disk, and seconds to start: guesses from the speeds of the
-# bare models, or of decoding where that is slower.
+# Units per second on one H100, end to end from files on a disk, and seconds to start: guesses. What scores, writes
+# captions or redraws states its own.
 GUESSED_ON_GPU = {
-    "score image_text_similarity_filter": (2_800, 30),
-    "score image_text_matching_filter": (1_100, 30),
-    "score image_aesthetics_filter": (2_200, 30),
-    "score image_watermark_filter": (2_800, 30),
-    "score image_nsfw_filter": (2_800, 30),
-    "score phrase_grounding_recall_filter": (800, 40),
-    "recaption": (100, 60),
-    "chat": (10, 120),
-    "redraw": (2, 60),
     "answer": (20, 60),
 }
 # The same on one core of a CPU.
 GUESSED_ON_CPU = {
     "ingest": (500, 5),
-    "score words_num_filter": (10_000, 15),
-    "score text_action_filter": (700, 15),
-    "score language_id_score_filter": (10_000, 15),
-    "score text_length_filter": (50_000, 15),
-    "score word_repetition_filter": (10_000, 15),
-    "score character_repetition_filter": (5_000, 15),
-    "score image_shape_filter": (2_000, 15),
-    "score image_size_filter": (10_000, 15),
-    "score image_aspect_ratio_filter": (2_000, 15),
-    "score image_hash": (300, 15),
-    "score image_ssim": (20, 15),
-    "score text_embedding": (60, 20),
     "scores_of": (1_000_000, 5),
     "clean": (20_000, 5),
     "dataset": (200_000, 5),
@@ -150,15 +133,6 @@ STATED = {"pretrain": 11.3, "finetune": 3.4}
 STATED_BY = "the write-up's best run"
 # Figures of the project's own measurements, units per second on one GPU: kind of work → file, figure.
 MEASURED = {
-    "score image_text_similarity_filter": ("scoring", "similarity_pairs_per_s"),
-    "score image_text_matching_filter": ("scoring", "matching_pairs_per_s"),
-    "score image_aesthetics_filter": ("scoring", "aesthetics_pairs_per_s"),
-    "score image_watermark_filter": ("scoring", "watermark_pairs_per_s"),
-    "score image_nsfw_filter": ("scoring", "nsfw_pairs_per_s"),
-    "score phrase_grounding_recall_filter": ("scoring", "grounding_pairs_per_s"),
-    "recaption": ("captions", "blip2_opt_2_7b_sampled_captions_per_s"),
-    "chat": ("captions", "llava_1_5_7b_captions_per_s"),
-    "redraw": ("captions", "stable_diffusion_1_5_redraws_per_s"),
     "probe": ("mgm-training", "pretrain_samples_per_second"),
     "pretrain": ("mgm-training", "pretrain_samples_per_second"),
     "finetune": ("mgm-training", "finetune_samples_per_second"),
@@ -167,14 +141,8 @@ MEASURED = {
 # Bytes left for each unit of work.
 GUESSED_SIZES = {
     "ingest": 130,
-    "score": 25,
-    "score image_hash": 120,
-    "score text_embedding": 300,
-    "score language_id_score_filter": 30,
     "scores_of": 25,
-    "recaption": 130,
     "clean": 130,
-    "redraw": 60_000,
     "dataset": 20,
     "trainset": 290,
     "preflight": 1_500,
@@ -209,8 +177,6 @@ class Costs:
         self.configuration = jobs.configuration
         self.measurements = Path(measurements)
         self.has_gpus = has_gpus
-        self.rate = cache(self.rate)  # type: ignore[method-assign]
-        self.size = cache(self.size)  # type: ignore[method-assign]
 
     def lines(self, due: Iterable[Due]) -> list[Line]:
         """The costs of the jobs, added up by phase and kind of work: phases in order, in each the dearest first."""
@@ -255,6 +221,7 @@ class Costs:
 
     # --- rates -----------------------------------------------------------------------------------
 
+    @cached_method
     def rate(self, kind: str) -> Rate:
         """How fast a kind of work goes, from the best source there is."""
         if done := self._past.get(kind):
@@ -265,21 +232,31 @@ class Costs:
             detail = f"{len(done)} job{'s' * (len(done) > 1)} on {', '.join(devices)}"
             cores = median(job.cores for job in done)
             return Rate(max(amount, 1) / max(working, 1e-3), start, devices != ["cpu"], Origin.PAST, detail, cores)
-        general = "chat" if self._answers_a_prompt(kind) else kind
-        rate = self._measured(general) or self._stated(general)
+        rate = self._measured(kind) or self._stated(kind)
         if rate.on_gpu and not self.has_gpus:
             detail = f"a core, {CORES_OF_A_GPU} times slower than a GPU"
             return Rate(rate.per_second / CORES_OF_A_GPU, rate.start, False, Origin.GUESS, detail)
         return rate
 
-    def _answers_a_prompt(self, kind: str) -> bool:
-        """Whether the work is done by a captioner with a prompt: a chat model, whose captions are long."""
+    def _own(self, kind: str) -> tuple[Cost, bool] | None:
+        """What the thing that does the work states of itself, and whether it works on a GPU."""
         verb, _, name = kind.partition(" ")
-        return verb == "recaption" and self.configuration.captioners[name].prompt is not None
+        if verb == "score":
+            spec = operator_spec(name)
+            return spec.cost, spec.device == "gpu"
+        configuration = self.configuration
+        if verb == "recaption":
+            captioner = configuration.captioners[name]
+            return captioner_family(captioner, configuration.models[captioner.model].path).cost, True
+        if verb == "redraw":
+            return redrawer_family(configuration.models[configuration.redrawers[name].model].path).cost, True
+        return None
 
     def _measured(self, kind: str) -> Rate | None:
         """A rate of the project's own measurements, once that benchmark has run."""
-        name, figure = MEASURED.get(kind) or MEASURED.get(kind.partition(" ")[0]) or ("", "")
+        own = self._own(kind)
+        measured = own[0].measured if own else MEASURED.get(kind) or MEASURED.get(kind.partition(" ")[0])
+        name, figure = measured or ("", "")
         path = self.measurements / f"{name}.json"
         kept = read_json(path) if path.exists() else {"figures": {}}
         if figure not in kept["figures"]:
@@ -287,9 +264,11 @@ class Costs:
         start = self._stated(kind).start
         return Rate(kept["figures"][figure], start, True, Origin.MEASURED, f"{path.name}, {kept['machine']}")
 
-    @staticmethod
-    def _stated(kind: str) -> Rate:
+    def _stated(self, kind: str) -> Rate:
         """A rate that others state, or a guess."""
+        if own := self._own(kind):
+            cost, on_gpu = own
+            return Rate(cost.per_second, cost.start, on_gpu, Origin.GUESS, "one H100" if on_gpu else "one core")
         first = kind.partition(" ")[0]
         stage = "pretrain" if kind == "probe" else kind
         if stage in STATED:
@@ -299,6 +278,7 @@ class Costs:
                 return Rate(*found, on_gpu, Origin.GUESS, device)
         raise KeyError(f"no rate for the work `{kind}`: add a guess to bettersynth/inspect/cost.py")
 
+    @cached_method
     def size(self, kind: str) -> Size:
         """What a kind of work leaves on the disk, from the best source there is."""
         first = kind.partition(" ")[0]
@@ -310,6 +290,8 @@ class Costs:
         if kind in ("pretrain", "finetune"):
             share = CONNECTOR_SHARE if kind == "pretrain" else 1
             return Size(0, self.model_bytes * share)
+        if own := self._own(kind):
+            return Size(own[0].bytes, 2_000)
         return Size(GUESSED_SIZES.get(kind) or GUESSED_SIZES.get(first) or 0, 2_000)
 
     @cached_property

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bettersynth.configuration.catalogue import OperatorSpec, operator_spec
+from bettersynth.configuration.operator import OperatorSpec
+from bettersynth.configuration.operators import operator_spec
 from bettersynth.configuration.pool import Model
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import Layout
@@ -187,11 +188,8 @@ def model_facts(model: Model | None, spec: OperatorSpec) -> dict[str, str]:
 
 def tagger_facts(spec: OperatorSpec, model: Model | None) -> dict[str, str]:
     """Which spaCy model tagged the words, where words were tagged: Data-Juicer names 3.7.0 and NLTK's tagger."""
-    if spec.model_argument == "spacy" and model is not None:
-        folder = Path(model.path)
-    elif "spacy_en" in spec.resources:
-        folder = staged("spacy_en")
-    else:
+    if spec.tagger is None:
         return {}
+    folder = Path(model.path) if spec.tagger == "model" and model is not None else staged("spacy_en")
     meta = read_json(folder / "meta.json")
     return {"tagger": f"spaCy {meta['lang']}_{meta['name']} {meta['version']}"}

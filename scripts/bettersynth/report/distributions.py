@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from bettersynth.configuration.catalogue import CATALOGUE
 from bettersynth.configuration.datasets import Threshold
+from bettersynth.configuration.operators import operator_spec
 from bettersynth.configuration.types import Configuration
+from bettersynth.core.cached import cached_method
 from bettersynth.core.layout import Layout
 from bettersynth.core.records import POOL, read_table
 from bettersynth.datasets.scores import plain, values_of
@@ -28,14 +29,12 @@ class Scores:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._tables: dict[tuple[str, str], pa.Table | None] = {}
 
+    @cached_method
     def table(self, source: str, operator: str) -> pa.Table | None:
         """`id` and one column per stat; None when it has not been scored."""
-        if (source, operator) not in self._tables:
-            path = self._layout.scores(source, operator)
-            self._tables[source, operator] = read_table(path) if path.exists() else None
-        return self._tables[source, operator]
+        path = self._layout.scores(source, operator)
+        return read_table(path) if path.exists() else None
 
 
 def filters(configuration: Configuration) -> Iterator[tuple[str, str, str | None, Threshold]]:
@@ -66,7 +65,7 @@ def distributions(configuration: Configuration, plan: Plan, scores: Scores) -> l
             for source in (POOL, *plan.generators)
             if (table := scores.table(source, operator)) is not None
         }
-        stats = CATALOGUE[configuration.operators[operator].op].stats
+        stats = operator_spec(configuration.operators[operator].op).stats
         for stat in (stat for stat, kind in stats.items() if tables and kind != "vector"):
             values = {source: values_of(stat, table[stat]).flat for source, table in tables.items()}
             used = [

@@ -18,10 +18,10 @@ from typing import Any
 
 from bettersynth.configuration import configure
 from bettersynth.core.layout import Layout
-from bettersynth.core.offline import ENVIRONMENT
 from bettersynth.runtime import gpus
 from bettersynth.runtime.lease import HeldError, Lease
 from bettersynth.runtime.network import forbid_network
+from bettersynth.runtime.patches.environment import ENVIRONMENT
 from bettersynth.workflow.jobs import Jobs
 from bettersynth.workflow.manifest import check_needs, require
 from bettersynth.workflow.plan import Plan

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from bettersynth.core.records import Record
-from bettersynth.operators import offline
 from bettersynth.pool.images import ImageProblem, ImageReason, ImageRoots
+from bettersynth.runtime import patches
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -63,4 +63,4 @@ def opened_images(record: Record, roots: ImageRoots) -> Iterator[Image]:
 def prepare_offline() -> None:
     """Keep the libraries that load models off the network."""
     with tempfile.TemporaryDirectory() as cache:
-        offline.prepare(cache)
+        patches.prepare(cache)

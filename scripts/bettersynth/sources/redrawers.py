@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from bettersynth.configuration.datasets import Redraw
+from bettersynth.configuration.family import pipeline_family, redrawer_families
 from bettersynth.configuration.generators import Redrawer
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.parallel import batches
@@ -29,9 +30,6 @@ from bettersynth.runtime.devices import BatchSize, default_device, model_dtype
 from bettersynth.sources.base import Made, Outcome, image_key, opened_images, prepare_offline
 
 logger = logging.getLogger(__name__)
-
-FAMILIES = ("StableDiffusion", "StableDiffusionXL", "StableDiffusion3")
-"""Families of pipelines that are tested here; diffusers has a class of each for either direction."""
 
 UNSAFE = "unsafe image"
 
@@ -202,8 +200,8 @@ def pipeline_index(folder: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{folder}: no model_index.json; this is not a diffusers folder")
     index: dict[str, Any] = read_json(path)
     name = index["_class_name"]
-    if name.removesuffix("Pipeline").removesuffix("Img2Img") not in FAMILIES:
-        known = ", ".join(f"{family}Pipeline" for family in FAMILIES)
+    if pipeline_family(name) not in redrawer_families():
+        known = ", ".join(f"{family}Pipeline" for family in redrawer_families())
         raise ValueError(f"{folder}: {name} is no redrawer known here; known: {known}, and each one's Img2Img")
     return index
 

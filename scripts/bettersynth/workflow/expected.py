@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from bettersynth.configuration.datasets import Dataset
 from bettersynth.configuration.load import recipe_trainset
 from bettersynth.configuration.types import Configuration
+from bettersynth.core.cached import cached_method
 from bettersynth.core.layout import Layout
 from bettersynth.core.publish import read_json
 from bettersynth.core.records import POOL
@@ -57,9 +58,8 @@ class Expected:
         self.configuration = configuration
         self.layout = layout
         self.plan = plan
-        self.card = cache(self.card)  # type: ignore[method-assign]
-        self.rows = cache(self.rows)  # type: ignore[method-assign]
 
+    @cached_method
     def card(self, dataset: str) -> dict[str, Any] | None:
         """The dataset's card, if there is one and it belongs to the present definition and the present parents."""
         path = self.layout.dataset_card(dataset)
@@ -82,6 +82,7 @@ class Expected:
         stated += [recipe.published.rows for recipe in recipes if recipe.dataset == dataset and recipe.published]
         return next((rows for rows in stated if rows is not None), None)
 
+    @cached_method
     def rows(self, dataset: str) -> Rows:
         """Rows of a dataset, or of the pool."""
         if card := self.card(dataset):
@@ -140,7 +141,7 @@ class Expected:
         pool = self.rows(POOL)
         return Rows(-(-pool.number // len(records)), pool.basis)
 
-    @cache  # noqa: B019 - one object a process
+    @cached_method
     def _raw_records(self) -> dict[str, int]:
         """Records of the pool's shards as the raw files have them; those of a missing file are none."""
         found = dict.fromkeys(self.plan.shards(POOL), 0)

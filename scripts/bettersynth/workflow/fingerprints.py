@@ -7,16 +7,17 @@ again when contents change and never because a file was touched, copied or moved
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bettersynth.configuration.catalogue import CATALOGUE
 from bettersynth.configuration.instructions import instruction_sets
+from bettersynth.configuration.operators import operator_spec
 from bettersynth.configuration.pool import USUAL
 from bettersynth.configuration.reading import ConfigurationError
 from bettersynth.configuration.types import Configuration
 from bettersynth.core import versions
+from bettersynth.core.cached import cached_method
 from bettersynth.core.layout import Layout
 from bettersynth.core.publish import (
     counts_in_folder,
@@ -152,7 +153,7 @@ class Fingerprints:
             and self._scored_records(chunk).get(shard) == made["sha256"]
         )
 
-    @cache  # noqa: B019 - there is one graph in a process
+    @cached_method
     def _scored_records(self, chunk: Chunk) -> dict[str, str]:
         """Shard → sha256 of the records that the pass over the pool's chunk scored."""
         card = self.layout.pass_card(POOL, *chunk)
@@ -184,7 +185,7 @@ class Fingerprints:
         """Identity of a model of the configuration; None when it was never seen on this machine."""
         return self._identities.get(name) if name else None
 
-    @cache  # noqa: B019
+    @cached_method
     def operator(self, name: str) -> str:
         """Fingerprint of what decides an operator's scores beside the records."""
         definition = self.configuration.operators[name]
@@ -192,7 +193,7 @@ class Fingerprints:
             "op": definition.op,
             "parameters": definition.parameters,
             "model": self.model(definition.model),
-            "version": CATALOGUE[definition.op].version,
+            "version": operator_spec(definition.op).version,
             **self.reading,
         }
         return sha256_json(facts)[:16]

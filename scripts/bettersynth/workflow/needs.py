@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from bettersynth.configuration.catalogue import CATALOGUE
 from bettersynth.configuration.generators import BestBy
 from bettersynth.configuration.load import recipe_start, recipe_training
+from bettersynth.configuration.operators import operator_spec
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.resources import RESOURCES
 from bettersynth.workflow.plan import Plan
@@ -64,7 +64,7 @@ def data_files(configuration: Configuration) -> list[str]:
 def operator_needs(names: Iterable[str], configuration: Configuration) -> Needs:
     """What operators load."""
     operators = [configuration.operators[name] for name in names]
-    resources = [resource for operator in operators for resource in CATALOGUE[operator.op].resources]
+    resources = [resource for operator in operators for resource in operator_spec(operator.op).resources]
     return _needs([operator.model for operator in operators if operator.model], resources, configuration)
 
 

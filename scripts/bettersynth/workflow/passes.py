@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from bettersynth.configuration.catalogue import CATALOGUE
+from bettersynth.configuration.operators import operator_spec
 from bettersynth.configuration.types import Configuration
+from bettersynth.core.cached import cached_method
 from bettersynth.core.layout import Layout
 from bettersynth.core.publish import read_json, sha256_json, write_json
 from bettersynth.core.records import POOL
@@ -131,7 +132,7 @@ class Passes:
                             found.setdefault(shard, Chunk(folder.name, card.stem))
         return {shard: found[shard] for shard in present if shard in found}
 
-    @cache  # noqa: B019 - there is one graph in a process
+    @cached_method
     def _scored(self, card: Path) -> dict[str, list[str]]:
         """Shard → operators that a pass has scored it by; when it ran again, only those that were still in use."""
         return {shard: list(entry["scores"]) for shard, entry in read_json(card)["shards"].items()}
@@ -166,4 +167,4 @@ class Passes:
         """What a job needs to score by the operator; one that hands shards to a Ray at an address needs no GPU."""
         if self._plan.configuration.scoring.ray_address:
             return "cpu"
-        return CATALOGUE[self._plan.configuration.operators[operator].op].device
+        return operator_spec(self._plan.configuration.operators[operator].op).device

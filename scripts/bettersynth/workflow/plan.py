@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from functools import cache
 from typing import NamedTuple
 
-from bettersynth.configuration.catalogue import CATALOGUE
 from bettersynth.configuration.datasets import GENERATORS, Dataset
+from bettersynth.configuration.operator import IMAGE_HASHES
+from bettersynth.configuration.operators import giving, operator_spec
 from bettersynth.configuration.section import NAME_PATTERN
 from bettersynth.configuration.types import Configuration
+from bettersynth.core.cached import cached_method
 from bettersynth.core.records import POOL
 
 TARGET = re.compile(rf"(?:^(?P<rule>recipe)_|/(?P<folder>datasets|exports|trainsets|runs)/)(?P<name>{NAME_PATTERN})")
@@ -32,8 +33,6 @@ class Plan:
 
     def __init__(self, configuration: Configuration) -> None:
         self.configuration = configuration
-        self.sources = cache(self.sources)  # type: ignore[method-assign]
-        self.lineage = cache(self.lineage)  # type: ignore[method-assign]
 
     def dataset(self, name: str) -> Dataset:
         """The definition of a dataset."""
@@ -50,6 +49,7 @@ class Plan:
             return [shard for file in self.configuration.pool.files for shard in shard_names(file.name, file.shards)]
         return shard_names(source, self.dataset(source).parameters.shards)
 
+    @cached_method
     def sources(self, dataset: str) -> tuple[str, ...]:
         """Every source that a row of the dataset may name, the pool first."""
         if dataset == POOL:
@@ -84,12 +84,12 @@ class Plan:
         if node.cluster:
             return [node.cluster.by]
         if node.dedup and node.dedup.by == "image":
-            return [name for name, operator in self.configuration.operators.items() if operator.op == "image_hash"][:1]
+            return giving(self.configuration.operators, IMAGE_HASHES)[:1]
         return []
 
     def tolerance(self, key: str) -> float:
         """How much a score, an operator or `operator.stat`, may differ between devices and precisions."""
-        tolerance = CATALOGUE[self.configuration.operators[key.partition(".")[0]].op].tolerance
+        tolerance = operator_spec(self.configuration.operators[key.partition(".")[0]].op).tolerance
         return tolerance * (8 if self.configuration.scoring.precision == "bf16" else 1)  # it has three bits fewer
 
     def scores(self, dataset: str) -> list[Scores]:
@@ -140,6 +140,7 @@ class Plan:
             return self.sources(node.from_)
         return ()
 
+    @cached_method
     def lineage(self, dataset: str) -> tuple[str, ...]:
         """The dataset's ancestors and itself, parents before children, without the pool."""
         if dataset == POOL:

@@ -4,7 +4,7 @@ Each class adds the steps that a pass over many records runs in worker processes
 `values`, `reduce`), and overrides nothing of Data-Juicer's; `stand_in` makes classes of them that take the stock ones'
 place in Data-Juicer's own executors.
 
-Import this module after `offline.prepare`: it imports Data-Juicer.
+Import this module after `runtime.patches.prepare`: it imports Data-Juicer.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import torch
 
 from bettersynth.operators.batched import precision
 from bettersynth.operators.batched.pixels import Geometry, Normalisation, split
-from bettersynth.operators.batched.surgery import speed_up
-from bettersynth.operators.offline import import_data_juicer
 from bettersynth.runtime.devices import attention_of_many_shapes
+from bettersynth.runtime.patches.data_juicer import import_data_juicer
+from bettersynth.runtime.patches.transformers_kernels import speed_up
 
 model_utils = import_data_juicer()
 
@@ -343,18 +343,3 @@ class BatchedTextAction(TextActionFilter):
 
 def _unit(features: torch.Tensor) -> torch.Tensor:
     return features / features.norm(dim=-1, keepdim=True)
-
-
-BATCHED: dict[str, type] = {
-    kind._name: kind
-    for kind in (
-        BatchedSimilarity,
-        BatchedMatching,
-        BatchedAesthetics,
-        BatchedWatermark,
-        BatchedNSFW,
-        BatchedGrounding,
-        BatchedTextAction,
-    )
-}
-"""Operator name -> the class that takes the stock one's place."""

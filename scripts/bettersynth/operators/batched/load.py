@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from bettersynth.configuration.types import Configuration
-from bettersynth.operators import offline
+from bettersynth.runtime import patches
 
 if TYPE_CHECKING:
     from bettersynth.operators.batched.scorer import BatchScorer
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def load_scorer(names: Iterable[str], configuration: Configuration) -> BatchScorer:
     """The configuration's operators of these names, loaded on the GPU where there is one."""
     with tempfile.TemporaryDirectory() as cache:
-        offline.prepare(cache, configuration.pool.max_pixels)
+        patches.prepare(cache, configuration.pool.max_pixels)
         from bettersynth.operators.batched.scorer import BatchScorer
 
         operators = {name: configuration.operators[name] for name in sorted(names)}

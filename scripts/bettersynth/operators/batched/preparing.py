@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset, get_worker_info
 
+from bettersynth.configuration.operator import Kind, OperatorSpec
 from bettersynth.configuration.pool import Reading
 from bettersynth.core.records import Record, text_of
 from bettersynth.operators.base import Paths, RecordOperator, Stats
@@ -41,18 +42,32 @@ Made = TypeVar("Made")
 class StockOperator:
     """A Data-Juicer filter as it is, called with many records at once.
 
-    One that looks at pictures is given them by the context through which Data-Juicer's fused filters share theirs.
+    One that looks at pictures is given them by the context through which Data-Juicer's fused filters share theirs. One
+    whose model is on a GPU, which worker processes cannot reach, is called `in_job`, and reads its pictures itself.
     """
 
-    def __init__(self, built: Any, *, decodes: bool) -> None:
+    def __init__(self, built: Any, spec: OperatorSpec) -> None:
         self._built = built
-        self.decodes = decodes
+        self._spec = spec
+        self.decodes = spec.decodes
+        self.in_job = bool(built.use_cuda())
+        self._shares = spec.decodes and spec.shares
 
+    @torch.inference_mode()
     def stats(self, texts: list[str], images: list[list[str]], decoded: list[dict[str, Image.Image]]) -> list[Stats]:
         batch = {"text": texts, "images": images, Fields.stats: [{} for _ in texts]}
-        if self.decodes:
-            return self._built.compute_stats_batched({**batch, Fields.context: decoded}, context=True)[Fields.stats]
-        return self._built.compute_stats_batched(batch)[Fields.stats]
+        if self._shares and not self.in_job:
+            found = self._built.compute_stats_batched({**batch, Fields.context: decoded}, context=True)[Fields.stats]
+        else:
+            found = self._built.compute_stats_batched(batch)[Fields.stats]
+        return [self._converted(entry) for entry in found] if self._spec.described else found
+
+    def _converted(self, entry: Stats) -> Stats:
+        """The stats as numbers, a truth as 0 or 1; None for what the filter does not write with its parameters."""
+        if not entry.keys() & self._spec.stats.keys():
+            raise ValueError(f"with its parameters it writes none of its stats: {', '.join(self._spec.stats)}")
+        kinds = self._spec.stats.items()
+        return {key: _number(entry[key], kind) if key in entry else None for key, kind in kinds}
 
 
 class Preparer(Dataset[Prepared]):
@@ -78,7 +93,7 @@ class Preparer(Dataset[Prepared]):
         prepared = Prepared(piece, len(piece.records))
         try:
             self._prepare(prepared)
-        except _Failure as failure:
+        except Failure as failure:
             prepared.failure = failure.args
         prepared.piece = piece._replace(records=())
         return prepared
@@ -119,11 +134,30 @@ class Preparer(Dataset[Prepared]):
         """Every operator over the records at these positions."""
         whole = [position for position in run if prepared.piece.first + position not in prepared.unreadable]
         for name, other in others.items():
+            if self.runs_in_job(name):
+                continue
             with _timed(prepared, name):
                 self._stats(name, other, prepared, whole if other.decodes else run, paths, images)
         for name, kind in filters.items():
             with _timed(prepared, name):
                 self._plan(name, kind, prepared, whole, paths, images)
+
+    def runs_in_job(self, name: str) -> bool:
+        """Whether an operator's stats are made by the job, not by a worker process."""
+        return bool(getattr(self._others.get(name), "in_job", False))
+
+    def make_in_job(self, prepared: Prepared, records: Sequence[Record]) -> None:
+        """Add the stats of the operators that run in the job. `records` are the piece's."""
+        due = sorted(filter(self.runs_in_job, prepared.piece.operators))
+        if not due:
+            return
+        prepared.piece = prepared.piece._replace(records=records)
+        paths = [self._resolved(prepared.piece, record) for record in records]
+        whole = [at for at in range(len(records)) if prepared.piece.first + at not in prepared.unreadable]
+        for name in due:
+            with _timed(prepared, name):
+                self._stats(name, self._others[name], prepared, whole, paths, Pictures())
+        prepared.piece = prepared.piece._replace(records=())
 
     def _leave(self, images: Pictures, prepared: Prepared) -> dict[Geometry, list[Picture]]:
         """Put the pictures where the device finds them, and say where that is and what is to become of each."""
@@ -139,7 +173,7 @@ class Preparer(Dataset[Prepared]):
         try:
             return [str(self._paths.path(record.image_root, image)) for image in record.images]
         except ImageProblem as problem:
-            raise _Failure(piece, record, problem) from None
+            raise Failure(piece, record, problem) from None
 
     def _decoded(self, position: int, prepared: Prepared, paths: list[str]) -> dict[str, Decoded]:
         """The record's pictures by path; none when one is damaged, which is noted. Any other problem is a failure."""
@@ -147,7 +181,7 @@ class Preparer(Dataset[Prepared]):
             return {path: Decoded(open_pixels(path, self._reading)) for path in dict.fromkeys(paths)}
         except ImageProblem as problem:
             if problem.reason != ImageReason.UNREADABLE:
-                raise _Failure(prepared.piece, prepared.piece.records[position], problem) from None
+                raise Failure(prepared.piece, prepared.piece.records[position], problem) from None
             prepared.unreadable[prepared.piece.first + position] = problem.detail
             return {}
 
@@ -210,7 +244,7 @@ def _each(
 ) -> dict[int, Made]:
     """What `make` gives for each position; when it raises, they are taken one by one.
 
-    A record that it raises for is noted as failed, with the reason. It is a _Failure, though, when the machine may be
+    A record that it raises for is noted as failed, with the reason. It is a Failure, though, when the machine may be
     to blame (files, imports, memory), or when the operator raises for an `ordinary` record, too.
     """
     try:
@@ -222,7 +256,7 @@ def _each(
         try:
             [made[position]] = make([position])
         except Exception as error:
-            failure = _Failure(prepared.piece, prepared.piece.records[position], error, name)
+            failure = Failure(prepared.piece, prepared.piece.records[position], error, name)
             if isinstance(error, OSError | ImportError | MemoryError) and not isinstance(error, TimeoutError):
                 raise failure from error
             try:
@@ -238,6 +272,11 @@ def _timed(prepared: Prepared, part: str) -> Iterator[None]:
     started = time.perf_counter()
     yield
     prepared.seconds[part] = prepared.seconds.get(part, 0.0) + time.perf_counter() - started
+
+
+def _number(value: Any, kind: Kind) -> Any:
+    value = value.tolist() if hasattr(value, "tolist") else value
+    return [float(one) for one in value] if kind == "numbers" else float(value)
 
 
 class Decoded:
@@ -338,7 +377,7 @@ def _shared(shape: tuple[int, ...]) -> torch.Tensor:
     return made.share_memory_() if get_worker_info() is not None else made
 
 
-class _Failure(Exception):  # noqa: N818 - becomes a RecordError in the job; exceptions do not travel well
+class Failure(Exception):  # noqa: N818 - becomes a RecordError in the job; exceptions do not travel well
     """A record that cannot be prepared: operators, record id, reason."""
 
     args: tuple[str, str, str]

@@ -14,22 +14,22 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import DataLoader
 
+from bettersynth.configuration.operators import operator_spec
 from bettersynth.configuration.pool import Model, Operator, Reading, Scoring
 from bettersynth.core.progress import progress
 from bettersynth.core.publish import device_name
 from bettersynth.core.records import Record
-from bettersynth.operators.base import Paths, RecordOperator, Stats
+from bettersynth.operators.base import Paths, RecordOperator, Stats, load_own
 from bettersynth.operators.batched import precision
 from bettersynth.operators.batched.errors import RecordError
-from bettersynth.operators.batched.filters import BATCHED, BatchedFilter
+from bettersynth.operators.batched.filters import BatchedFilter
 from bettersynth.operators.batched.lanes import Lane, LaneError
 from bettersynth.operators.batched.pinned import PinnedSlots
 from bettersynth.operators.batched.pixels import Geometry
-from bettersynth.operators.batched.preparing import Preparer, StockOperator, pieces_of
+from bettersynth.operators.batched.preparing import Failure, Preparer, StockOperator, pieces_of
 from bettersynth.operators.batched.resize import Picture, resize
 from bettersynth.operators.batched.types import Piece, Prepared
 from bettersynth.operators.data_juicer import build
-from bettersynth.operators.own.registry import load_own
 
 PIECE = 32
 """Records that a worker prepares at one time."""
@@ -115,6 +115,7 @@ class BatchScorer:
         self._cuda = any(kind.device.type == "cuda" for kind in filters.values())
         self._device_resizes = self._cuda
         self._slots: PinnedSlots | None = None
+        self._preparer: Preparer
 
     @classmethod
     def load(
@@ -125,29 +126,27 @@ class BatchScorer:
         settings: Scoring,
         device: str | None = None,
     ) -> BatchScorer:
-        """Load the operators' models; `offline.prepare` must have been called.
+        """Load the operators' models; `runtime.patches.prepare` must have been called.
 
         `device` is `cpu` or `cuda`; by default the GPU where there is one. Raises FileNotFoundError or ValueError when
         a model folder cannot be used.
         """
-        from bettersynth.configuration.catalogue import operator_spec
-
         kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
         filters: dict[str, BatchedFilter] = {}
         others: dict[str, RecordOperator] = {}
         loading: dict[str, float] = {}
         for name, (operator, model) in operators.items():
             started = time.monotonic()
-            if operator_spec(operator.op).ours:
+            spec = operator_spec(operator.op)
+            if spec.ours:
                 others[name] = load_own(operator, model)
             else:
-                built = build(operator, model, kind, BATCHED.get(operator.op))
+                built = build(operator, model, kind, spec.kind_class)
                 if isinstance(built, BatchedFilter):
                     built.load(settings.precision, None)
                     filters[name] = built
                 else:
-                    decodes = operator.op in ("image_shape_filter", "image_aspect_ratio_filter")
-                    others[name] = StockOperator(built, decodes=decodes)
+                    others[name] = StockOperator(built, spec)
             loading[name] = time.monotonic() - started
         keys = {name: tuple(operator_spec(operator.op).stats) for name, (operator, _) in operators.items()}
         return cls(filters, others, keys, reading=reading, settings=settings, loading=loading)
@@ -226,8 +225,9 @@ class BatchScorer:
             self._slots.reset()
         elif self._cuda and workers:  # one more is taken before the oldest is given back, another while it is copied
             self._slots = PinnedSlots(PREFETCHED * workers + 2, SLOT)
+        self._preparer = Preparer(self._filters, self._others, paths, self._reading, self._device_resizes, self._slots)
         return DataLoader(
-            Preparer(self._filters, self._others, paths, self._reading, self._device_resizes, self._slots),
+            self._preparer,
             sampler=pieces,  # type: ignore[arg-type]
             batch_size=None,
             num_workers=workers,
@@ -240,6 +240,11 @@ class BatchScorer:
         if prepared.failure:
             raise RecordError(*prepared.failure, shard.key)
         shard.unreadable |= prepared.unreadable
+        first = prepared.piece.first
+        try:
+            self._preparer.make_in_job(prepared, shard.records[first : first + prepared.records])
+        except Failure as failure:
+            raise RecordError(*failure.args, shard.key) from failure
         for name, failed in prepared.failed.items():
             shard.failed[name] |= failed
         for part, seconds in prepared.seconds.items():
@@ -315,6 +320,8 @@ class BatchScorer:
             scores.device = device_name() if lane.kind.device.type == "cuda" else "cpu"
             scores.precision = next(word for word, dtype in precision.DTYPES.items() if dtype == lane.kind.dtype)
             scores.batch = lane.batch
+        elif self._preparer.runs_in_job(name):
+            scores.device = device_name()
         return scores
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from bettersynth.configuration.operators import operator_spec
 from bettersynth.configuration.pool import Reading, Scoring
 from bettersynth.core.records import Record
 from bettersynth.operators.batched.errors import RecordError
-from bettersynth.operators.batched.filters import BATCHED, BatchedFilter, Fields
+from bettersynth.operators.batched.filters import BatchedFilter, Fields
 from bettersynth.operators.batched.scorer import BatchScorer
 
 
@@ -20,7 +21,8 @@ class AsGiven:
 
 def stand_in(name: str) -> type:
     """A subclass of Data-Juicer's filter of this name whose stats are computed in batches, for its executors."""
-    kind = BATCHED[name]
+    kind = operator_spec(name).kind_class
+    assert kind is not None
     return type(kind.__name__, (StandIn, kind), {}) if issubclass(kind, BatchedFilter) else kind
 
 

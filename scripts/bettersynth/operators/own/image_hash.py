@@ -13,8 +13,6 @@ from bettersynth.core.publish import sha256_file
 class ImageHash:
     """Our operator `image_hash`: in hex, the hashes of each image file; the perceptual one is the 64-bit DCT hash."""
 
-    decodes = True
-
     def stats(
         self, texts: list[str], images: list[list[str]], decoded: list[dict[str, Image.Image]]
     ) -> list[dict[str, Any]]:

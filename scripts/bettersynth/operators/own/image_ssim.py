@@ -20,8 +20,6 @@ Grey = npt.NDArray[np.float64]
 class ImageSSIM:
     """Our operator `image_ssim`: one value for each image of a record, 1 for one that loses nothing."""
 
-    decodes = True
-
     def __init__(self, size: int, reduced: int) -> None:
         """Images become squares of `size` pixels and take their detour through `reduced` pixels."""
         self.size = size

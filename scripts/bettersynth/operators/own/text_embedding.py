@@ -17,7 +17,7 @@ from transformers import AutoModel, AutoTokenizer
 from bettersynth.core.publish import read_json
 from bettersynth.core.records import caption_of
 from bettersynth.core.vectors import as_bytes
-from bettersynth.operators.data_juicer import check_model_folder, model_architecture
+from bettersynth.operators.model_folder import check_model_folder, model_architecture
 
 POOLING = Path("1_Pooling") / "config.json"
 """Where sentence-transformers folders say which tokens make the sentence's vector."""
@@ -25,8 +25,6 @@ POOLING = Path("1_Pooling") / "config.json"
 
 class TextEmbedding:
     """Our operator `text_embedding`, its encoder opened from a local folder. Captions are short: a CPU is enough."""
-
-    decodes = False
 
     def __init__(self, folder: Path) -> None:
         self.is_clip = model_architecture(check_model_folder(folder)) == "CLIPModel"

@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 
-from bettersynth.configuration.catalogue import operator_spec
+from bettersynth.configuration.operators import operator_spec
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.progress import progress
 from bettersynth.core.records import Record
-from bettersynth.operators import offline
 from bettersynth.operators.batched.errors import RecordError
-from bettersynth.operators.ray.filter import FACTS, SHARD, STATS
+from bettersynth.operators.ray.columns import FACTS, SHARD, STATS
 from bettersynth.pool.images import ImageProblem, ImageRoots
+from bettersynth.runtime import patches
 
 if TYPE_CHECKING:
     from bettersynth.operators.batched.scorer import OperatorScores
@@ -95,7 +95,7 @@ class RayScorer:
 
     def _scored(self, shards: Iterable[Shard], paths: ImageRoots, cluster: Cluster) -> Iterator[Scored]:
         with tempfile.TemporaryDirectory() as cache:
-            offline.prepare(cache, self._configuration.pool.max_pixels)
+            patches.prepare(cache, self._configuration.pool.max_pixels)
             from bettersynth.operators.batched.scorer import OperatorScores
 
         for due, alike in groupby(shards, key=lambda shard: frozenset(shard[2])):
@@ -207,7 +207,7 @@ def _connected(address: str | None, wants_gpu: bool) -> Iterator[Cluster]:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray  # it reads these once
 
-    environment = {**offline.ENVIRONMENT, "PYTHONPATH": str(SCRIPTS)}
+    environment = {**patches.ENVIRONMENT, "PYTHONPATH": str(SCRIPTS)}
     options: dict[str, Any] = {
         "runtime_env": {"env_vars": environment, "worker_process_setup_hook": f"{__name__}.set_up_worker"},
         "logging_level": logging.WARNING,
@@ -235,6 +235,6 @@ _cache: list[tempfile.TemporaryDirectory[str]] = []
 
 
 def set_up_worker() -> None:
-    """What a process on the cluster does before anything else: see `offline`."""
+    """What a process on the cluster does before anything else: see `runtime.patches`."""
     _cache.append(tempfile.TemporaryDirectory())
-    offline.prepare(_cache[0].name)
+    patches.prepare(_cache[0].name)

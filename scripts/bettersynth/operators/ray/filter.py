@@ -1,6 +1,6 @@
 """Scoring on a Ray cluster: what an actor does.
 
-Import this module after `offline.prepare`: it imports Data-Juicer.
+Import this module after `runtime.patches.prepare`: it imports Data-Juicer.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from bettersynth.operators.batched.errors import RecordError
 from bettersynth.operators.batched.load import load_scorer, plain
 from bettersynth.operators.batched.scorer import BatchScorer, OperatorScores
 from bettersynth.operators.batched.stand_in import AsGiven
-from bettersynth.operators.offline import import_data_juicer
+from bettersynth.operators.ray.columns import FACTS, SHARD, STATS
 from bettersynth.runtime.network import forbid_network
+from bettersynth.runtime.patches.data_juicer import import_data_juicer
 
 import_data_juicer()
 
@@ -96,15 +97,3 @@ def _stats(scores: dict[str, OperatorScores], position: int) -> Iterator[tuple[s
 
 def _facts(found: OperatorScores) -> dict[str, Any]:
     return {name: getattr(found, name) for name in ("unreadable", "failed", "seconds", "device", "precision", "batch")}
-
-
-SHARD = "shard"
-"""Column with the number of a sample's shard."""
-
-
-STATS = "__dj__stats__"
-"""Column (`data_juicer.utils.constant.Fields.stats`) of the stats, each as `operator.stat`."""
-
-
-FACTS = "__dj__meta__"
-"""Column (`Fields.meta`) in which a shard's first sample has what is known of the whole shard: JSON."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,17 @@ import torch
 import transformers
 from PIL.Image import Image, fromarray
 from torch.nn import functional
-from transformers import GenerationConfig, LogitsProcessorList, ProcessorMixin
+from transformers import GenerationConfig, LogitsProcessorList
 from transformers.image_utils import ChannelDimension
-from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 from transformers.utils import GENERATION_CONFIG_NAME
 
+from bettersynth.configuration.family import CaptionerFamily, captioner_families, family_of
 from bettersynth.configuration.generators import Captioner
 from bettersynth.core.publish import read_json
 from bettersynth.operators.batched.pixels import MOST_RESIZED, Geometry, split
-from bettersynth.operators.data_juicer import check_model_folder
+from bettersynth.operators.model_folder import check_model_folder
 from bettersynth.runtime.devices import model_dtype
+from bettersynth.runtime.patches.transformers import image_only
 from bettersynth.sources.captioners.sampling import OwnNoise, Sampler
 from bettersynth.sources.captioners.slots import Prompts
 
@@ -40,7 +41,8 @@ class Family:
     by_size = False
     """Whether an image's shape decides how many tokens its prompt has."""
 
-    def __init__(self, settings: Captioner, folder: Path, device: str) -> None:
+    def __init__(self, settings: Captioner, folder: Path, device: str, spec: CaptionerFamily) -> None:
+        self.spec = spec
         self.settings = settings
         self.folder = folder
         self.device = device
@@ -59,7 +61,7 @@ class Family:
     @cached_property
     def model(self) -> Any:
         """The model with its weights, on its device and in its precision."""
-        kind = getattr(transformers, architecture_of(self.folder))
+        kind = getattr(transformers, self.spec.architecture)
         model = kind.from_pretrained(self.folder, dtype=self.dtype, local_files_only=True, use_safetensors=True)
         return model.to(self.device).eval()
 
@@ -291,7 +293,7 @@ class WithoutVideo(Family):
     by_size = True
 
     def _opened_processor(self) -> Any:
-        processor = getattr(transformers, PROCESSORS[architecture_of(self.folder)])
+        processor = getattr(transformers, str(self.spec.processor))
         return image_only(processor).from_pretrained(self.folder, local_files_only=True)
 
 
@@ -325,39 +327,13 @@ class Florence2(Family):
         return self.settings.prompt or "<CAPTION>"
 
 
-FAMILIES: dict[str, type[Family]] = {
-    "Blip2ForConditionalGeneration": Blip2,
-    "LlavaForConditionalGeneration": Llava,
-    "LlavaNextForConditionalGeneration": LlavaNext,
-    "Qwen2VLForConditionalGeneration": Qwen2VL,
-    "Qwen2_5_VLForConditionalGeneration": Qwen2VL,
-    "InternVLForConditionalGeneration": InternVL,
-    "Florence2ForConditionalGeneration": Florence2,
-}
-PROCESSORS = {
-    "Qwen2VLForConditionalGeneration": "Qwen2VLProcessor",
-    "Qwen2_5_VLForConditionalGeneration": "Qwen2_5_VLProcessor",
-    "InternVLForConditionalGeneration": "InternVLProcessor",
-}
-"""Processors of the models that also take videos."""
-
-
 def open_family(settings: Captioner, folder: Path, device: str) -> Family:
     """The captioner of the class that the model folder names. Raises ValueError for one that is not known here."""
-    architecture = architecture_of(check_model_folder(folder))
-    if architecture not in FAMILIES:
-        raise ValueError(f"{folder}: {architecture} is no captioner known here; known: {', '.join(FAMILIES)}")
-    return FAMILIES[architecture](settings, folder, device)
-
-
-def architecture_of(folder: Path) -> str:
-    """The model's class. A Qwen-VL folder that transformers 4.57 saved again says only its type."""
-    config = read_json(folder / "config.json")
-    named = config.get("architectures") or [MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.get(config.get("model_type"))]
-    return str(named[0])
-
-
-@cache
-def image_only(processor: type[ProcessorMixin]) -> type[ProcessorMixin]:
-    """The processor's class without the part for videos, which transformers opens with torchvision alone."""
-    return type(processor.__name__, (processor,), {"attributes": ["image_processor", "tokenizer"]})
+    config = read_json(check_model_folder(folder) / "config.json")
+    spec = family_of(config)
+    if spec is None:
+        named = (config.get("architectures") or [config.get("model_type")])[0]
+        known = ", ".join(family.architecture for family in captioner_families())
+        raise ValueError(f"{folder}: {named} is no captioner known here; known: {known}")
+    made: Family = spec.family(settings, folder, device, spec)
+    return made

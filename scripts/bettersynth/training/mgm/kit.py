@@ -29,9 +29,9 @@ from transformers import CLIPVisionConfig, ConvNextConfig, GemmaConfig
 
 from bettersynth.configuration.training import KIT_PROGRAM, Architecture, Finetune, Kit, Stage
 from bettersynth.core.layout import CHECKPOINT
-from bettersynth.core.offline import ENVIRONMENT
 from bettersynth.core.publish import read_json, sha256_file, sha256_json
 from bettersynth.core.steady import Steady
+from bettersynth.runtime.patches.environment import ENVIRONMENT
 from bettersynth.training.mgm import published
 from bettersynth.training.mgm.model import MGMConfig
 from bettersynth.training.mgm.trainer import REPORT_SECONDS, Outcome

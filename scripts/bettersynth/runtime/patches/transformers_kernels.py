@@ -1,4 +1,4 @@
-"""The same numbers by faster kernels, in models of transformers 4.57.
+"""The same numbers by faster kernels, in models of transformers.
 
 - BLIP and OWL-ViT have the eager attention only, which writes all scores to memory, 577 × 577 for each head of BLIP's
   picture encoder; PyTorch's fused attention does not.
@@ -22,6 +22,8 @@ from transformers.activations import QuickGELUActivation
 from transformers.models.blip.modeling_blip import BlipAttention
 from transformers.models.owlvit.modeling_owlvit import OwlViTAttention
 
+from bettersynth.runtime.patches.versions import made_for
+
 QUICK = 1.702
 """Factor of CLIP's activation (`QuickGELUActivation`)."""
 
@@ -31,6 +33,7 @@ def speed_up(model: nn.Module, dtype: torch.dtype) -> None:
 
     A model that computes in fp32 keeps its convolution: another order of its sums moved a score by 2e-5.
     """
+    made_for("transformers")
     for module in model.modules():
         if isinstance(module, BlipAttention):
             module.forward = MethodType(_blip, module)  # type: ignore[method-assign]

@@ -1,0 +1,15 @@
+"""The language of a text."""
+
+from __future__ import annotations
+
+from bettersynth.configuration.cost import Cost
+from bettersynth.configuration.operator import OperatorSpec
+
+SPEC = OperatorSpec(
+    "language_id_score_filter",
+    "fastText's language of the text and its confidence.",
+    stats={"lang": "word", "lang_score": "number"},
+    model_lookup="{model}",
+    thresholds={"lang": "", "min_score": 0.8},
+    cost=Cost(10_000, bytes=30),
+)

@@ -25,6 +25,7 @@ import pyarrow as pa
 from PIL import Image
 from scipy.special import expit, ndtr, ndtri
 
+from bettersynth.configuration.generators import Captioner
 from bettersynth.configuration.operators import operator_spec
 from bettersynth.configuration.pool import PoolFile
 from bettersynth.configuration.types import Configuration
@@ -157,10 +158,9 @@ def _source_kind(source: str, plan: Plan) -> str:
     """`pool`, or what made the source: `clean`, `redraw`, `recaption`, or `chat` for a captioner with a prompt."""
     if source == POOL:
         return POOL
-    node = plan.dataset(source)
-    if node.recaption and plan.configuration.captioners[node.recaption.captioner].prompt:
-        return "chat"
-    return node.verb
+    verb = plan.generators[source]
+    entry = verb.entry(plan.configuration)
+    return "chat" if isinstance(entry, Captioner) and entry.prompt else verb.name
 
 
 def _column(values: Any, kind: str, what: str, ids: Sequence[str]) -> pa.Array:

@@ -94,12 +94,12 @@ class DataPlane:
         """Make these datasets, their ancestors first, and the sources of the generators among them."""
         for name in dict.fromkeys(step for dataset in names for step in self.plan.lineage(dataset)):
             node = self.plan.dataset(name)
-            if node.verb == "clean":
+            if node.verb.name == "clean":
                 for shard in self.plan.shards(name):
                     self.step("clean", "generate", shard)
             elif name in self.plan.generators:
                 self._draw_source(name)
-            self.step(node.verb, "dataset", name)
+            self.step(node.verb.name, "dataset", name)
             if name in self.plan.generators:
                 self.scores(name)
 
@@ -158,7 +158,7 @@ class DataPlane:
     def _draw_source(self, name: str) -> None:
         """New captions, or new images, for every row of the parent."""
         rows = read_rows(self.plan.dataset(name).from_, self.layout)
-        redrawn = self.plan.dataset(name).verb == "redraw"
+        redrawn = self.plan.dataset(name).verb.name == "redraw"
         shards = self.plan.shards(name)
         for shard in shards:
             ids = asked_rows(rows, shard, len(shards))["id"].to_pylist()

@@ -8,6 +8,7 @@ from pathlib import Path
 from bettersynth.configuration import load
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import Layout
+from bettersynth.core.names import ShardName
 from bettersynth.workflow.plan import Plan
 
 
@@ -55,11 +56,11 @@ def _gather(configuration: Configuration, layout: Layout, plan: Plan, source: st
 def _generate(configuration: Configuration, layout: Layout, plan: Plan, shard: str) -> None:
     from bettersynth.sources.make import make_source_shard
 
-    make_source_shard(shard.rpartition("-")[0], shard, configuration, layout, plan)
+    make_source_shard(ShardName.parse(shard).prefix, shard, configuration, layout, plan)
 
 
 def _dataset(configuration: Configuration, layout: Layout, plan: Plan, name: str) -> None:
-    from bettersynth.datasets import build_dataset
+    from bettersynth.datasets.build import build_dataset
 
     build_dataset(name, configuration, layout, plan)
 

@@ -21,6 +21,7 @@ from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import Layout
 from bettersynth.core.records import Record, text_of
 from bettersynth.pool.images import ImageRoots
+from bettersynth.workflow.plan import Plan
 
 STOCK_BATCH = 10
 """Samples that Data-Juicer's executor hands to a mapper on a GPU."""
@@ -99,9 +100,8 @@ class _Captions:
         from bettersynth.sources.captioners.recaptioner import Recaptioner
 
         configuration = _configuration(self.folder, captioner=captioner)
-        parameters = configuration.datasets["new"].recaption
-        assert parameters is not None
-        recaptioner = Recaptioner(parameters, configuration, ImageRoots(configuration.pool, Layout(self.folder)))
+        roots = ImageRoots(configuration.pool, Layout(self.folder))
+        recaptioner: Recaptioner = Plan(configuration).generators["new"].generator("new", configuration, roots, None)
         if self.model is not None:
             recaptioner.family.model = self.model
         list(recaptioner.make(records[:1]))  # loads the model and warms up
@@ -212,10 +212,9 @@ def _diffusion(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     _save_diffusion(folder / "models" / "diffusion", options)
     size = 64 if options.tiny else 512
     configuration = _configuration(folder, redrawer={"model": "diffusion", "batch": 16, "size": size})
-    parameters = configuration.datasets["new"].redraw
-    assert parameters is not None
     roots = ImageRoots(configuration.pool, Layout(folder))
-    redrawing = Redrawing("new", parameters, configuration, roots, folder / "drawn")
+    verb = Plan(configuration).generators["new"]
+    redrawing: Redrawing = verb.generator("new", configuration, roots, folder / "drawn")
     list(redrawing.make(records[:1]))
     seconds = _seconds(lambda: list(redrawing.make(records)))  # noqa: F821 - deleted below
     rate = round(len(records) / seconds, 3)

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from bettersynth.configuration import load
-from bettersynth.configuration.datasets import Recaption
 from bettersynth.configuration.generators import BestBy
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import Layout
+from bettersynth.core.names import StatKey
 from bettersynth.core.records import POOL, Record, caption_of, read_records, read_table
 from bettersynth.pool.images import ImageRoots
 from bettersynth.pool.ingest import ingest_file
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def measure(options: argparse.Namespace) -> dict[str, float]:
     """Figures of the old captions, then of each captioner's."""
     configuration = load(CONFIGURATION)
-    (key, threshold), *_ = (configuration.datasets[WEAK].filter or {}).items()
+    (key, threshold), *_ = configuration.datasets[WEAK].verb.thresholds().items()
     with tempfile.TemporaryDirectory(prefix="captions-quality-") as temporary:
         layout = Layout(temporary)
         roots = ImageRoots(configuration.pool, layout)
@@ -66,15 +66,14 @@ def _pool(configuration: Configuration, layout: Layout) -> list[Record]:
     ]
 
 
-def _scorer(configuration: Configuration, key: str, roots: ImageRoots) -> Any:
+def _scorer(configuration: Configuration, key: StatKey, roots: ImageRoots) -> Any:
     """A function from records to records with their mean score; None for one without any."""
     from bettersynth.operators.batched.load import load_scorer
 
-    operator = key.partition(".")[0]
-    scorer = load_scorer([operator], configuration)
+    scorer = load_scorer([key.operator], configuration)
 
     def score(records: Sequence[Record]) -> list[tuple[Record, float | None]]:
-        stats = scorer.score(records, roots)[operator].stats if records else []
+        stats = scorer.score(records, roots)[key.operator].stats if records else []
         values = [next(iter(found.values())) for found in stats]
         return [
             (record, sum(value) / len(value) if value is not None and len(value) else None)
@@ -84,12 +83,12 @@ def _scorer(configuration: Configuration, key: str, roots: ImageRoots) -> Any:
     return score
 
 
-def _with_best_of_four(configuration: Configuration, key: str) -> Iterable[str]:
+def _with_best_of_four(configuration: Configuration, key: StatKey) -> Iterable[str]:
     """Names of the captioners; those that sample are entered a second time, as `<name>_best_of_4`."""
     for name, captioner in list(configuration.captioners.items()):
         yield name
         if captioner.sampling:
-            best = captioner.model_copy(update={"candidates": 4, "keep": BestBy(best_by=key)})
+            best = captioner.model_copy(update={"candidates": 4, "keep": BestBy(best_by=str(key))})
             configuration.captioners[f"{name}_best_of_4"] = best
             yield f"{name}_best_of_4"
 
@@ -99,7 +98,7 @@ def _recaptioned(
 ) -> list[Record]:
     from bettersynth.sources.captioners.recaptioner import Recaptioner
 
-    recaptioner = Recaptioner(Recaption(captioner=captioner, seed=0), configuration, roots)
+    recaptioner = Recaptioner(captioner, 0, configuration, roots)
     made = {place: outcome for part in recaptioner.make(records) for place, outcome in part.items()}
     return [record for place in sorted(made) for record in made[place].records]
 

@@ -55,7 +55,7 @@ def places(kind: str) -> list[str]:
     toy = ROOT / "tests" / "toys" / f"bettersynth_plugin_toy_{kind}.py"
     found = re.search(TOYS[kind], toy.read_text(encoding="utf-8"), re.MULTILINE)
     assert found is not None, f"{toy} names no {kind}"
-    command = ["git", "-C", ROOT, "grep", "--ignore-case", "--word-regexp", "-l", found[1], "--", ":!*/test_*.py"]
+    command = ["git", "-C", str(ROOT), "grep", "--ignore-case", "--word-regexp", "-l", found[1], "--", ":!*/test_*.py"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
 
 

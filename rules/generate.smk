@@ -1,38 +1,28 @@
-# Generators make new sources: captions written again, images drawn again, captions cleaned.
-rule recaption:
-    input:
-        rows=jobs.recaption.input("rows"),
-        index=jobs.recaption.input("index"),
-        records=jobs.recaption.input("records"),
-    output:
-        records=jobs.recaption.output("records"),
-        failed=jobs.recaption.output("failed"),
-        card=jobs.recaption.output("card"),
-    log:
-        jobs.recaption.log(),
-    benchmark:
-        jobs.recaption.benchmark()
-    wildcard_constraints:
-        source=jobs.recaption.pattern,
-    conda:
-        "../envs/conda-cuda.yaml"
-    params:
-        jobs.recaption.params,
-    message:
-        jobs.recaption.message
-    script:
-        "../scripts/generate.py"
+# Generators make new sources: captions written again, images drawn again, captions cleaned. Each has a rule.
+for generator in jobs.generators:
 
-
-use rule recaption as redraw with:
-    wildcard_constraints:
-        source=jobs.redraw.pattern,
-    message:
-        jobs.redraw.message
-
-
-use rule recaption as clean with:
-    wildcard_constraints:
-        source=jobs.clean.pattern,
-    message:
-        jobs.clean.message
+    rule:
+        name:
+            generator.name
+        input:
+            rows=generator.input("rows"),
+            index=generator.input("index"),
+            records=generator.input("records"),
+        output:
+            records=generator.output("records"),
+            failed=generator.output("failed"),
+            card=generator.output("card"),
+        log:
+            generator.log(),
+        benchmark:
+            generator.benchmark()
+        wildcard_constraints:
+            source=generator.pattern,
+        conda:
+            "../envs/conda-cuda.yaml"
+        params:
+            generator.params,
+        message:
+            generator.message
+        script:
+            "../scripts/generate.py"

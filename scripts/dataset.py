@@ -4,6 +4,6 @@ from bettersynth.runtime.job import Job
 
 job = Job(snakemake)
 
-from bettersynth.datasets import build_dataset
+from bettersynth.datasets.build import build_dataset
 
 build_dataset(job.wildcards.dataset, job.configuration, job.layout, job.plan)

@@ -19,8 +19,8 @@ from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import Layout
 from bettersynth.core.publish import read_json, sha256_file, sha256_json, write_json
 from bettersynth.core.records import FAILED, POOL, Record, caption_of, read_records, text_of, write_records, write_table
-from bettersynth.datasets import build_dataset
 from bettersynth.datasets.analysis import build_analysis
+from bettersynth.datasets.build import build_dataset
 from bettersynth.pool.rows import load_records, read_rows
 from bettersynth.workflow.plan import Plan
 
@@ -121,7 +121,7 @@ def write_fake_results(folder: Path, *, rows: int = 600, **options: Any) -> tupl
     layout, plan = Layout(folder / "results" / "fake"), Plan(configuration)
     _write_pool(configuration, layout, plan, rows)
     for name in dict.fromkeys(name for last in configuration.datasets for name in plan.lineage(last)):
-        if plan.dataset(name).recaption:
+        if name in plan.generators:
             _write_captions(configuration, layout, plan, name)
         build_dataset(name, configuration, layout, plan)
     for name in configuration.analyses:

@@ -12,10 +12,39 @@ from PIL import Image
 
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import Layout
+from bettersynth.core.names import StatKey
 from bettersynth.core.publish import sha256_file, write_json
 from bettersynth.core.records import POOL, read_table, text_of, write_table
+from bettersynth.datasets.step import Step
+from bettersynth.datasets.values import Values
 from bettersynth.pool.ingest import build_index, ingest_file
 from bettersynth.workflow.plan import Plan
+
+
+class MemoryStep(Step):
+    """A step over tables in memory: the rows, other parents' rows, values by score, scores by operator."""
+
+    def __init__(self, rows: pa.Table, **tables: Any) -> None:
+        self.rows, self.others = rows, tables.get("others", {})
+        self._tables = tables
+
+    def values(self, key: StatKey) -> Values:
+        return self._tables["values"][str(key)]
+
+    def tolerance(self, key: StatKey) -> float:
+        return 0
+
+    def scores(self, operator: str) -> pa.Table:
+        return self._tables["scores"][operator]
+
+    def operators(self) -> list[str]:
+        return list(self._tables["scores"])
+
+    def records(self) -> pa.Table:
+        return self._tables["records"]
+
+    def asked(self) -> list[pa.Table]:
+        return self._tables["asked"]
 
 
 def write_image(path: Path, size: tuple[int, int] = (24, 16), colour: str = "teal", **options: Any) -> Path:

@@ -7,13 +7,14 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pairs import configure_pairs, make_pool, pair, write_scores
+from pairs import MemoryStep, configure_pairs, make_pool, pair, write_scores
 
 from bettersynth.configuration import ConfigurationError, configure
-from bettersynth.configuration.datasets import Bands, Cluster
 from bettersynth.core.publish import read_json
 from bettersynth.core.vectors import as_bytes
-from bettersynth.datasets import build_dataset, clusters
+from bettersynth.datasets import clusters
+from bettersynth.datasets.build import build_dataset
+from bettersynth.datasets.verbs.cluster import Bands, Cluster
 from bettersynth.pool.rows import ROWS, read_rows
 
 SIZES = {"a": 60, "b": 30, "c": 10}
@@ -36,9 +37,14 @@ def column(vectors):
     return pa.chunked_array([pa.array(list(vectors), pa.list_(pa.int8()))])
 
 
+def sampled(rows, vectors, parameters):
+    scores = pa.table({"id": rows["id"], "y": column(vectors)})
+    return parameters.apply(MemoryStep(rows, scores={"x": scores}))
+
+
 def kept(world, **parameters):
     rows, vectors = world
-    outcome = clusters.cluster(rows, column(vectors), "x.y", Cluster(by="x", **parameters))
+    outcome = sampled(rows, vectors, Cluster(by="x", **parameters))
     outcome.ledger()
     return Counter(name[0] for name in outcome.rows["id"].to_pylist())
 
@@ -56,7 +62,7 @@ def test_the_same_rows_whatever_their_order_and_other_rows_for_another_seed(worl
 
     def ids(rows, vectors, seed):
         parameters = Cluster(by="x", clusters=3, rows=40, seed=seed)
-        return set(clusters.cluster(rows, column(vectors), "x.y", parameters).rows["id"].to_pylist())
+        return set(sampled(rows, vectors, parameters).rows["id"].to_pylist())
 
     assert ids(rows, vectors, 0) == ids(rows.take(turned), vectors[::-1], 0) != ids(rows, vectors, 1)
 
@@ -76,7 +82,7 @@ def test_bands_take_their_shares_by_distance(world):
         ),
     ):
         parameters = Cluster(by="x", clusters=1, rows=40, bands=Bands(**bands))
-        outcome = clusters.cluster(rows, column(vectors), "x.y", parameters)
+        outcome = sampled(rows, vectors, parameters)
         found = Counter(band_of[name] for name in outcome.rows["id"].to_pylist())
         assert sum(found.values()) == 40
         assert found == expected if expected else found[0] == 34, "a band that is too small is made up for"
@@ -87,10 +93,10 @@ def test_dot_products_of_bytes_are_exact_in_any_order():
     vectors = chance.choice(np.array([-127, 127], np.int8), (200, clusters.MOST_DIMENSIONS))
     single = vectors.astype(np.float32)
     assert (single @ single.T == vectors.astype(np.int64) @ vectors.T.astype(np.int64)).all()
-    wide = column(np.zeros((2, clusters.MOST_DIMENSIONS + 1), np.int8))
+    wide = np.zeros((2, clusters.MOST_DIMENSIONS + 1), np.int8)
     rows = pa.table([pa.array(["a", "b"]), pa.repeat("pool", 2)], ROWS)
     with pytest.raises(ValueError, match="1041 dimensions; clusters are exact up to 1040"):
-        clusters.cluster(rows, wide, "x.y", Cluster(by="x", clusters=2, rows=1))
+        sampled(rows, wide, Cluster(by="x", clusters=2, rows=1))
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=9), st.data())

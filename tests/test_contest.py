@@ -13,7 +13,6 @@ from bettersynth.configuration import load
 from bettersynth.configuration.ledger import read_ledger, recipes_of, with_tables
 from bettersynth.configuration.load import recipe_training, recipe_trainset
 from bettersynth.configuration.operators import operator_spec
-from bettersynth.inspect.wording import sentence
 from bettersynth.workflow.plan import Plan
 
 CONFIG = ROOT / "config" / "contest.yaml"
@@ -111,7 +110,7 @@ def test_every_contradiction_has_its_reading_and_says_so(number):
     ],
 )
 def test_the_best_recipe_is_the_write_up_s(dataset, story):
-    assert sentence(CONTEST.datasets[dataset], CONTEST).startswith(story)
+    assert CONTEST.datasets[dataset].verb.sentence(CONTEST).startswith(story)
     assert dataset in Plan(CONTEST).lineage(CONTEST.recipes["best"].dataset)
 
 

@@ -6,12 +6,14 @@ import pyarrow as pa
 import pytest
 from pairs import configure_pairs, make_pool, pair, pairs_of, write_jsonl, write_scores
 
-from bettersynth.configuration.datasets import Threshold
+from bettersynth.configuration.threshold import Threshold
 from bettersynth.core.publish import read_json, sha256_file, write_json
 from bettersynth.core.records import FAILED, Record, read_table, text_of, write_records, write_table
-from bettersynth.datasets import build_dataset
 from bettersynth.datasets.analysis import build_analysis
-from bettersynth.datasets.scores import kept_by_margin, values_of
+from bettersynth.datasets.build import build_dataset
+from bettersynth.datasets.ledger import read_dropped, reason_of
+from bettersynth.datasets.values import values_of
+from bettersynth.datasets.verbs.filter import kept
 from bettersynth.pool.ingest import ingest_file
 from bettersynth.pool.rows import asked_rows, load_records, read_rows
 from bettersynth.runtime.patches.data_juicer import import_data_juicer
@@ -43,7 +45,7 @@ def make(tmp_path, datasets, records=None, **sections):
 def built(configuration, layout, plan, name):
     card = build_dataset(name, configuration, layout, plan)
     rows = pairs_of(read_rows(name, layout))
-    dropped = Counter(read_table(layout.dropped(name))["reason"].to_pylist())
+    dropped = Counter(reason_of(row).words for row in read_dropped(layout.dropped(name)).to_pylist())
     assert dict(dropped) == card["ledger"]["dropped"]
     assert card["rows"] == len(rows)
     assert card["sha256"] == sha256_file(layout.rows(name))
@@ -139,7 +141,7 @@ def test_scores_of_other_records_are_refused(tmp_path):
 )
 def test_a_close_call_is_one_that_a_small_difference_decides(row, threshold, close):
     values = values_of("similarity.s", pa.array([row], pa.list_(pa.float64())))
-    could, must = (kept_by_margin(values, Threshold(**threshold), margin)[0] for margin in (1e-3, -1e-3))
+    could, must = (kept(values, Threshold(**threshold), margin)[0] for margin in (1e-3, -1e-3))
     assert (could and not must) == close
 
 

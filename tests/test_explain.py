@@ -12,7 +12,6 @@ from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import Layout
 from bettersynth.core.publish import read_json, write_json
 from bettersynth.inspect.explain import Explanation, UnknownNameError
-from bettersynth.inspect.wording import sentence
 from bettersynth.workflow.expected import Basis, Expected, Rows
 from bettersynth.workflow.plan import Plan
 
@@ -132,4 +131,4 @@ def test_what_a_verb_makes_of_published_rows(tmp_path, definition, rows, basis):
 )
 def test_each_verb_has_its_sentence(tmp_path, definition, words):
     node = Dataset.model_validate({"from": "pool", **definition})
-    assert words in sentence(node, fake_configuration(tmp_path))
+    assert words in node.verb.sentence(fake_configuration(tmp_path))

@@ -14,7 +14,7 @@ from PIL import Image
 from bettersynth.configuration.datasets import EXPORT_FORMATS
 from bettersynth.core.publish import read_json, sha256_file
 from bettersynth.core.records import IMAGE_TOKEN, Record, caption_of, read_table, text_of, write_records, write_table
-from bettersynth.datasets import build_dataset
+from bettersynth.datasets.build import build_dataset
 from bettersynth.pool.rows import ROWS
 from bettersynth.training import export
 from bettersynth.training.export import export_dataset

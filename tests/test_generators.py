@@ -31,7 +31,7 @@ from bettersynth.core.records import (
     write_table,
 )
 from bettersynth.core.resources import staged
-from bettersynth.datasets import build_dataset
+from bettersynth.datasets.build import build_dataset
 from bettersynth.pool.ingest import INDEX
 from bettersynth.pool.llava import Questions
 from bettersynth.runtime.devices import DoesNotFitError

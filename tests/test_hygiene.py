@@ -2,9 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bettersynth.configuration.datasets import Clean
 from bettersynth.core.records import text_of
-from bettersynth.sources.cleaning import Cleaned, clean_caption, clean_text
+from bettersynth.sources.cleaning import Cleaned, Cleaning, clean_caption, clean_text
 
 
 @pytest.mark.parametrize(
@@ -32,7 +31,7 @@ from bettersynth.sources.cleaning import Cleaned, clean_caption, clean_text
     ],
 )
 def test_repairs(caption, expected):
-    assert clean_caption(caption, Clean())[:2] == (expected, None)
+    assert clean_caption(caption, Cleaning())[:2] == (expected, None)
 
 
 @pytest.mark.parametrize(
@@ -55,39 +54,39 @@ def test_repairs(caption, expected):
     ],
 )
 def test_drops_with_a_reason(caption, parameters, reason):
-    assert clean_caption(caption, Clean(**parameters)) == Cleaned(None, reason)
+    assert clean_caption(caption, Cleaning(**parameters)) == Cleaned(None, reason)
 
 
 def test_limits_are_included():
-    limits = Clean(min_words=4, max_words=4, max_repetition=0.5, collapse_repeats=0)
+    limits = Cleaning(min_words=4, max_words=4, max_repetition=0.5, collapse_repeats=0)
 
     assert clean_caption("dog cat dog cat", limits).text == "dog cat dog cat"
 
 
 def test_repeats_can_be_left():
-    assert clean_caption("had had enough", Clean(collapse_repeats=0)).text == "had had enough"
-    assert clean_caption("had had a dog a dog", Clean(collapse_repeats=1)).text == "had a dog a dog"
-    assert clean_caption("a <eos> b", Clean(remove_control=False)).text == "a <eos> b"
+    assert clean_caption("had had enough", Cleaning(collapse_repeats=0)).text == "had had enough"
+    assert clean_caption("had had a dog a dog", Cleaning(collapse_repeats=1)).text == "had a dog a dog"
+    assert clean_caption("a <eos> b", Cleaning(remove_control=False)).text == "a <eos> b"
 
 
 def test_repairs_are_named():
-    repairs = clean_caption("a a cat <eos> , stock photo", Clean()).repairs
+    repairs = clean_caption("a a cat <eos> , stock photo", Cleaning()).repairs
 
     assert repairs == {"control token", "repetition", "tail"}
-    assert clean_caption("a cat", Clean()).repairs == frozenset()
-    assert clean_text(text_of("a cat, stock photo") + text_of("a a dog"), Clean()).repairs == {"repetition", "tail"}
+    assert clean_caption("a cat", Cleaning()).repairs == frozenset()
+    assert clean_text(text_of("a cat, stock photo") + text_of("a a dog"), Cleaning()).repairs == {"repetition", "tail"}
 
 
 def test_clean_text_keeps_its_bytes():
     for text in (text_of("a cat on a table"), "<__dj__image> a cat on a table <|__dj__eoc|>"):
-        assert clean_text(text, Clean()) == Cleaned(text)
+        assert clean_text(text, Cleaning()) == Cleaned(text)
 
 
 def test_text_is_cleaned_chunk_by_chunk():
     text = text_of("a cat, stock photo") + "<__dj__image> a dog <|__dj__eoc|>"
 
-    assert clean_text(text, Clean())[0] == "<__dj__image>\na cat <|__dj__eoc|><__dj__image> a dog <|__dj__eoc|>"
-    assert clean_text(text + text_of("stock photo"), Clean()) == Cleaned(None, "empty caption")
+    assert clean_text(text, Cleaning())[0] == "<__dj__image>\na cat <|__dj__eoc|><__dj__image> a dog <|__dj__eoc|>"
+    assert clean_text(text + text_of("stock photo"), Cleaning()) == Cleaned(None, "empty caption")
 
 
 PIECES = [
@@ -110,7 +109,7 @@ PIECES = [
 
 @given(st.lists(st.sampled_from(PIECES), max_size=14).map(" ".join))
 def test_cleaning_twice_changes_nothing(caption):
-    cleaned = clean_caption(caption, Clean())
+    cleaned = clean_caption(caption, Cleaning())
 
     if cleaned.text is not None:
-        assert clean_caption(cleaned.text, Clean()) == Cleaned(cleaned.text)
+        assert clean_caption(cleaned.text, Cleaning()) == Cleaned(cleaned.text)

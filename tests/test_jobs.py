@@ -12,6 +12,7 @@ import yaml
 from workflow import CONFIGURATION, ROOT, Run
 
 from bettersynth.configuration import configure
+from bettersynth.configuration.datasets import GENERATORS
 from bettersynth.core.layout import Layout
 from bettersynth.core.publish import write_json
 from bettersynth.deploy.relay import due_jobs
@@ -38,6 +39,8 @@ def blocks() -> dict[str, str]:
             found[match[2] or match[3]] = found.get(match[1], "") + block
         elif block.lstrip().startswith("rule:") and (match := re.search(r'f"(\w+)_\{\w+\}"', block)):
             found[match[1]] = block
+        elif block.lstrip().startswith("rule:") and "generator.name" in block:
+            found |= dict.fromkeys(GENERATORS, block)
     gathers = {name for name in found if "output:" not in found[name]} | {"unknown_recipe"}
     return {name: block for name, block in found.items() if name not in gathers}
 

@@ -48,7 +48,7 @@ def test_a_dataset_cleaned_by_language_needs_the_operators_model(tmp_path):
         datasets=datasets,
         recipes={**CONFIGURATION["recipes"], "english": {"dataset": "english"}},
     )
-    assert Jobs(changed, Layout(tmp_path)).clean.needs("english", "english-0000") != Needs((), ())
+    assert Jobs(changed, Layout(tmp_path))["clean"].needs("english", "english-0000") != Needs((), ())
     plain = configuration_needs(changed, "unfiltered")
     assert set(
         configuration_needs(changed, "english").models + configuration_needs(changed, "english").resources

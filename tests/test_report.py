@@ -11,8 +11,10 @@ import pytest
 from fake_results import fake_configuration, write_fake_results
 
 from bettersynth.core.layout import Layout
+from bettersynth.core.names import StatKey
 from bettersynth.core.publish import read_json
 from bettersynth.core.records import write_table
+from bettersynth.datasets.ledger import read_dropped, reason_of, write_dropped
 from bettersynth.report import build_leaderboard, build_report, examples
 from bettersynth.report.charts import Node, graph, number, thin, ticks
 from bettersynth.report.distributions import bin_edges, distribution
@@ -75,12 +77,21 @@ def _words(elements):
     return " ".join("".join(elements.text).split())
 
 
-def test_of_two_stats_of_one_operator_each_has_its_own_dropped_rows():
+def test_of_two_stats_of_one_operator_each_has_its_own_dropped_rows(tmp_path):
+    rows = pa.table({"id": ["narrow", "low"], "source": ["pool", "pool"]})
     reasons = ["shape.image_width below 224", "shape.image_height below 224"]
-    dropped = pa.table({"id": ["narrow", "low"], "source": ["pool", "pool"], "reason": reasons})
-    bound = examples.Bound("large", "shape", "image_width", "any", "min", 224)
-    assert examples._dropped_by(bound, dropped)["id"].to_pylist() == ["narrow"]
-    assert examples._dropped_by(bound._replace(stat="image_height"), dropped)["id"].to_pylist() == ["low"]
+    write_table(tmp_path / "older.parquet", rows.append_column("reason", [reasons]))
+    parts = {"key": ["shape.image_width", "shape.image_height"], "bound": ["below 224"] * 2, "value": ["200", "100"]}
+    ours = pa.table({**dict(zip(rows.column_names, rows.columns, strict=True)), **parts})
+    write_dropped(tmp_path / "ours.parquet", ours, "filter")
+    bound = examples.Bound("large", StatKey("shape", "image_width"), "any", "min", 224)
+    for name in ("older", "ours"):
+        dropped = read_dropped(tmp_path / f"{name}.parquet")
+        assert [reason_of(row).words for row in dropped.to_pylist()] == reasons
+        assert examples._dropped_by(bound, dropped)["id"].to_pylist() == ["narrow"]
+        low = bound._replace(key=StatKey("shape", "image_height"))
+        assert examples._dropped_by(low, dropped)["id"].to_pylist() == ["low"]
+        assert examples._dropped_by(bound._replace(key=StatKey("shape")), dropped).num_rows == 2
 
 
 def test_rows_unlike_the_published_ones_are_called_so(elements):

@@ -14,11 +14,11 @@ from bettersynth.core.records import (
     IMAGE_TOKEN,
     Record,
     caption_of,
-    read_table,
     write_records,
     write_table,
 )
-from bettersynth.datasets import build_dataset
+from bettersynth.datasets.build import build_dataset
+from bettersynth.datasets.ledger import read_dropped, reason_of
 from bettersynth.pool.ingest import INDEX
 from bettersynth.pool.rows import ROWS, load_records, read_rows
 from bettersynth.sources.captioners.choice import captioned_text
@@ -120,7 +120,7 @@ def test_a_splice_changes_exactly_what_was_confirmed(tmp_path_factory, world, ch
         else:
             assert row["text"] == original.text
 
-    failed = Counter(row["reason"] for row in read_table(layout.dropped("rewritten")).to_pylist())
+    failed = Counter(reason_of(row).words for row in read_dropped(layout.dropped("rewritten")).to_pylist())
     assert failed == Counter("refusal" for key in base if fates[key] == "failed")
 
 

@@ -14,7 +14,7 @@ from PIL import ImageFile
 from bettersynth.core.publish import read_json, sha256_file
 from bettersynth.core.records import FAILED, IMAGE_TOKEN, Record, read_records, text_of, write_records, write_table
 from bettersynth.core.sharding import shard_name
-from bettersynth.datasets import build_dataset
+from bettersynth.datasets.build import build_dataset
 from bettersynth.pool.images import ImageRoots
 from bettersynth.pool.llava import kit_cap
 from bettersynth.training.preflight import PreflightError

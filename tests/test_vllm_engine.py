@@ -8,7 +8,6 @@ import pytest
 import tiny_models
 from PIL import Image
 
-from bettersynth.configuration.datasets import Recaption
 from bettersynth.configuration.generators import Captioner
 from bettersynth.configuration.pool import Reading
 from bettersynth.configuration.types import Configuration
@@ -169,7 +168,7 @@ def configuration(folder, pictures, **settings):
 
 def recaptioner(folder, pictures, **settings):
     asked = configuration(folder, pictures, **settings)
-    return Recaptioner(Recaption(captioner="writer", seed=0), asked, ImageRoots(asked.pool, Layout(pictures)))
+    return Recaptioner("writer", 0, asked, ImageRoots(asked.pool, Layout(pictures)))
 
 
 def test_records_are_made_by_the_engine_of_the_configuration(vllm, folders, pictures):

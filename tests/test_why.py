@@ -13,7 +13,7 @@ from workflow import CONFIGURATION, Run
 from bettersynth.configuration import configure
 from bettersynth.core.errors import PersonError
 from bettersynth.core.layout import Layout
-from bettersynth.core.records import read_table
+from bettersynth.core.records import caption_of, read_table
 from bettersynth.inspect.why import Story
 from bettersynth.workflow import run as opened
 from bettersynth.workflow.plan import Plan
@@ -53,7 +53,7 @@ def test_a_record_that_was_rewritten_is_followed_to_the_training_files(made, sto
     assert "data/mgm_pretrain_stage_" in told and ": kept, in shard stage_" in told
     assert "similarity of pool: image_text_similarity" in told
     assert "similarity of rewritten: image_text_similarity" in told
-    assert f"rewritten (recaption): {record['text'].split(chr(10))[1].removesuffix('<|__dj__eoc|>').strip()}" in told
+    assert f"rewritten (recaption): {caption_of(record['text'])}" in told
     assert told.count("  candidate: ") == 3
     places = [
         place for place, row in enumerate(rows(made, "datasets/best/rows.parquet"), 1) if row["id"] == record["id"]

@@ -6,8 +6,8 @@ import pytest
 from pairs import configure_pairs, make_pool, pair, write_scores
 
 from bettersynth.core.publish import read_json
-from bettersynth.datasets import build_dataset
 from bettersynth.datasets.analysis import build_analysis
+from bettersynth.datasets.build import build_dataset
 from bettersynth.report import build_report
 from bettersynth.sources.make import make_source_shard
 from bettersynth.training.export import export_dataset
@@ -30,7 +30,6 @@ VERBS = {
     "dedup": {"by": "text", "near": True},
     "clean": {"language": {"operator": "language"}},
 }
-GENERATORS = ("recaption", "redraw", "clean")
 FORMS = ("data_juicer", "llava", "parquet", "webdataset")
 
 
@@ -76,8 +75,8 @@ def made(world):
     """Rows of every dataset, its generated shards made before it; no model of that name is there to be loaded."""
     configuration, _, plan = world
     rows = {}
-    for name, node in configuration.datasets.items():
-        for shard in plan.shards(name) if node.verb in GENERATORS else ():
+    for name in configuration.datasets:
+        for shard in plan.shards(name) if name in plan.generators else ():
             make_source_shard(name, shard, *world)
         rows[name] = build_dataset(name, *world)["rows"]
     return rows

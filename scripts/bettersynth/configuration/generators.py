@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from bettersynth.configuration.section import Name, Precision, Section
+from bettersynth.core.names import StatKey
 
 
 class BestBy(Section):
@@ -17,12 +18,12 @@ class BestBy(Section):
     @property
     def operator(self) -> str:
         """The operator's name."""
-        return self.best_by.partition(".")[0]
+        return StatKey.parse(self.best_by).operator
 
     @property
     def stat(self) -> str:
         """The stat's name; empty for an operator's only one."""
-        return self.best_by.partition(".")[2]
+        return StatKey.parse(self.best_by).stat
 
 
 class Captioner(Section):

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import types
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, RootModel, ValidationError
 
-from bettersynth.configuration.datasets import VERBS, Dataset
+from bettersynth.configuration.checks import did_you_mean, is_word, kinds, score_problems, unknown
+from bettersynth.configuration.datasets import Dataset
 from bettersynth.configuration.generators import BestBy
-from bettersynth.configuration.operator import IMAGE_HASHES, LANGUAGE, OperatorSpec
-from bettersynth.configuration.operators import UnknownOperatorError, find_spec, giving, operator_spec
+from bettersynth.configuration.operator import OperatorSpec
+from bettersynth.configuration.operators import UnknownOperatorError, operator_spec
 from bettersynth.configuration.pool import Operator
 from bettersynth.configuration.reading import ConfigurationError, read_yaml
 from bettersynth.configuration.training import Training, Trainset
@@ -92,6 +92,8 @@ def _accepted_keys(location: list[Any]) -> list[str]:
 
 def _step(annotation: Any, part: Any) -> Any:
     for kind in _flatten(annotation):
+        if _is_model(kind) and issubclass(kind, RootModel):
+            return _step(kind.model_fields["root"].annotation, part)
         if _is_model(kind):
             for name, field in kind.model_fields.items():
                 if part in (name, field.alias):
@@ -111,13 +113,6 @@ def _is_model(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
-def did_you_mean(word: str, accepted: Iterable[str]) -> str:
-    """`; did you mean …?` with the nearest accepted spelling, or nothing."""
-    accepted = list(accepted)
-    near = difflib.get_close_matches(word, accepted, n=1) or [part for part in word.split("_") if part in accepted]
-    return f"; did you mean `{near[0]}`?" if near else ""
-
-
 # --- checks across sections ----------------------------------------------------------------------
 
 
@@ -127,13 +122,6 @@ def _problems(configuration: Configuration) -> Iterator[str]:
     yield from _dataset_problems(configuration)
     yield from _analysis_problems(configuration)
     yield from _recipe_problems(configuration)
-
-
-def _unknown(key: str, kind: str, name: str, accepted: Iterable[str]) -> str:
-    accepted = sorted(accepted)
-    return (
-        f"{key}: there is no {kind} `{name}`; there are: {', '.join(accepted) or 'none'}{did_you_mean(name, accepted)}"
-    )
 
 
 def _pool_problems(configuration: Configuration) -> Iterator[str]:
@@ -155,7 +143,7 @@ def _operator_problems(configuration: Configuration) -> Iterator[str]:
             yield f"{key}.op: {error}"
             continue
         if operator.model is not None and operator.model not in models:
-            yield _unknown(f"{key}.model", "model", operator.model, models)
+            yield unknown(f"{key}.model", "model", operator.model, models)
         if spec.loads_model and not spec.model_optional and operator.model is None:
             yield f"{key}.model: {operator.op} loads a model; name one of `models`"
         if not spec.loads_model and operator.model is not None:
@@ -164,7 +152,7 @@ def _operator_problems(configuration: Configuration) -> Iterator[str]:
     for kind, entries in (("captioners", configuration.captioners), ("redrawers", configuration.redrawers)):
         for name, entry in entries.items():
             if entry.model not in models:
-                yield _unknown(f"{kind}.{name}.model", "model", entry.model, models)
+                yield unknown(f"{kind}.{name}.model", "model", entry.model, models)
     for name, captioner in configuration.captioners.items():
         if isinstance(captioner.keep, BestBy):
             yield from _number_problems(configuration, f"captioners.{name}.keep.best_by", captioner.keep.best_by)
@@ -214,80 +202,14 @@ def _node_problems(configuration: Configuration, name: str, node: Dataset) -> It
     accepted = [POOL, *configuration.datasets]
     for parent in node.parents:
         if parent not in accepted:
-            yield _unknown(key, "dataset", parent, accepted)
-    names = [file.name for file in configuration.pool.files]
-    for file in node.files or ():
-        if file not in names:
-            yield _unknown(f"{key}.files", "pool file", file, names)
-    scores = list(node.filter or ()) + list(node.rank.by if node.rank else ())
-    for score in scores:
-        yield from _score_problems(configuration, f"{key}.{node.verb}.{score}", score)
-        if "vector" in _stats(configuration, score).values():
-            yield f"{key}.{node.verb}.{score}: this score is a vector; only `cluster` reads those"
-    if node.cluster:
-        yield from _cluster_problems(configuration, f"{key}.cluster.by", node.cluster.by)
-    for score in node.rank.by if node.rank else ():
-        if any(kind.startswith("word") for kind in _stats(configuration, score).values()):
-            yield f"{key}.rank.{score}: this score is a word; rank by a number"
-    for score, threshold in (node.filter or {}).items():
-        stats = _stats(configuration, score)
-        if threshold.one_of and stats and not any(kind.startswith("word") for kind in stats.values()):
-            yield f"{key}.filter.{score}: `one_of` is for scores that are words; use `min` and `max`"
-        if not threshold.one_of and stats and any(kind.startswith("word") for kind in stats.values()):
-            yield f"{key}.filter.{score}: this score is a word; use `one_of: […]`"
-    if node.recaption and node.recaption.captioner not in configuration.captioners:
-        yield _unknown(f"{key}.recaption.captioner", "captioner", node.recaption.captioner, configuration.captioners)
-    if node.clean and node.clean.language:
-        accepted = giving(configuration.operators, LANGUAGE)
-        if node.clean.language.operator not in accepted:
-            yield _unknown(
-                f"{key}.clean.language.operator", "language operator", node.clean.language.operator, accepted
-            )
-    if node.redraw and node.redraw.redrawer not in configuration.redrawers:
-        yield _unknown(f"{key}.redraw.redrawer", "redrawer", node.redraw.redrawer, configuration.redrawers)
-    if node.dedup and node.dedup.by == "image" and not giving(configuration.operators, IMAGE_HASHES):
-        entry = "`operators: {image_hash: {op: image_hash}}`"
-        yield f"{key}.dedup: images are compared by their hashes; add {entry}"
-
-
-def _stats(configuration: Configuration, score: str) -> dict[str, str]:
-    """Stats that a threshold's key names, and their kinds; empty when the key is wrong."""
-    name, _, stat = score.partition(".")
-    operator = configuration.operators.get(name)
-    spec = find_spec(operator.op) if operator else None
-    stats = spec.stats if spec else {}
-    if stat:
-        return {stat: stats[stat]} if stat in stats else {}
-    return dict(stats)
-
-
-def _score_problems(configuration: Configuration, key: str, score: str) -> Iterator[str]:
-    name, _, stat = score.partition(".")
-    operator = configuration.operators.get(name)
-    if operator is None:
-        yield _unknown(key, "operator", name, configuration.operators)
-        return
-    spec = find_spec(operator.op)
-    stats = spec.stats if spec else {}
-    if stat and stat not in stats:
-        yield f"{key}: {operator.op} has no stat `{stat}`; it has: {', '.join(stats)}{did_you_mean(stat, stats)}"
-    if not stat and len(stats) > 1:
-        choices = ", ".join(f"`{name}.{choice}`" for choice in stats)
-        yield f"{key}: {operator.op} has several stats; write one of {choices}"
-
-
-def _cluster_problems(configuration: Configuration, key: str, operator: str) -> Iterator[str]:
-    vectors = [name for name in configuration.operators if "vector" in _stats(configuration, name).values()]
-    if operator not in configuration.operators:
-        yield _unknown(key, "operator", operator, vectors)
-    elif operator not in vectors:
-        yield f"{key}: the score of `{operator}` is no vector; those of {', '.join(vectors) or 'no operator'} are"
+            yield unknown(key, "dataset", parent, accepted)
+    yield from node.verb.problems(f"{key}.{node.verb.name}", configuration)
 
 
 def _number_problems(configuration: Configuration, key: str, score: str) -> Iterator[str]:
     """Problems of a score by which something is to be ordered."""
-    yield from _score_problems(configuration, key, score)
-    if any(kind.startswith("word") for kind in _stats(configuration, score).values()):
+    yield from score_problems(configuration, key, score)
+    if is_word(configuration, score):
         yield f"{key}: the score `{score}` is a word; choose one that is a number"
 
 
@@ -323,12 +245,7 @@ def _twin_problems(datasets: dict[str, Dataset]) -> Iterator[str]:
         if name not in canonical:
             node = datasets[name]
             parents = [name_of(parent) for parent in node.parents]
-            parameters = node.model_dump(mode="json", include=set(VERBS), exclude_none=True)
-            if node.splice:
-                parameters["splice"].pop("dataset")
-            if node.verb in ("union", "intersect", "subtract"):
-                parameters = {node.verb: True}
-            definition = f"{parents} {json.dumps(parameters, sort_keys=True)}"
+            definition = f"{parents} {node.verb.name} {json.dumps(node.verb.apart_from_parents(), sort_keys=True)}"
             canonical[name] = definitions.setdefault(definition, name)
         return canonical[name]
 
@@ -341,11 +258,11 @@ def _analysis_problems(configuration: Configuration) -> Iterator[str]:
     accepted = [POOL, *configuration.datasets]
     for name, analysis in configuration.analyses.items():
         if analysis.dataset not in accepted:
-            yield _unknown(f"analyses.{name}.dataset", "dataset", analysis.dataset, accepted)
+            yield unknown(f"analyses.{name}.dataset", "dataset", analysis.dataset, accepted)
         for score in analysis.operators:
             key = f"analyses.{name}.operators.{score}"
-            yield from _score_problems(configuration, key, score)
-            if any(kind.startswith(("word", "vector")) for kind in _stats(configuration, score).values()):
+            yield from score_problems(configuration, key, score)
+            if is_word(configuration, score) or "vector" in kinds(configuration, score):
                 yield f"{key}: this score is no number"
 
 
@@ -357,7 +274,7 @@ def _recipe_problems(configuration: Configuration) -> Iterator[str]:
     definitions: dict[str, str] = {}
     for name, recipe in recipes.items():
         if recipe.dataset not in accepted:
-            yield _unknown(f"recipes.{name}.dataset", "dataset", recipe.dataset, accepted)
+            yield unknown(f"recipes.{name}.dataset", "dataset", recipe.dataset, accepted)
         yield from _override_problems(configuration, name)
         try:
             definition = f"{recipe.dataset} {recipe_trainset(configuration, name)}"
@@ -375,19 +292,19 @@ def _recipe_problems(configuration: Configuration) -> Iterator[str]:
             yield f"recipes.{name}: trains the same as recipes.{other}; add the seeds there instead"
     baseline = configuration.report.baseline
     if baseline is not None and baseline not in recipes:
-        yield _unknown("report.baseline", "recipe", baseline, recipes)
+        yield unknown("report.baseline", "recipe", baseline, recipes)
     if configuration.training:
         yield from _architecture_problems(configuration, "", configuration.training)
     for name in configuration.exports:
         if name not in accepted:
-            yield _unknown(f"exports.{name}", "dataset", name, accepted)
+            yield unknown(f"exports.{name}", "dataset", name, accepted)
 
 
 def _architecture_problems(configuration: Configuration, prefix: str, training: Training) -> Iterator[str]:
     for part in ("language_model", "vision_tower", "vision_tower_aux"):
         model = getattr(training.architecture, part)
         if model not in configuration.models:
-            yield _unknown(f"{prefix}training.architecture.{part}", "model", model, configuration.models)
+            yield unknown(f"{prefix}training.architecture.{part}", "model", model, configuration.models)
 
 
 def _start_problems(configuration: Configuration, recipe: str, training: Training) -> Iterator[str]:
@@ -395,7 +312,7 @@ def _start_problems(configuration: Configuration, recipe: str, training: Trainin
     if start is None:
         return
     if start.recipe not in configuration.recipes:
-        yield _unknown(f"{key}.recipe", "recipe", start.recipe, configuration.recipes)
+        yield unknown(f"{key}.recipe", "recipe", start.recipe, configuration.recipes)
         return
     chain = [recipe]
     while (last := recipe_training(configuration, chain[-1]).start_from) and last.recipe in configuration.recipes:
@@ -437,7 +354,7 @@ def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 def check_recipe(configuration: Configuration, name: str | None) -> str | None:
     """The name that a person gave for a recipe, if any; ConfigurationError for one that is not configured."""
     if name is not None and name not in configuration.recipes:
-        problem = _unknown("RECIPE", "recipe", name, configuration.recipes)
+        problem = unknown("RECIPE", "recipe", name, configuration.recipes)
         raise ConfigurationError(f"results/{configuration.name}", [problem])
     return name
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import typing
 from collections.abc import Iterator
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, RootModel
 from pydantic_core import PydanticUndefined
 
-from bettersynth.configuration import benchmark, datasets, evaluation, generators, pool, training, types
+from bettersynth.configuration import types
 from bettersynth.configuration.operators import catalogue
-from bettersynth.configuration.registry import modules
-from bettersynth.configuration.section import Section
+from bettersynth.configuration.section import Section, Written, named_types
+from bettersynth.configuration.verb import Verb
 
 INTRODUCTION = """\
 # The configuration
@@ -48,26 +47,15 @@ def page() -> str:
 
 
 def _sections() -> Iterator[str]:
-    benchmarks = (benchmark, *modules("bettersynth.evaluation.benchmarks"))
-    models: list[type[BaseModel]] = [
-        model
-        for module in (pool, generators, datasets, training, *benchmarks, evaluation, types)
-        for model in vars(module).values()
-        if isinstance(model, type) and issubclass(model, Section) and model.__module__ == module.__name__
-        if not model.__name__.startswith("_")
-    ]
-    models.sort(key=lambda model: model is not types.Configuration)
-    for model in models:
+    for model in _models(types.Configuration):
+        if issubclass(model, RootModel):
+            continue  # told where it stands
         yield f"## {_title(model)}\n"
         yield f"{(model.__doc__ or '').strip()}\n"
         yield "| key | value | default | meaning |\n| --- | --- | --- | --- |"
-        inherited: Any = next(kind for kind in model.__mro__[1:] if not kind.__name__.startswith("_"))
+        inherited = _inherited(model)
         for name, field in model.model_fields.items():
-            if field is inherited.model_fields.get(name) or (
-                issubclass(inherited, Section)
-                and inherited is not Section
-                and repr(inherited.model_fields.get(name)) == repr(field)
-            ):
+            if inherited is not Section and repr(inherited.model_fields.get(name)) == repr(field):
                 continue
             meaning = field.description or _meaning(field.annotation)
             yield f"| `{field.alias or name}` | {_kind(model, name)} | {_default(field)} | {meaning} |"
@@ -76,12 +64,32 @@ def _sections() -> Iterator[str]:
         yield ""
 
 
+def _models(model: type[BaseModel], found: dict[type[BaseModel], None] | None = None) -> dict[type[BaseModel], None]:
+    """The section and all that it is made of, each before its parts."""
+    found = {} if found is None else found
+    if model not in found and model is not Section:
+        found[model] = None
+        types = [
+            _inherited(model),
+            *(kind for field in model.model_fields.values() for kind in named_types(field.annotation)),
+        ]
+        for kind in types:
+            if isinstance(kind, type) and issubclass(kind, Written):
+                _models(kind, found)
+    return found
+
+
+def _inherited(model: type[BaseModel]) -> type[BaseModel]:
+    """The section whose keys are told in its own place, `Section` for none; those of a verb are all told with it."""
+    if issubclass(model, Verb):
+        return Section
+    return next(base for base in model.__mro__[1:] if not base.__name__.startswith("_"))
+
+
 def _meaning(annotation: Any) -> str:
     """The first sentence about the section that a field holds."""
-    for kind in (annotation, *typing.get_args(annotation)):
-        if isinstance(kind, type) and issubclass(kind, Section):
-            return (kind.__doc__ or "").partition("\n")[0]
-    return ""
+    found = (kind.__doc__ for kind in named_types(annotation) if isinstance(kind, type) and issubclass(kind, Written))
+    return next((text.partition("\n")[0] for text in found if text), "")
 
 
 def _title(model: type[BaseModel]) -> str:
@@ -90,26 +98,26 @@ def _title(model: type[BaseModel]) -> str:
 
 def _kind(model: type[BaseModel], name: str) -> str:
     """The type of a field in words, from its JSON schema."""
-    properties = model.model_json_schema(by_alias=False)["properties"]
-    return _words(properties[name]).replace("|", "\\|")
+    schema = model.model_json_schema(by_alias=False)
+    return _words(schema["properties"][name], schema.get("$defs", {})).replace("|", "\\|")
 
 
-def _words(schema: dict[str, Any]) -> str:
+def _words(schema: dict[str, Any], named: dict[str, Any]) -> str:
     if "$ref" in schema:
         title = schema["$ref"].rpartition("/")[2]
-        return f"[{title}](#{title.lower()})"
+        return f"[{title}](#{title.lower()})" if "properties" in named[title] else _words(named[title], named)
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"])
     if "anyOf" in schema:
-        return " or ".join(_words(option) for option in schema["anyOf"] if option.get("type") != "null")
+        return " or ".join(_words(option, named) for option in schema["anyOf"] if option.get("type") != "null")
     match schema.get("type"):
         case "array":
-            return f"list of {_words(schema.get('items', {}))}"
+            return f"list of {_words(schema.get('items', {}), named)}"
         case "object":
             values = schema.get("additionalProperties", schema.get("patternProperties"))
             if isinstance(values, dict) and values and "patternProperties" in schema:
                 values = next(iter(values.values()))
-            return f"mapping of names to {_words(values)}" if isinstance(values, dict) else "mapping"
+            return f"mapping of names to {_words(values, named)}" if isinstance(values, dict) else "mapping"
         case "string":
             return "name" if "pattern" in schema else "text"
         case "boolean":

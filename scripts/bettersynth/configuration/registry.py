@@ -6,14 +6,23 @@ A thing is one module. A plugin is a module on `sys.path` whose name begins with
 from __future__ import annotations
 
 import pkgutil
+from collections.abc import Iterable
 from functools import cache
 from importlib import import_module
 from types import ModuleType
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 PLUGIN_PREFIX = "bettersynth_plugin_"
 
 Thing = TypeVar("Thing")
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+Named = TypeVar("Named", bound=_Named)
 
 
 @cache
@@ -42,3 +51,12 @@ def subclasses(package: str, base: type[Thing]) -> list[type[Thing]]:
         for thing in vars(module).values()
         if isinstance(thing, type) and issubclass(thing, base) and thing.__module__ == module.__name__
     ]
+
+
+def by_name(things: Iterable[Named]) -> dict[str, Named]:
+    """Things that have a `name` by it; ValueError for a name that two have."""
+    found: dict[str, Named] = {}
+    for thing in things:
+        if found.setdefault(thing.name, thing) is not thing:
+            raise ValueError(f"{thing.name} is defined twice: as {found[thing.name]!r} and as {thing!r}")
+    return found

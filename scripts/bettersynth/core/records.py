@@ -18,7 +18,8 @@ POOL = "pool"
 SCHEMA = pa.schema(
     [("id", pa.string()), ("text", pa.string()), ("images", pa.list_(pa.string())), ("image_root", pa.string())]
 )
-
+ROWS = pa.schema([("id", pa.string()), ("source", pa.string())])
+"""A dataset: rows in order. Within one dataset an id has one source, however often it is repeated."""
 
 BATCH_ROWS = 16_384
 """Rows of a table that are read, or picked out, at one time."""

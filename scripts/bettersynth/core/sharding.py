@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
+from bettersynth.core.names import ShardName
+
 
 def shard_number(record_id: str, shards: int) -> int:
     """The number, in 0…shards-1, of the shard that holds the record; the same on every machine."""
@@ -12,4 +14,4 @@ def shard_number(record_id: str, shards: int) -> int:
 
 def shard_name(prefix: str, record_id: str, shards: int) -> str:
     """The name of the record's shard, such as `stage_1-0007` (as `plan.shard_names` lists them)."""
-    return f"{prefix}-{shard_number(record_id, shards):04d}"
+    return str(ShardName(prefix, shard_number(record_id, shards)))

@@ -8,8 +8,10 @@ import numpy as np
 
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import Layout
+from bettersynth.core.names import StatKey
 from bettersynth.core.publish import Card, sha256_file
-from bettersynth.datasets.scores import Values, load_values
+from bettersynth.datasets.scores import load_values
+from bettersynth.datasets.values import Values
 from bettersynth.pool.rows import read_rows
 from bettersynth.workflow.plan import Plan
 
@@ -30,7 +32,10 @@ def build_analysis(name: str, configuration: Configuration, layout: Layout, plan
         parameters={"operators": analysis.operators},
         inputs={analysis.dataset: sha256_file(layout.rows(analysis.dataset))},
     )
-    stats = {key: _figures(load_values(rows, key, layout, plan)) if len(rows) else None for key in analysis.operators}
+    stats = {
+        key: _figures(load_values(rows, StatKey.parse(key), layout, plan)) if len(rows) else None
+        for key in analysis.operators
+    }
     return card.write(layout.analysis(name), rows=len(rows), stats=stats)
 
 

@@ -14,11 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from bettersynth.configuration.datasets import Bands, Cluster
 from bettersynth.core.progress import progress
 from bettersynth.core.vectors import LARGEST, Vectors, as_bytes
-from bettersynth.datasets.ledger import Outcome, no_reasons, split
-from bettersynth.datasets.verbs import random_order
 
 MOST_DIMENSIONS = 2**24 // LARGEST**2
 """Products of bytes that single precision adds up exactly."""
@@ -32,45 +29,13 @@ CHUNK = 8192
 Places = npt.NDArray[np.int64]
 
 
-def cluster(rows: pa.Table, vectors: pa.ChunkedArray, label: str, parameters: Cluster) -> Outcome:
-    """Keep `parameters.rows` rows, spread over clusters of their `vectors` (lists of int8); `label` names the stat.
-
-    Rows without a vector are dropped. Within a cluster, or a band of its distances, seed and ids decide.
-    """
-    reasons = no_reasons(rows.num_rows)
-    reasons[vectors.is_null().to_numpy()] = f"{label} no value"
-    known = np.flatnonzero(vectors.is_valid().to_numpy())
-    reasons[known] = "not sampled"
-    if len(known):
-        matrix = _matrix(vectors, len(known))
-        order = random_order(rows.take(pa.array(known)), parameters.seed)
-        reasons[known[_chosen(matrix, order, parameters)]] = None
-    return split(rows, reasons)
-
-
-def _matrix(vectors: pa.ChunkedArray, rows: int) -> Vectors:
+def as_matrix(vectors: pa.ChunkedArray, rows: int) -> Vectors:
     """(rows, dimensions), from lists of one length. Raises ValueError when they are too long to be exact."""
     flat = np.concatenate([chunk.flatten().to_numpy() for chunk in vectors.chunks])
     matrix = flat.reshape(rows, -1)
     if matrix.shape[1] > MOST_DIMENSIONS:
         raise ValueError(f"vectors of {matrix.shape[1]} dimensions; clusters are exact up to {MOST_DIMENSIONS}")
     return matrix
-
-
-def _chosen(vectors: Vectors, order: Places, parameters: Cluster) -> Places:
-    """Places of the rows that stay; `order` is all places at random."""
-    count = min(parameters.clusters, len(vectors))
-    centres = fit(vectors[order[: POINTS_PER_CLUSTER * count]], count, parameters.seed)
-    labels, cosines = nearest(vectors, centres)
-    members = np.split(
-        order[np.argsort(labels[order], kind="stable")], np.cumsum(np.bincount(labels, minlength=count))[:-1]
-    )
-    sizes = [len(places) for places in members]
-    share = evenly if parameters.share == "uniform" else in_proportion
-    quotas = share(min(parameters.rows, len(vectors)), sizes)
-    return np.concatenate(
-        [_members(places, quota, cosines, parameters.bands) for places, quota in zip(members, quotas, strict=True)]
-    )
 
 
 def fit(vectors: Vectors, count: int, seed: int) -> Vectors:
@@ -144,12 +109,11 @@ def in_proportion(total: int, weights: Sequence[float]) -> list[int]:
     return quotas.tolist()
 
 
-def _members(places: Places, quota: int, cosines: npt.NDArray[np.float64], bands: Bands | None) -> Places:
-    """The members of one cluster that stay; a band that is too small is made up for by the others."""
-    if bands is None:
-        return places[:quota]
+def by_distance(places: Places, quota: int, cosines: npt.NDArray[np.float64], shares: Sequence[float]) -> Places:
+    """`quota` of one cluster's places, by these shares from its nearest, middle and farthest third; a third that is too
+    small is made up for by the others."""
     thirds = np.array_split(np.argsort(-cosines[places], kind="stable"), 3)
-    wanted = in_proportion(quota, [bands.near, bands.middle, bands.far])
+    wanted = in_proportion(quota, shares)
     taken = np.zeros(len(places), bool)
     for third, number in zip(thirds, wanted, strict=True):
         taken[np.sort(third)[:number]] = True  # `places` are at random already

@@ -6,17 +6,14 @@ A near-duplicate is near to a row that stays (not merely to another near-duplica
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from itertools import chain, combinations, pairwise
 
 import numpy as np
 import numpy.typing as npt
-from datasketch import MinHash
 
 from bettersynth.core.progress import progress
 from bettersynth.core.words import words
-from bettersynth.datasets.ledger import Reasons, stays
-from bettersynth.datasets.verbs import duplicates
 
 SHINGLE_WORDS = 3
 PERMUTATIONS = 128
@@ -24,14 +21,14 @@ MISSED = 0.01
 HASH_BITS = 64
 
 
-def text_reasons(captions: Sequence[str], similarity: float | None) -> Reasons:
-    """Why each caption is dropped: equal to an earlier one, or nearer than `similarity` (None: only equal ones)."""
-    reasons = duplicates(captions, "duplicate text")
-    if similarity is not None:
-        kept = np.flatnonzero(stays(reasons)).tolist()
-        near = _near_texts([captions[place] for place in kept], similarity)
-        reasons[[kept[place] for place in near]] = "near-duplicate text"
-    return reasons
+Twins = dict[int, int]
+"""Places of what goes, each with the place of the one that stays which it is a duplicate of."""
+
+
+def equal(keys: Iterable[Hashable]) -> Twins:
+    """Keys that were there before."""
+    first: dict[Hashable, int] = {}
+    return {place: first[key] for place, key in enumerate(keys) if first.setdefault(key, place) != place}
 
 
 def shingles(caption: str) -> frozenset[str]:
@@ -46,27 +43,31 @@ def jaccard(first: frozenset[str], second: frozenset[str]) -> float:
     return len(first & second) / len(first | second)
 
 
-def _near_texts(captions: list[str], similarity: float) -> list[int]:
-    """Places of captions near to an earlier one that stays: MinHash proposes, the true Jaccard similarity decides.
+def near_texts(captions: Sequence[str], similarity: float) -> Twins:
+    """Captions that are near to an earlier one that stays, or equal to it: MinHash proposes, the true Jaccard
+    similarity decides.
 
     Of pairs just at `similarity` fewer than one in a hundred are not proposed, and ever fewer above. datasketch's own
     MinHashLSH would need some 3 GB for the contest's pool, these buckets need 0.1 GB.
     """
-    near: list[int] = []
+    near: Twins = {}
     seen: dict[int, list[int]] = defaultdict(list)
     for place, buckets in enumerate(_shared_buckets(captions, similarity)):
         mine = shingles(captions[place])
         earlier = dict.fromkeys(other for bucket in buckets for other in seen[bucket])
-        if any(jaccard(mine, shingles(captions[other])) >= similarity for other in earlier):
-            near.append(place)
+        twin = next((one for one in earlier if jaccard(mine, shingles(captions[one])) >= similarity), None)
+        if twin is not None:
+            near[place] = twin
         else:
             for bucket in buckets:
                 seen[bucket].append(place)
     return near
 
 
-def _shared_buckets(captions: list[str], similarity: float) -> Iterator[list[int]]:
+def _shared_buckets(captions: Sequence[str], similarity: float) -> Iterator[list[int]]:
     """For each caption the numbers of its LSH buckets, those left out that hold no other caption."""
+    from datasketch import MinHash
+
     rows = _rows_per_band(similarity)
     bands = PERMUTATIONS // rows
     weights = np.random.RandomState(0).randint(1, 2**63, rows, dtype=np.uint64)
@@ -89,31 +90,20 @@ def _rows_per_band(similarity: float) -> int:
     return max(fitting, default=1)
 
 
-def image_reasons(digests: Sequence[Sequence[str]], hashes: Sequence[Sequence[str]], distance: int | None) -> Reasons:
-    """Why each row's images are dropped: equal bytes as an earlier row's, or perceptual hashes within `distance`.
-
-    One list per row, one hexadecimal string per image. `distance` counts differing bits (None: only equal bytes).
-    """
-    reasons = duplicates([tuple(row) for row in digests], "duplicate image")
-    if distance is not None:
-        kept = np.flatnonzero(stays(reasons)).tolist()
-        near = _near_images([tuple(int(value, 16) for value in hashes[place]) for place in kept], distance)
-        reasons[[kept[place] for place in near]] = "near-duplicate image"
-    return reasons
-
-
-def _near_images(hashes: list[tuple[int, ...]], distance: int) -> list[int]:
-    """Places of rows of which every image is within `distance` of the same image of an earlier row that stays."""
+def near_images(hashes: Sequence[tuple[int, ...]], distance: int) -> Twins:
+    """Rows of which every image's perceptual hash is within `distance` bits of the same image's of an earlier row that
+    stays. A row has a tuple of hashes."""
     values, numbers = np.unique(np.array([images[0] for images in hashes], np.uint64), return_inverse=True)
     others = _near_values(values, distance)
-    seen: dict[int, list[tuple[int, ...]]] = defaultdict(list)
-    near = []
+    seen: dict[int, list[int]] = defaultdict(list)
+    near: Twins = {}
     for place, (images, number) in enumerate(zip(hashes, numbers.tolist(), strict=True)):
         earlier = chain.from_iterable(seen[value] for value in (number, *others[number]) if value in seen)
-        if any(_within(images, other, distance) for other in earlier):
-            near.append(place)
+        twin = next((one for one in earlier if _within(images, hashes[one], distance)), None)
+        if twin is not None:
+            near[place] = twin
         else:
-            seen[number].append(images)
+            seen[number].append(place)
     return near
 
 

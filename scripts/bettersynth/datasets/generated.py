@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bettersynth.core.layout import Layout
-from bettersynth.core.records import FAILED, original_id, read_table
-from bettersynth.datasets.ledger import DROPPED, Outcome, split
-from bettersynth.pool.rows import ROWS, load_records
-from bettersynth.workflow.plan import Plan
+from bettersynth.core.records import FAILED, ROWS, original_id, read_table
+from bettersynth.datasets.ledger import DROPPED, Outcome, Reasons, split
+from bettersynth.datasets.step import Step
 
 
-def generated(name: str, rows: pa.Table, layout: Layout, plan: Plan) -> Outcome:
-    """The parent's rows with the source `name`; those that could not be made go, with the generator's reason.
+def generated(step: Step, *, keep_original: bool = False, keep_unchanged: bool = False) -> Outcome:
+    """The parent's rows with the dataset as source; those that could not be made go, with the generator's reason.
 
-    Of a `clean`, rows whose text did not change keep their source. Where a row makes several, or stays beside the new
-    ones, all stand in its place, the old one first. Raises ValueError when a row was neither made nor reported as
-    failed, or both.
+    With `keep_unchanged`, rows whose text did not change keep their source. Where a row makes several, or stays beside
+    the new ones, all stand in its place, the old one first. Raises ValueError when a row was neither made nor reported
+    as failed, or both.
     """
+    name, rows, layout, plan = step.name, step.rows, step.layout, step.plan
     shards = plan.shards(name)
     made = pa.concat_tables(read_table(layout.records(name, shard), ["id", "text"]) for shard in shards)
     failed = pa.concat_tables(read_table(layout.failed(name, shard), FAILED.names) for shard in shards)
@@ -33,21 +31,21 @@ def generated(name: str, rows: pa.Table, layout: Layout, plan: Plan) -> Outcome:
         examples = ", ".join(rows["id"].filter(unclear).to_pylist()[:5])
         raise ValueError(
             f"the source `{name}` does not say whether it made {pc.sum(unclear).as_py()} of its rows, such as "
-            f"{examples}; its shards belong to other rows: run `snakemake --forcerun {plan.dataset(name).verb}`"
+            f"{examples}; its shards belong to other rows: run `snakemake --forcerun {plan.dataset(name).verb.name}`"
         )
-    reasons = np.array(failed["reason"].take(failed_at).to_pylist(), dtype=object)
+    reasons = Reasons(rows.num_rows)
+    reasons.drop(failed_at.is_valid().to_numpy(), failed["reason"].take(failed_at).drop_null().to_pylist())
     if variants:
         new = pd.DataFrame({"parent": parents.to_pandas(), "id": made["id"].to_pandas(), "source": name})
-        return _beside(rows, new, reasons, keep_original=plan.dataset(name).parameters.keep_original)
+        return _beside(rows, new, reasons, keep_original=keep_original)
     source = pa.repeat(name, rows.num_rows)
-    if plan.dataset(name).verb == "clean":
-        before = load_records(rows, layout, plan)["text"]
-        same = pc.fill_null(pc.equal(before, made["text"].take(made_at)), True)
+    if keep_unchanged:
+        same = pc.fill_null(pc.equal(step.records()["text"], made["text"].take(made_at)), True)
         source = pc.if_else(same, rows["source"], source)
     return split(rows, reasons, result=pa.table([rows["id"], source], ROWS))
 
 
-def _beside(rows: pa.Table, new: pd.DataFrame, reasons: np.ndarray, *, keep_original: bool) -> Outcome:
+def _beside(rows: pa.Table, new: pd.DataFrame, reasons: Reasons, *, keep_original: bool) -> Outcome:
     """Each row's `new` ones (`parent`, `id`, `source`) in its place, behind the row itself where originals are kept."""
     old = rows.to_pandas()
     old["place"] = range(len(old))

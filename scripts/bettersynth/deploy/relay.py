@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bettersynth.configuration.datasets import GENERATORS
 from bettersynth.configuration.instructions import instruction_set, instruction_sets
 from bettersynth.configuration.load import recipe_training
 from bettersynth.configuration.section import NAME_PATTERN
@@ -182,7 +183,7 @@ class Relay:
             for records in job.input:
                 if Path(records).exists():
                     yield from self._images(Path(records))
-        elif job.rule in ("recaption", "redraw"):
+        elif job.rule in GENERATORS and GENERATORS[job.rule].reads_images:
             yield from self._dataset_images(self.configuration.datasets[job.wildcards["source"]].from_)
         elif job.rule == "trainset":
             yield from self._dataset_images(self.configuration.recipes[job.wildcards["recipe"]].dataset)

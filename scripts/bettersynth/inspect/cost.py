@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 from safetensors import safe_open
 
 from bettersynth.configuration.cost import Cost
-from bettersynth.configuration.family import captioner_family, redrawer_family
+from bettersynth.configuration.datasets import VERBS
 from bettersynth.configuration.operators import operator_spec
+from bettersynth.configuration.verb import Generator
 from bettersynth.core.cached import cached_method
 from bettersynth.core.publish import read_json
 from bettersynth.workflow.expected import Basis, total
@@ -117,9 +118,6 @@ GUESSED_ON_GPU = {
 GUESSED_ON_CPU = {
     "ingest": (500, 5),
     "scores_of": (1_000_000, 5),
-    "clean": (20_000, 5),
-    "dataset": (200_000, 5),
-    "dataset dedup": (20_000, 5),
     "trainset": (20_000, 5),
     "preflight": (300, 5),
     "questions": (300, 5),
@@ -142,8 +140,6 @@ MEASURED = {
 GUESSED_SIZES = {
     "ingest": 130,
     "scores_of": 25,
-    "clean": 130,
-    "dataset": 20,
     "trainset": 290,
     "preflight": 1_500,
     "export": 250,
@@ -240,17 +236,15 @@ class Costs:
 
     def _own(self, kind: str) -> tuple[Cost, bool] | None:
         """What the thing that does the work states of itself, and whether it works on a GPU."""
-        verb, _, name = kind.partition(" ")
-        if verb == "score":
+        first, _, name = kind.partition(" ")
+        if first == "score":
             spec = operator_spec(name)
             return spec.cost, spec.device == "gpu"
-        configuration = self.configuration
-        if verb == "recaption":
-            captioner = configuration.captioners[name]
-            return captioner_family(captioner, configuration.models[captioner.model].path).cost, True
-        if verb == "redraw":
-            return redrawer_family(configuration.models[configuration.redrawers[name].model].path).cost, True
-        return None
+        if first == "dataset":
+            return VERBS[name].cost, False
+        verbs = (node.verb for node in self.configuration.datasets.values())
+        generator = next((verb for verb in verbs if isinstance(verb, Generator) and verb.work() == kind), None)
+        return None if generator is None else (generator.source_cost(self.configuration), generator.on_gpu)
 
     def _measured(self, kind: str) -> Rate | None:
         """A rate of the project's own measurements, once that benchmark has run."""

@@ -9,10 +9,8 @@ from html import escape
 
 import pygraphviz
 
-from bettersynth.configuration.datasets import GENERATORS
 from bettersynth.configuration.types import Configuration, Recipe
 from bettersynth.core.records import POOL
-from bettersynth.inspect.wording import brief
 from bettersynth.workflow.expected import Basis, Expected
 
 FONT = "Helvetica,Arial,sans-serif"
@@ -112,8 +110,7 @@ def _add(graph: pygraphviz.AGraph, name: str, expected: Expected, recipes: dict[
     kind, what = POOL, ""
     if name != POOL:
         node = expected.plan.dataset(name)
-        kind = "generator" if node.verb in GENERATORS else "splice" if node.verb == "splice" else "choice"
-        what = brief(node)
+        kind, what = node.verb.kind, node.verb.brief()
         for parent in node.parents:
             graph.add_edge(parent, name, style="solid" if parent == node.from_ else "dashed")
     number, basis = expected.rows(name)

@@ -9,11 +9,11 @@ from pathlib import Path
 from bettersynth.configuration.evaluation import BENCHMARKS
 from bettersynth.configuration.load import did_you_mean, recipe_training, recipe_trainset
 from bettersynth.configuration.types import Configuration, Recipe
+from bettersynth.configuration.wording import listed
 from bettersynth.core.errors import PersonError
 from bettersynth.core.layout import Layout
 from bettersynth.core.publish import read_json
 from bettersynth.core.records import POOL
-from bettersynth.inspect.wording import listed, sentence
 from bettersynth.workflow.expected import Basis, Expected
 from bettersynth.workflow.plan import Plan
 
@@ -74,7 +74,7 @@ class Explanation:
                 yield from self._pool()
                 continue
             node = self.plan.dataset(step)
-            yield from _wrapped(f"{heading}: of {node.from_}, {sentence(node, self.configuration)}", hang=True)
+            yield from _wrapped(f"{heading}: of {node.from_}, {node.verb.sentence(self.configuration)}", hang=True)
             yield from _wrapped(node.note or "")
             yield from _wrapped(self._ledger(step))
             yield from self._statement(step)

@@ -16,7 +16,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bettersynth.core.errors import PersonError
+from bettersynth.core.names import ShardName
 from bettersynth.core.records import POOL, caption_of, variant_id
+from bettersynth.datasets.ledger import reason_of
 from bettersynth.workflow.run import Run
 
 MOST_POSITIONS = 5
@@ -53,7 +55,7 @@ class Story:
         for file in self.configuration.pool.files:
             for shard in self.plan.shards(POOL):
                 path = self.layout.records(POOL, shard)
-                if shard.rpartition("-")[0] == file.name and path.exists():
+                if ShardName.parse(shard).prefix == file.name and path.exists():
                     found.update(dict.fromkeys(_ids_with(path, image)))
             for entry in _lines_with(self.layout.quarantine(file.name), image):
                 if record_id := _id_of(entry["raw"]):
@@ -90,14 +92,14 @@ class Story:
 
     # what was made of it
     def _rewritten(self, record_id: str) -> Iterator[str]:
-        for source, node in self.plan.generators.items():
+        for source, verb in self.plan.generators.items():
             for shard in self.plan.shards(source):
                 for record in self._with_variants(self.layout.records(source, shard), record_id):
-                    yield f"{source} ({node.verb}): {_named(record, record_id)}{caption_of(record['text'])}"
+                    yield f"{source} ({verb.name}): {_named(record, record_id)}{caption_of(record['text'])}"
                     if record["image_root"] == source:
                         yield from (f"  image: {self.layout.source_images(source) / name}" for name in record["images"])
                 for row in _rows(self.layout.failed(source, shard), record_id):
-                    yield f"{source} ({node.verb}): not made, {row['reason']}"
+                    yield f"{source} ({verb.name}): not made, {row['reason']}"
                 yield from self._candidates(source, shard, record_id)
 
     def _candidates(self, source: str, shard: str, record_id: str) -> Iterator[str]:
@@ -119,7 +121,7 @@ class Story:
                 yield f"{dataset}: kept, {named}from {source}, {_positions('row', positions)}"
             dropped = list(self._with_variants(self.layout.dropped(dataset), record_id))
             for row in dropped:
-                yield f"{dataset}: dropped, {_named(row, record_id)}{row['reason']}"
+                yield f"{dataset}: dropped, {_named(row, record_id)}{reason_of(row)}"
 
     def _training_files(self, record_id: str) -> Iterator[str]:
         for recipe, definition in self.configuration.recipes.items():

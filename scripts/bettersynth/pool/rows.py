@@ -9,13 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bettersynth.core.layout import Layout
+from bettersynth.core.names import ShardName
 from bettersynth.core.publish import read_json
-from bettersynth.core.records import BATCH_ROWS, POOL, SCHEMA, original_id, read_table
+from bettersynth.core.records import BATCH_ROWS, POOL, ROWS, SCHEMA, original_id, read_table
 from bettersynth.core.sharding import shard_name, shard_number
 from bettersynth.workflow.plan import Plan
-
-ROWS = pa.schema([("id", pa.string()), ("source", pa.string())])
-"""A dataset: rows in order. Within one dataset an id has one source, however often it is repeated."""
 
 
 def read_rows(dataset: str, layout: Layout) -> pa.Table:
@@ -31,7 +29,7 @@ def asked_rows(rows: pa.Table, shard: str, shards: int) -> pa.Table:
 
     `shard` is one of `<source>-0000` … of `shards`; the hash of the id decides, as in the pool.
     """
-    wanted = int(shard.rpartition("-")[2])
+    wanted = ShardName.parse(shard).number
     distinct = rows.to_pandas().drop_duplicates()
     mine = np.array([shard_number(record_id, shards) == wanted for record_id in distinct["id"]], bool)
     return pa.Table.from_pandas(distinct[mine], ROWS, preserve_index=False).replace_schema_metadata(None)

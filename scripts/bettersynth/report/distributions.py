@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from bettersynth.configuration.datasets import Threshold
 from bettersynth.configuration.operators import operator_spec
+from bettersynth.configuration.threshold import Threshold
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.cached import cached_method
 from bettersynth.core.layout import Layout
+from bettersynth.core.names import StatKey
 from bettersynth.core.records import POOL, read_table
-from bettersynth.datasets.scores import plain, values_of
+from bettersynth.datasets.values import plain, values_of
 from bettersynth.report.charts import histogram
 from bettersynth.workflow.plan import Plan
 
@@ -37,12 +38,11 @@ class Scores:
         return read_table(path) if path.exists() else None
 
 
-def filters(configuration: Configuration) -> Iterator[tuple[str, str, str | None, Threshold]]:
-    """Every threshold of the configuration: dataset, operator, stat (None: the operator's only one), threshold."""
+def filters(configuration: Configuration) -> Iterator[tuple[str, StatKey, Threshold]]:
+    """Every threshold of the configuration: dataset, score, threshold."""
     for name, node in configuration.datasets.items():
-        for key, threshold in (node.filter or {}).items():
-            operator, _, stat = key.partition(".")
-            yield name, operator, stat or None, threshold
+        for key, threshold in node.verb.thresholds().items():
+            yield name, key, threshold
 
 
 def interval_text(name: str, threshold: Threshold) -> str:
@@ -70,8 +70,8 @@ def distributions(configuration: Configuration, plan: Plan, scores: Scores) -> l
             values = {source: values_of(stat, table[stat]).flat for source, table in tables.items()}
             used = [
                 (dataset, threshold)
-                for dataset, of, named, threshold in filters(configuration)
-                if of == operator and named in (stat, None)
+                for dataset, key, threshold in filters(configuration)
+                if key in (StatKey(operator), StatKey(operator, stat))
             ]
             entry = distribution(operator, stat, values, used)
             if entry is not None:

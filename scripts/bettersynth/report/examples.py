@@ -17,11 +17,13 @@ from PIL import Image
 
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import Layout
+from bettersynth.core.names import StatKey
 from bettersynth.core.publish import sha256_bytes
-from bettersynth.core.records import caption_of, original_id, read_table
-from bettersynth.datasets.scores import plain, values_of
+from bettersynth.core.records import ROWS, caption_of, original_id
+from bettersynth.datasets.ledger import read_dropped
+from bettersynth.datasets.values import bound_text, plain, values_of
 from bettersynth.pool.images import ImageProblem, ImageRoots
-from bettersynth.pool.rows import ROWS, load_records, read_rows
+from bettersynth.pool.rows import load_records, read_rows
 from bettersynth.report.distributions import Scores, filters
 from bettersynth.workflow.plan import Plan
 
@@ -41,8 +43,7 @@ class Bound(NamedTuple):
     """One end of a threshold's interval: its `min` or its `max`."""
 
     dataset: str
-    operator: str
-    stat: str | None
+    key: StatKey
     any_or_all: str
     side: str
     value: float
@@ -105,41 +106,37 @@ def _at_thresholds(
     """
     seen = set()
     for bound in _bounds(configuration):
-        key = (plan.dataset(bound.dataset).from_, *bound[1:])
-        if key in seen or not layout.dataset_card(bound.dataset).exists():
+        shown = (plan.dataset(bound.dataset).from_, *bound[1:])
+        if shown in seen or not layout.dataset_card(bound.dataset).exists():
             continue
-        seen.add(key)
-        dropped = _dropped_by(bound, read_table(layout.dropped(bound.dataset)))
+        seen.add(shown)
+        dropped = _dropped_by(bound, read_dropped(layout.dropped(bound.dataset)))
         kept = read_rows(bound.dataset, layout)
         nearest = {"kept": _nearest(bound, kept, scores), "dropped": _nearest(bound, dropped, scores)}
         rows = {side: near for side, (near, _) in nearest.items()}
         if dropped.num_rows and all(_readable(near, layout, plan) for near in rows.values()):
             yield {
                 "dataset": bound.dataset,
-                "rule": f"{_key(bound)} {'≥' if bound.side == 'min' else '≤'} {plain(bound.value)}",
+                "rule": f"{bound.key} {'≥' if bound.side == 'min' else '≤'} {plain(bound.value)}",
                 "rows": rows,
                 "scores": {side: values for side, (_, values) in nearest.items()},
             }
 
 
-def _key(bound: Bound) -> str:
-    """The bound's operator as a configuration names it."""
-    return f"{bound.operator}.{bound.stat}" if bound.stat else bound.operator
-
-
 def _bounds(configuration: Configuration) -> Iterator[Bound]:
-    for name, operator, stat, threshold in filters(configuration):
+    for name, key, threshold in filters(configuration):
         for side, value in (("min", threshold.min), ("max", threshold.max)):
             if value is not None:
-                yield Bound(name, operator, stat, threshold.any_or_all, side, value)
+                yield Bound(name, key, threshold.any_or_all, side, value)
 
 
 def _dropped_by(bound: Bound, dropped: pa.Table) -> pa.Table:
     """The rows that a dataset dropped for this bound, as the reasons say."""
-    end = f" {'below' if bound.side == 'min' else 'above'} {plain(bound.value)}"
-    begin = f"{_key(bound)} " if bound.stat else f"{bound.operator}."
-    mine = pc.and_(pc.starts_with(dropped["reason"], begin), pc.ends_with(dropped["reason"], end))
-    return dropped.filter(mine).select(ROWS.names)
+    keys = {key: StatKey.parse(key) for key in pc.unique(dropped["key"]).to_pylist()}
+    mine = [key for key, named in keys.items() if bound.key in (named, StatKey(named.operator))]
+    by_key = pc.is_in(dropped["key"], value_set=pa.array(mine, pa.string()))
+    here = pc.and_(by_key, pc.equal(dropped["bound"], bound_text(bound.side, bound.value)))
+    return dropped.filter(here).select(ROWS.names)
 
 
 def _nearest(bound: Bound, rows: pa.Table, scores: Scores) -> tuple[pa.Table, list[float]]:
@@ -163,10 +160,10 @@ def _nearest(bound: Bound, rows: pa.Table, scores: Scores) -> tuple[pa.Table, li
 
 def _decisive(bound: Bound, source: str, scores: Scores) -> tuple[pa.Array, np.ndarray] | None:
     """Ids with a score in the source, and of each the value that decides: with `any`, the best of its values."""
-    table = scores.table(source, bound.operator)
+    table = scores.table(source, bound.key.operator)
     if table is None:
         return None
-    stat = bound.stat or next(name for name in table.column_names if name != "id")
+    stat = bound.key.stat or next(name for name in table.column_names if name != "id")
     values = values_of(stat, table[stat])
     present = np.flatnonzero(values.counts)
     if not len(present):
@@ -178,10 +175,10 @@ def _decisive(bound: Bound, source: str, scores: Scores) -> tuple[pa.Array, np.n
 
 def _rewritten(layout: Layout, plan: Plan) -> Iterator[dict[str, Any]]:
     """Rows before and after each generator, chosen by the hash of their ids."""
-    for name, node in plan.generators.items():
+    for name, verb in plan.generators.items():
         if not layout.rows(name).exists():
             continue
-        before, after = read_rows(node.from_, layout), read_rows(name, layout)
+        before, after = read_rows(plan.dataset(name).from_, layout), read_rows(name, layout)
         made = pc.unique(after["id"].filter(pc.equal(after["source"], name))).to_pylist()
         chosen = sorted(made, key=lambda record_id: sha256_bytes(record_id.encode()))[:REWRITTEN]
         ids = pa.array(chosen, pa.string())
@@ -191,7 +188,7 @@ def _rewritten(layout: Layout, plan: Plan) -> Iterator[dict[str, Any]]:
             "after": pa.table([ids, pa.repeat(name, len(ids))], ROWS),
         }
         if chosen and all(_readable(table, layout, plan) for table in rows.values()):
-            yield {"dataset": name, "verb": node.verb, "rows": rows}
+            yield {"dataset": name, "verb": verb.name, "rows": rows}
 
 
 def _readable(rows: pa.Table, layout: Layout, plan: Plan) -> bool:

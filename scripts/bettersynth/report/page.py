@@ -10,14 +10,13 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from bettersynth.configuration.datasets import Dataset
 from bettersynth.configuration.load import recipe_training
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import Layout
 from bettersynth.core.publish import publish, read_json
 from bettersynth.core.records import POOL
 from bettersynth.report import charts
-from bettersynth.report.distributions import QUANTILES, Scores, distributions, interval_text
+from bettersynth.report.distributions import QUANTILES, Scores, distributions
 from bettersynth.report.examples import examples
 from bettersynth.report.leaderboard import read_log
 from bettersynth.report.provenance import provenance
@@ -99,47 +98,6 @@ def duration(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
-
-
-def describe(node: Dataset) -> str:
-    """What a dataset's verb does, in a few words."""
-    parameters = node.parameters
-    match node.verb:
-        case "files":
-            return f"records of {', '.join(parameters)}"
-        case "filter":
-            return "; ".join(interval_text(key, threshold) for key, threshold in parameters.items())
-        case "rank":
-            by = " + ".join(key if weight == 1 else f"{weight:g} × {key}" for key, weight in parameters.by.items())
-            size = f"{parameters.top:,}" if parameters.top else f"{100 * parameters.fraction:g} %"
-            skipped = f" after the first {parameters.skip:,}" if parameters.skip else ""
-            return f"{'best' if parameters.descending else 'lowest'} {size} by {by}{skipped}"
-        case "sample":
-            size = f"{parameters.rows:,} rows" if parameters.rows else f"{100 * parameters.fraction:g} %"
-            return f"random {size}, seed {parameters.seed}"
-        case "resample":
-            return f"{parameters.rows:,} rows drawn with replacement, seed {parameters.seed}"
-        case "cluster":
-            bands = parameters.bands
-            near = f", near {bands.near:g}, middle {bands.middle:g}, far {bands.far:g}" if bands else ""
-            shares = {"uniform": "alike from all", "proportional": "by size of"}[parameters.share]
-            return f"{parameters.rows:,} rows {shares} {parameters.clusters} clusters by {parameters.by}{near}"
-        case "union" | "intersect" | "subtract":
-            sign = {"union": "and", "intersect": "also in", "subtract": "without"}[node.verb]
-            return f"{sign} {', '.join(parameters)}"
-        case "recaption":
-            return f"new captions by {parameters.captioner}"
-        case "redraw":
-            return f"new images by {parameters.redrawer}"
-        case "splice":
-            rest = "" if parameters.unmatched == "keep" else "; rewritten pairs without a place in it go"
-            return f"takes in {parameters.dataset}{rest}"
-        case "repeat":
-            return f"every row {parameters} times"
-        case "dedup":
-            return f"first of each group of {'near-' if parameters.near else ''}equal {parameters.by}s"
-        case _:
-            return "captions tidied"
 
 
 def _read(path: Path) -> Any:
@@ -276,8 +234,8 @@ def _step(name: str, configuration: Configuration, layout: Layout) -> dict[str, 
     return {
         "name": name,
         "from": node.from_,
-        "verb": node.verb,
-        "does": describe(node),
+        "verb": node.verb.name,
+        "does": "; ".join(node.verb.brief().splitlines()),
         "note": node.note,
         "published_rows": node.published_rows,
         "ledger": card and card["ledger"],
@@ -332,7 +290,7 @@ def _graph(configuration: Configuration, layout: Layout, plan: Plan) -> Any:
         card = _read(layout.dataset_card(name))
         rows = f"{card['rows']:,} rows" if card else "not made yet"
         node = None if name == POOL else configuration.datasets[name]
-        detail = "the raw pairs" if node is None else describe(node)
+        detail = "the raw pairs" if node is None else "; ".join(node.verb.brief().splitlines())
         if name in trained:
             detail += f"; trained by {', '.join(trained[name])}"
         parents = () if node is None else tuple(node.parents)

@@ -70,13 +70,9 @@ def _models(configuration: Configuration, layout: Layout, plan: Plan) -> Iterato
     """Every model with the sha256 that a job which loaded it wrote down."""
     digests: dict[str, str] = {}
     users = [(operator.model, layout.scores_card(POOL, name)) for name, operator in configuration.operators.items()]
-    for name, node in plan.generators.items():
-        user = None
-        if node.recaption:
-            user = configuration.captioners[node.recaption.captioner].model
-        elif node.redraw:
-            user = configuration.redrawers[node.redraw.redrawer].model
-        users.append((user, layout.records_card(name, plan.shards(name)[0])))
+    for name, verb in plan.generators.items():
+        entry = verb.entry(configuration)
+        users.append((entry.model if entry else None, layout.records_card(name, plan.shards(name)[0])))
     for user, path in users:
         if user and path.exists():
             card = read_json(path)

@@ -42,11 +42,11 @@ def filter_quality(configuration: Configuration, layout: Layout) -> dict[str, An
     truth = read_truth(path)
     filters = []
     for name, node in configuration.datasets.items():
-        if node.filter and layout.dropped(name).exists():
+        if (thresholds := node.verb.thresholds()) and layout.dropped(name).exists():
             dropped = _pool_ids(read_table(layout.dropped(name), ["id", "source"]))
             kept = _pool_ids(read_rows(name, layout))
             if len(dropped) + len(kept):
-                keeps = "; ".join(interval_text(key, threshold) for key, threshold in node.filter.items())
+                keeps = "; ".join(interval_text(str(key), threshold) for key, threshold in thresholds.items())
                 facts = {"dataset": name, "from": node.from_, "keeps": keeps, "dropped": len(dropped)}
                 filters.append(facts | {"rows": len(dropped) + len(kept), "defects": _quality(truth, kept, dropped)})
     return {"defects": list(truth.columns), "filters": filters}

@@ -35,7 +35,9 @@ class Generator(Protocol):
     """Makes new records, some at a time."""
 
     facts: dict[str, Any]
-    """All that decides an outcome apart from the record."""
+    """All that decides an outcome apart from the record; of one that does not resume, also what it did."""
+    resumes: bool
+    """Whether outcomes are dear: they are then kept in a journal as they get done, and used again."""
 
     def make(self, records: Sequence[Record]) -> Iterator[Made]:
         """Outcomes as they get done, every record's once."""

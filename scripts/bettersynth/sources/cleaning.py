@@ -6,13 +6,55 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from bettersynth.configuration.datasets import Clean
+from pydantic import Field
+
+from bettersynth.configuration.section import Name, Section
 from bettersynth.core.raw import CONTROL_STRINGS
 from bettersynth.core.records import END_OF_CHUNK, IMAGE_TOKEN, caption_of
 from bettersynth.core.words import is_letter_of_unspaced, spaced_words, words
 
-DEFAULTS = Clean.model_validate({})
-"""The verb `clean` without parameters."""
+
+class Language(Section):
+    """Languages that captions may be in."""
+
+    operator: Name = Field(description="Entry of `operators` with `op: language_id_score_filter`.")
+    one_of: list[str] = Field(default_factory=lambda: ["en"], min_length=1, description="Languages kept.")
+    min: float = Field(0.3, ge=0, le=1, description="Least confidence; a caption is short, and so is it.")
+
+
+class Cleaning(Section):
+    """What is repaired in a caption, and what is beyond repair."""
+
+    remove_phrases: list[str] = Field(
+        default_factory=lambda: ["stock photo", "stock photos", "royalty free", "getty images", "© "],
+        description="Cut from the end of a caption, with the punctuation before it.",
+    )
+    remove_control: bool = Field(True, description="Take control tokens such as `<eos>` or `<|im_end|>` out.")
+    collapse_repeats: int = Field(
+        8,
+        ge=0,
+        le=64,
+        description="Longest run of words that is written once when it is repeated at once; 0 for none. In scripts "
+        "without blanks (Chinese, Japanese, Thai …) a letter is a word.",
+    )
+    min_words: int = Field(1, ge=0)
+    max_words: int = Field(10_000, ge=1)
+    max_repetition: float = Field(
+        1.0, ge=0, le=1, description="Largest share of words (of runs of words) that are repetitions of an earlier one."
+    )
+    repetition_words: int = Field(1, ge=1, le=64, description="Words of the runs that `max_repetition` counts.")
+    refusals: list[str] = Field(
+        default_factory=lambda: [
+            *("i'm sorry", "i am sorry", "sorry, ", "i cannot", "i can't", "i'm unable", "i am unable", "i'm not able"),
+            *("i am not able", "unfortunately, i", "as an ai"),
+        ],
+        description="A caption that begins so is an answer refused, not a caption.",
+    )
+    language: Language | None = Field(None, description="Captions in other languages are dropped.")
+
+
+DEFAULTS = Cleaning()
+"""The rules as the verb `clean` has them without parameters."""
 
 EMPTY = "empty caption"
 REFUSAL = "refusal"
@@ -36,7 +78,7 @@ class Cleaned(NamedTuple):
     repairs: frozenset[str] = frozenset()
 
 
-def clean_text(text: str, parameters: Clean) -> Cleaned:
+def clean_text(text: str, parameters: Cleaning) -> Cleaned:
     """Data-Juicer's text with every chunk's caption cleaned.
 
     A text whose captions are clean already comes back as it was, to the byte.
@@ -56,7 +98,7 @@ def clean_text(text: str, parameters: Clean) -> Cleaned:
     return Cleaned(text if whole.rstrip() == text.rstrip() else whole, None, repairs)
 
 
-def clean_caption(caption: str, parameters: Clean) -> Cleaned:
+def clean_caption(caption: str, parameters: Cleaning) -> Cleaned:
     """The repaired caption, or the reason for dropping it. Cleaning a clean caption changes nothing."""
     caption = caption.strip()
     if is_refusal(caption, parameters.refusals):
@@ -74,7 +116,7 @@ def clean_caption(caption: str, parameters: Clean) -> Cleaned:
     return Cleaned(caption, None, repairs)
 
 
-def _repaired(caption: str, parameters: Clean) -> tuple[str, frozenset[str]]:
+def _repaired(caption: str, parameters: Cleaning) -> tuple[str, frozenset[str]]:
     repairs = set()
     before = None
     while before != caption:  # a cut can lay a repeated word bare, and a repetition can hide a phrase

@@ -11,19 +11,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from bettersynth.configuration.datasets import Clean, Language, Recaption
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import Layout
 from bettersynth.core.progress import progress
 from bettersynth.core.publish import Card, sha256_file, sha256_json
-from bettersynth.core.records import FAILED, Record, caption_of, write_records, write_table
+from bettersynth.core.records import FAILED, Record, write_records, write_table
 from bettersynth.core.steady import Steady
-from bettersynth.operators.batched.load import load_scorer
-from bettersynth.operators.scoring import operator_facts
 from bettersynth.pool.images import ImageReason, ImageRoots
 from bettersynth.pool.rows import asked_rows, load_records, read_rows
 from bettersynth.sources.base import Generator, Outcome
-from bettersynth.sources.cleaning import OTHER_LANGUAGE, clean_text
 from bettersynth.sources.journal import Journal
 from bettersynth.workflow.plan import Plan
 
@@ -36,33 +32,22 @@ def make_source_shard(source: str, shard: str, configuration: Configuration, lay
     Finished work is kept in a journal and used again after a kill, or when a later run asks for other rows.
     """
     node = plan.dataset(source)
-    parameters = node.parameters
-    card = Card(name=source, verb=node.verb, shard=shard, parameters=parameters.model_dump(mode="json"))
-    rows = asked_rows(read_rows(node.from_, layout), shard, parameters.shards)
+    verb = plan.generators[source]
+    card = Card(name=source, verb=verb.name, shard=shard, parameters=verb.model_dump(mode="json"))
+    rows = asked_rows(read_rows(node.from_, layout), shard, verb.shards)
     table = load_records(rows, layout, plan).select(list(Record._fields))
     records = [Record(**row) for row in table.to_pylist()]
-    reused = 0
-    facts: dict[str, Any] = {}
     roots = ImageRoots(configuration.pool, layout)
     outcomes: list[Outcome] = []
-    if not records:
-        logger.info("%s: no rows of `%s` are in this shard; nothing is made and no model loaded", shard, node.from_)
-    elif isinstance(parameters, Clean):
-        outcomes, facts = _cleaned(records, parameters, configuration, roots)
-    else:
-        generator: Generator
-        if isinstance(parameters, Recaption):
-            from bettersynth.sources.captioners.recaptioner import Recaptioner
-
-            generator = Recaptioner(parameters, configuration, roots)
-        else:
-            from bettersynth.sources.redrawers import Redrawing
-
-            generator = Redrawing(source, parameters, configuration, roots, layout.source_images(source))
-        facts = generator.facts
+    reused, facts = 0, dict[str, Any]()
+    if records:
+        generator: Generator = verb.generator(source, configuration, roots, layout.source_images(source))
+        journal = Journal(layout.work(source, shard)) if generator.resumes else None
         steady = Steady()
-        outcomes, reused = _outcomes(records, generator, Journal(layout.work(source, shard)), roots, shard, steady)
-        facts = facts | steady.facts()
+        outcomes, reused = _outcomes(records, generator, journal, roots, shard, steady)
+        facts = generator.facts | (steady.facts() if journal else {})
+    else:
+        logger.info("%s: no rows of `%s` are in this shard; nothing is made and no model loaded", shard, node.from_)
 
     made = [record for outcome in outcomes for record in outcome.records]
     sources = rows["source"].to_pylist()
@@ -89,9 +74,12 @@ def make_source_shard(source: str, shard: str, configuration: Configuration, lay
 
 
 def _outcomes(
-    records: list[Record], generator: Generator, journal: Journal, roots: ImageRoots, shard: str, steady: Steady
+    records: list[Record], generator: Generator, journal: Journal | None, roots: ImageRoots, shard: str, steady: Steady
 ) -> tuple[list[Outcome], int]:
     """The records' outcomes, and how many of them came from the journal."""
+    if journal is None:
+        made = {place: outcome for part in generator.make(records) for place, outcome in part.items()}
+        return [made[place] for place in range(len(records))], 0
     keys = [sha256_json([list(record), generator.facts]) for record in records]
     found = {key: _recalled(journal.get(key), roots) for key in keys}
     todo = [(key, record) for key, record in zip(keys, records, strict=True) if found[key] is None]
@@ -112,41 +100,3 @@ def _recalled(entry: dict[str, Any] | None, roots: ImageRoots) -> Outcome | None
     records = [Record(*record) for record in entry["records"]]
     images = ((record.image_root, image) for record in records for image in record.images)
     return Outcome(records, entry["reason"]) if all(roots.path(*image).is_file() for image in images) else None
-
-
-def _cleaned(
-    records: list[Record], parameters: Clean, configuration: Configuration, roots: ImageRoots
-) -> tuple[list[Outcome], dict[str, Any]]:
-    """The records with clean captions, and for the card how many were repaired in which way."""
-    cleaned = [clean_text(record.text, parameters) for record in records]
-    outcomes = [
-        Outcome([], found.reason) if found.text is None else Outcome([record._replace(text=found.text)])
-        for record, found in zip(records, cleaned, strict=True)
-    ]
-    facts: dict[str, Any] = {
-        "repaired": dict(sorted(Counter(kind for found in cleaned for kind in found.repairs).items()))
-    }
-    if parameters.language:
-        outcomes = _in_language(outcomes, parameters.language, configuration, roots)
-        facts["language"] = operator_facts(parameters.language.operator, configuration)
-    return outcomes, facts
-
-
-def _in_language(
-    outcomes: list[Outcome], language: Language, configuration: Configuration, roots: ImageRoots
-) -> list[Outcome]:
-    """Without the records whose captions the operator takes for another language, or for none with confidence."""
-    captions = [Record(record.id, caption_of(record.text), []) for outcome in outcomes for record in outcome.records]
-    if not captions:
-        return outcomes
-    scorer = load_scorer([language.operator], configuration)
-    stats = iter(scorer.score(captions, roots)[language.operator].stats)
-
-    def kept(outcome: Outcome) -> Outcome:
-        if not outcome.records:
-            return outcome
-        found = next(stats)
-        right = found["lang"] in language.one_of and found["lang_score"] >= language.min
-        return outcome if right else Outcome([], OTHER_LANGUAGE)
-
-    return [kept(outcome) for outcome in outcomes]

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import torch
 from PIL import Image
 
-from bettersynth.configuration.datasets import Redraw
 from bettersynth.configuration.family import pipeline_family, redrawer_families
 from bettersynth.configuration.generators import Redrawer
 from bettersynth.configuration.types import Configuration
@@ -51,13 +50,15 @@ Drawn = Image.Image | ImageReason | None
 class Redrawing:
     """The generator of the verb `redraw`: every image of a record drawn anew; the text stays."""
 
+    resumes = True
+
     def __init__(
-        self, source: str, parameters: Redraw, configuration: Configuration, roots: ImageRoots, images: Path
+        self, source: str, redrawer: str, seed: int, configuration: Configuration, roots: ImageRoots, images: Path
     ) -> None:
         self.source = source
-        self.settings = configuration.redrawers[parameters.redrawer]
+        self.settings = configuration.redrawers[redrawer]
         self.folder = Path(configuration.models[self.settings.model].path)
-        self.seed = parameters.seed
+        self.seed = seed
         self.roots = roots
         self.images = images
         self.facts = {

@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 from bettersynth.configuration.datasets import Dataset
 from bettersynth.configuration.load import recipe_trainset
 from bettersynth.configuration.types import Configuration
+from bettersynth.configuration.verb import Parents
 from bettersynth.core.cached import cached_method
 from bettersynth.core.layout import Layout
+from bettersynth.core.names import ShardName
 from bettersynth.core.publish import read_json
 from bettersynth.core.records import POOL
 from bettersynth.workflow.digests import shard_digests
@@ -70,7 +72,7 @@ class Expected:
             return card
         node = self.plan.dataset(dataset)
         parents = {parent: self.card(parent) for parent in node.parents}
-        same = card["parameters"] == node.model_dump(mode="json", exclude_none=True)[node.verb] and card["inputs"] == {
+        same = card["parameters"] == node.verb.model_dump(mode="json", exclude_none=True) and card["inputs"] == {
             name: parent and parent["sha256"] for name, parent in parents.items()
         }
         return card if same else None
@@ -96,43 +98,23 @@ class Expected:
     def _reckoned(self, node: Dataset) -> Rows:
         """What the verb makes of its parents' rows."""
         parents = [self.rows(parent) for parent in node.parents]
-        count, basis = parents[0].number, max(parents[0].basis, Basis.RECKONED)
-        match node.verb:
-            case "repeat":
-                return Rows(count * node.parameters, basis)
-            case "rank" | "sample":
-                return Rows(_kept(node, count), basis)
-            case "resample":
-                return Rows(node.parameters.rows if count else 0, basis)
-            case "cluster":
-                return Rows(min(node.parameters.rows, count), basis)
-            case "files" if node.from_ == POOL:
-                return Rows(sum(self.file(name).number for name in node.parameters), basis)
-            case "splice" if node.parameters.unmatched == "keep":
-                return Rows(count, basis)
-            case "recaption":
-                captioner = self.configuration.captioners[node.parameters.captioner]
-                new = captioner.candidates if captioner.keep == "all" else 1
-                return Rows(count * (new + node.parameters.keep_original), basis)
-            case "redraw":
-                return Rows(count, basis)
-            case "union":
-                return Rows(sum(parent.number for parent in parents), Basis.AT_MOST)
-            case "intersect":
-                return Rows(min(parent.number for parent in parents), Basis.AT_MOST)
-            case _:
-                return Rows(count, Basis.AT_MOST)
+        pool_file = (lambda name: self.file(name).number) if node.from_ == POOL else None
+        known = Parents(tuple(rows.number for rows in parents), self.configuration, pool_file)
+        number, is_exact = node.verb.expected(known)
+        return Rows(number, max(parents[0].basis, Basis.RECKONED) if is_exact else Basis.AT_MOST)
 
     def file(self, name: str) -> Rows:
         """Records of one raw file."""
-        return total(self.shard(POOL, shard) for shard in self.plan.shards(POOL) if shard.rpartition("-")[0] == name)
+        return total(
+            self.shard(POOL, shard) for shard in self.plan.shards(POOL) if ShardName.parse(shard).prefix == name
+        )
 
     def shard(self, source: str, shard: str) -> Rows:
         """Records of one shard of a source."""
         if source != POOL:
             asked = self.rows(self.plan.dataset(source).from_)
             return Rows(-(-asked.number // len(self.plan.shards(source))), asked.basis)
-        ledger = self.layout.file_ledger(shard.rpartition("-")[0])
+        ledger = self.layout.file_ledger(ShardName.parse(shard).prefix)
         if ledger.exists() and shard in (made := read_json(ledger)["shards"]):
             return Rows(made[shard]["rows"], Basis.MADE)
         records = self._raw_records()
@@ -161,14 +143,6 @@ def total(parts: Iterable[Rows]) -> Rows:
     """All parts together, as sure as the least sure of them."""
     found = list(parts)
     return Rows(sum(rows.number for rows in found), max(rows.basis for rows in found))
-
-
-def _kept(node: Dataset, rows: int) -> int:
-    """Rows that a `rank` or `sample` keeps of so many."""
-    parameters = node.parameters
-    wanted = parameters.top if node.rank else parameters.rows
-    size = wanted if wanted is not None else round(parameters.fraction * rows)
-    return max(0, min(size, rows - (parameters.skip if node.rank else 0)))
 
 
 @cache

@@ -19,6 +19,7 @@ from bettersynth.configuration.types import Configuration
 from bettersynth.core import versions
 from bettersynth.core.cached import cached_method
 from bettersynth.core.layout import Layout
+from bettersynth.core.names import ShardName
 from bettersynth.core.publish import (
     counts_in_folder,
     files_below,
@@ -143,7 +144,7 @@ class Fingerprints:
 
     def is_scored(self, chunk: Chunk, shard: str) -> bool:
         """Whether the pool's shard, as the raw file and the checks make it now, is the one that the pass scored."""
-        file = shard.rpartition("-")[0]
+        file = ShardName.parse(shard).prefix
         ledger = self._ledger(file)
         made = ledger.get("shards", {}).get(shard)
         return (

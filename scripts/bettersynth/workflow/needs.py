@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from bettersynth.configuration.generators import BestBy
 from bettersynth.configuration.load import recipe_start, recipe_training
 from bettersynth.configuration.operators import operator_spec
 from bettersynth.configuration.types import Configuration
+from bettersynth.configuration.verb import Generator
 from bettersynth.core.resources import RESOURCES
 from bettersynth.workflow.plan import Plan
 
@@ -69,17 +69,13 @@ def operator_needs(names: Iterable[str], configuration: Configuration) -> Needs:
 
 
 def generator_needs(source: str, configuration: Configuration) -> Needs:
-    """A captioner's model, and that of the operator which chooses among its captions; a redrawer's; a language's."""
-    node = configuration.datasets[source]
-    if node.redraw:
-        return _needs([configuration.redrawers[node.redraw.redrawer].model], (), configuration)
-    if node.clean and node.clean.language:
-        return operator_needs([node.clean.language.operator], configuration)
-    if not node.recaption:
+    """The generator's model, and that of the operator which judges what it makes; of other datasets, nothing."""
+    verb = configuration.datasets[source].verb
+    if not isinstance(verb, Generator):
         return NOTHING
-    captioner = configuration.captioners[node.recaption.captioner]
-    judges = [captioner.keep.operator] if isinstance(captioner.keep, BestBy) else []
-    return _union(_needs([captioner.model], (), configuration), operator_needs(judges, configuration))
+    entry, judge = verb.entry(configuration), verb.judge(configuration)
+    models, judges = [entry.model] if entry else [], [judge] if judge else []
+    return _union(_needs(models, (), configuration), operator_needs(judges, configuration))
 
 
 def training_needs(recipe: str, configuration: Configuration) -> Needs:

@@ -18,6 +18,7 @@ from bettersynth.configuration.operators import operator_spec
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.cached import cached_method
 from bettersynth.core.layout import Layout
+from bettersynth.core.names import ShardName
 from bettersynth.core.publish import read_json, sha256_json, write_json
 from bettersynth.core.records import POOL
 from bettersynth.workflow.plan import Plan, Scores
@@ -37,13 +38,14 @@ class Chunk(NamedTuple):
 
 def chunk_name(shards: list[str]) -> str:
     """The name of a run of shards: the first one's, and the last one's number."""
-    return f"{shards[0]}-{shards[-1].rpartition('-')[2]}"
+    return f"{shards[0]}-{ShardName.parse(shards[-1]).number:04d}"
 
 
 def chunk_shards(chunk: str) -> list[str]:
     """The shards of a chunk, in order."""
-    prefix, first, last = chunk.rsplit("-", 2)
-    return [f"{prefix}-{number:04d}" for number in range(int(first), int(last) + 1)]
+    run, _, last = chunk.rpartition("-")
+    prefix, first = ShardName.parse(run)
+    return [str(ShardName(prefix, number)) for number in range(first, int(last) + 1)]
 
 
 def pass_operators(scoring: str, configuration: Configuration, layout: Layout) -> dict[str, str]:
@@ -145,7 +147,7 @@ class Passes:
         """Neighbouring shards of one file for which the same operators are due, in runs that a job can take."""
         run: list[str] = []
         for shard, names in due.items():
-            new_file = bool(run) and run[-1].rpartition("-")[0] != shard.rpartition("-")[0]
+            new_file = bool(run) and ShardName.parse(run[-1]).prefix != ShardName.parse(shard).prefix
             if run and (new_file or names != due[run[-1]] or len(run) == self._shards_per_job):
                 yield due[run[-1]], run
                 run = []

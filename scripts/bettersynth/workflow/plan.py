@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import cached_property
 from typing import NamedTuple
 
-from bettersynth.configuration.datasets import GENERATORS, Dataset
-from bettersynth.configuration.operator import IMAGE_HASHES
-from bettersynth.configuration.operators import giving, operator_spec
+from bettersynth.configuration.datasets import Dataset
+from bettersynth.configuration.operators import operator_spec
 from bettersynth.configuration.section import NAME_PATTERN
 from bettersynth.configuration.types import Configuration
+from bettersynth.configuration.verb import Generator
 from bettersynth.core.cached import cached_method
+from bettersynth.core.names import ShardName, StatKey
 from bettersynth.core.records import POOL
 
 TARGET = re.compile(rf"(?:^(?P<rule>recipe)_|/(?P<folder>datasets|exports|trainsets|runs)/)(?P<name>{NAME_PATTERN})")
@@ -38,16 +40,17 @@ class Plan:
         """The definition of a dataset."""
         return self.configuration.datasets[name]
 
-    @property
-    def generators(self) -> dict[str, Dataset]:
-        """Datasets that make a source of their own name."""
-        return {name: node for name, node in self.configuration.datasets.items() if node.verb in GENERATORS}
+    @cached_property
+    def generators(self) -> dict[str, Generator]:
+        """Verbs of the datasets that make a source of their own name."""
+        verbs = {name: node.verb for name, node in self.configuration.datasets.items()}
+        return {name: verb for name, verb in verbs.items() if isinstance(verb, Generator)}
 
     def shards(self, source: str) -> list[str]:
         """Names of a source's shards, in order."""
         if source == POOL:
             return [shard for file in self.configuration.pool.files for shard in shard_names(file.name, file.shards)]
-        return shard_names(source, self.dataset(source).parameters.shards)
+        return shard_names(source, self.generators[source].shards)
 
     @cached_method
     def sources(self, dataset: str) -> tuple[str, ...]:
@@ -55,41 +58,22 @@ class Plan:
         if dataset == POOL:
             return (POOL,)
         node = self.dataset(dataset)
-        if node.redraw or (node.recaption and not node.recaption.keep_original):
-            return (dataset,)
-        found = dict.fromkeys(source for parent in self._row_parents(node) for source in self.sources(parent))
-        if node.clean or node.recaption:
-            found[dataset] = None
+        found = {dataset} if dataset in self.generators else set()
+        if node.verb.keeps_sources:
+            found.update(source for parent in node.row_parents for source in self.sources(parent))
         return tuple(sorted(found, key=lambda source: (source != POOL, source)))
 
     def makes_variants(self, dataset: str) -> bool:
         """Whether the records it makes have ids of their own: a row becomes several, or stays beside its new one."""
-        recaption = self.dataset(dataset).recaption
-        if recaption is None:
-            return False
-        return recaption.keep_original or self.configuration.captioners[recaption.captioner].keep == "all"
-
-    @staticmethod
-    def _row_parents(node: Dataset) -> list[str]:
-        """Parents whose rows can end up in the dataset (those of `subtract` and `intersect` cannot)."""
-        return node.parents if node.verb in ("union", "splice") else [node.from_]
+        return dataset in self.generators and self.generators[dataset].makes_variants(self.configuration)
 
     def operators(self, dataset: str) -> list[str]:
         """Operators whose scores the dataset's verb reads."""
-        node = self.dataset(dataset)
-        if node.filter:
-            return sorted({key.partition(".")[0] for key in node.filter})
-        if node.rank:
-            return sorted({key.partition(".")[0] for key in node.rank.by})
-        if node.cluster:
-            return [node.cluster.by]
-        if node.dedup and node.dedup.by == "image":
-            return giving(self.configuration.operators, IMAGE_HASHES)[:1]
-        return []
+        return self.dataset(dataset).verb.operators(self.configuration)
 
-    def tolerance(self, key: str) -> float:
-        """How much a score, an operator or `operator.stat`, may differ between devices and precisions."""
-        tolerance = operator_spec(self.configuration.operators[key.partition(".")[0]].op).tolerance
+    def tolerance(self, key: StatKey) -> float:
+        """How much a score may differ between devices and precisions."""
+        tolerance = operator_spec(self.configuration.operators[key.operator].op).tolerance
         return tolerance * (8 if self.configuration.scoring.precision == "bf16" else 1)  # it has three bits fewer
 
     def scores(self, dataset: str) -> list[Scores]:
@@ -103,7 +87,7 @@ class Plan:
     def analysed(self, analysis: str) -> list[Scores]:
         """Tables of scores that an analysis reads."""
         definition = self.configuration.analyses[analysis]
-        operators = dict.fromkeys(key.partition(".")[0] for key in definition.operators)
+        operators = dict.fromkeys(StatKey.parse(key).operator for key in definition.operators)
         return [Scores(source, operator) for operator in operators for source in self.sources(definition.dataset)]
 
     def wanted_scores(self, targets: Iterable[str]) -> set[Scores]:
@@ -133,12 +117,10 @@ class Plan:
 
     def reads_records(self, dataset: str) -> tuple[str, ...]:
         """Sources whose records (not only scores) the dataset's verb reads."""
-        node = self.dataset(dataset)
-        if node.verb in GENERATORS:
+        if dataset in self.generators:
             return (dataset,)
-        if node.dedup and node.dedup.by == "text":
-            return self.sources(node.from_)
-        return ()
+        node = self.dataset(dataset)
+        return self.sources(node.from_) if node.verb.reads_records else ()
 
     @cached_method
     def lineage(self, dataset: str) -> tuple[str, ...]:
@@ -158,4 +140,4 @@ class Plan:
 
 def shard_names(prefix: str, shards: int) -> list[str]:
     """`<prefix>-0000` and on."""
-    return [f"{prefix}-{number:04d}" for number in range(shards)]
+    return [str(ShardName(prefix, number)) for number in range(shards)]

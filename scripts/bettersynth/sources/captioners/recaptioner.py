@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from bettersynth.configuration.datasets import Recaption
 from bettersynth.configuration.generators import BestBy, Captioner
 from bettersynth.configuration.pool import Reading
 from bettersynth.configuration.types import Configuration
@@ -43,10 +42,14 @@ Answer = list[Candidates] | str
 class Recaptioner:
     """Writes captions for records, many at a time, and makes new records of those that stay."""
 
-    def __init__(self, parameters: Recaption, configuration: Configuration, roots: ImageRoots) -> None:
-        self.settings = configuration.captioners[parameters.captioner]
-        self.seed = parameters.seed
-        self.variants = parameters.keep_original or self.settings.keep == "all"
+    resumes = True
+
+    def __init__(
+        self, captioner: str, seed: int, configuration: Configuration, roots: ImageRoots, *, keep_original: bool = False
+    ) -> None:
+        self.settings = configuration.captioners[captioner]
+        self.seed = seed
+        self.variants = keep_original or self.settings.keep == "all"
         self.roots = roots
         self._configuration = configuration
         self._folder = Path(configuration.models[self.settings.model].path)

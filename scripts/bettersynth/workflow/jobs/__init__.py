@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from bettersynth.configuration.datasets import GENERATORS
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import Layout
 from bettersynth.workflow.expected import Expected
 from bettersynth.workflow.fingerprints import Fingerprints
 from bettersynth.workflow.jobs.dataset import Analysis, Export, MakeDataset, MakeTrainset
 from bettersynth.workflow.jobs.evaluate import Answer, ScoreAnswers
-from bettersynth.workflow.jobs.generate import Clean, Recaption, Redraw
+from bettersynth.workflow.jobs.generate import Generate
 from bettersynth.workflow.jobs.pool import Ingest, PoolIndex
 from bettersynth.workflow.jobs.preflight import Instructions, Preflight, Questions
 from bettersynth.workflow.jobs.report import Leaderboard, Report
@@ -53,9 +54,7 @@ class Jobs:
         self.score_neural = ScoreNeural(context)
         self.score_plain = ScorePlain(context)
         self.scores_of = ScoresOf(context)
-        self.recaption = Recaption(context)
-        self.redraw = Redraw(context)
-        self.clean = Clean(context)
+        self.generators = [Generate(context, verb) for verb in GENERATORS.values()]
         self.dataset = MakeDataset(context)
         self.analysis = Analysis(context)
         self.export = Export(context)
@@ -73,7 +72,11 @@ class Jobs:
         self.report = Report(context)
 
     def __iter__(self) -> Iterator[Rule]:
-        return (rule for rule in vars(self).values() if isinstance(rule, Rule))
+        for rule in vars(self).values():
+            if isinstance(rule, Rule):
+                yield rule
+            elif rule is self.generators:
+                yield from self.generators
 
     def __getitem__(self, rule: str) -> Rule:
         """The specification of a rule; KeyError when there is none."""

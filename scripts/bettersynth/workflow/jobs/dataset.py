@@ -68,7 +68,7 @@ class MakeDataset(OfRows):
         node, rows = self.plan.dataset(dataset), self.layout.rows
         return {
             "parents": [rows(parent) for parent in node.parents],
-            "asked": [rows(asked) for asked in self.plan.asked(dataset)] if node.splice else [],
+            "asked": [rows(asked) for asked in self.plan.asked(dataset)] if node.verb.reads_asked else [],
             "scores": [self.layout.scores(*score) for score in self.plan.scores(dataset)],
             "records": [card for source in self.plan.reads_records(dataset) for card in self.cards_of(source)],
             "index": self.layout.index,
@@ -83,20 +83,16 @@ class MakeDataset(OfRows):
         node = self.plan.dataset(dataset)
         definition = node.model_dump_json(exclude={"note", "published_rows"}, exclude_none=True, by_alias=True)
         facts: dict[str, Any] = {"definition": definition, "version": versions.DATASET}
-        if node.dedup and node.dedup.by == "text" and node.dedup.near:
-            facts["words"] = versions.WORDS
-        if node.filter and len({key.partition(".")[0] for key in node.filter}) < len(node.filter):
-            facts["together"] = True  # stats of one operator are asked of one value
-        return facts
+        return facts if node.verb.makes_records else facts | node.verb.also_decides()
 
     def amount(self, dataset: str) -> Rows:
         return self.expected.rows(self.plan.dataset(dataset).from_)
 
     def what(self, dataset: str) -> str:
-        return f"dataset: {self.plan.dataset(dataset).verb}"
+        return f"dataset: {self.plan.dataset(dataset).verb.name}"
 
     def work_kind(self, dataset: str) -> str:
-        return f"dataset {self.plan.dataset(dataset).verb}"
+        return f"dataset {self.plan.dataset(dataset).verb.name}"
 
 
 class Analysis(OfRows):

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from bettersynth.configuration.generators import BestBy, Captioner, Redrawer
+from bettersynth.configuration.verb import Generator
 from bettersynth.core import versions
 from bettersynth.workflow.expected import Rows
 from bettersynth.workflow.jobs.dataset import OfRows
-from bettersynth.workflow.jobs.specification import Files, Kind
+from bettersynth.workflow.jobs.specification import Context, Files, Kind
 from bettersynth.workflow.needs import Needs, generator_needs
 
 
 class Generate(OfRows):
-    """Make one shard of a source from the rows that its generator is asked to rewrite."""
+    """Make one shard of a source from the rows that its generator is asked to rewrite; each generator has a rule."""
 
     wildcards = ("source", "shard")
-    kind = Kind.GPU
     log_name = "generate/{source}/{shard}"
     title = "{shard}"
     group = "sources"
@@ -25,10 +24,15 @@ class Generate(OfRows):
     heading = "{rule} {source}"
     unit = "rows"
 
+    def __init__(self, context: Context, verb: type[Generator]) -> None:
+        super().__init__(context)
+        self.name, self.says = verb.name, verb.says  # type: ignore[misc]
+        self.kind = Kind.GPU if verb.on_gpu else Kind.CPU  # type: ignore[misc]
+
     @property
     def sources(self) -> list[str]:
         """The sources that the rule's verb makes."""
-        return [source for source, node in self.plan.generators.items() if node.verb == self.name]
+        return [source for source, verb in self.plan.generators.items() if verb.name == self.name]
 
     @property
     def pattern(self) -> str:
@@ -56,27 +60,18 @@ class Generate(OfRows):
 
     def parameters(self, source: str, shard: str) -> dict[str, Any]:
         """What decides a generated shard, apart from the rows asked for."""
-        node, models = self.plan.dataset(source), self.fingerprints.model
+        verb, models = self.plan.generators[source], self.fingerprints.model
         facts: dict[str, Any] = {
-            "parameters": node.parameters.model_dump_json(),
+            "parameters": verb.model_dump_json(),
             "version": versions.GENERATE,
             **self.fingerprints.reading,
+            **verb.also_decides(),
         }
-        if node.clean:
-            facts["words"] = versions.WORDS
-        entry: Captioner | Redrawer | None = None
-        if node.recaption:
-            entry = self.configuration.captioners[node.recaption.captioner]
-        if node.redraw:
-            entry = self.configuration.redrawers[node.redraw.redrawer]
-        if entry is not None:
+        if entry := verb.entry(self.configuration):
             facts["engine"] = entry.model_dump_json(exclude={"model", "batch", "workers"})
             facts["model"] = models(entry.model)
-        scored_by = entry.keep.operator if isinstance(entry, Captioner) and isinstance(entry.keep, BestBy) else None
-        if node.clean and node.clean.language:
-            scored_by = node.clean.language.operator
-        if scored_by is not None:
-            operator = self.configuration.operators[scored_by]
+        if judge := verb.judge(self.configuration):
+            operator = self.configuration.operators[judge]
             facts["scored_by"] = [operator.model_dump_json(exclude={"model"}), models(operator.model)]
         return facts
 
@@ -88,32 +83,7 @@ class Generate(OfRows):
 
     def work_kind(self, source: str, shard: str) -> str:
         """Captions by one captioner are not written as fast as by another."""
-        node = self.plan.dataset(source)
-        if node.recaption:
-            return f"recaption {node.recaption.captioner}"
-        return f"redraw {node.redraw.redrawer}" if node.redraw else "clean"
+        return self.plan.generators[source].work()
 
     def needs(self, source: str, shard: str) -> Needs:
         return generator_needs(source, self.configuration)
-
-
-class Recaption(Generate):
-    """Captions by a captioner."""
-
-    name = "recaption"
-    says = "Write captions for {shard}"
-
-
-class Redraw(Generate):
-    """Images by a redrawer."""
-
-    name = "redraw"
-    says = "Draw images for {shard}"
-
-
-class Clean(Generate):
-    """Captions mended, or dropped."""
-
-    name = "clean"
-    kind = Kind.CPU
-    says = "Clean the captions of {shard}"

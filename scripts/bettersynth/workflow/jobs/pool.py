@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bettersynth.configuration.pool import PoolFile
+from bettersynth.core.names import ShardName
 from bettersynth.core.records import POOL
 from bettersynth.workflow.expected import Rows
 from bettersynth.workflow.jobs.specification import Files, Fingerprinted, Kind, Rule
@@ -32,7 +33,7 @@ class Ingest(Rule):
         return {"raw": Fingerprinted(self._entry(file).path)}
 
     def outputs(self, file: str) -> dict[str, Files]:
-        shards = [shard for shard in self.plan.shards(POOL) if shard.rpartition("-")[0] == file]
+        shards = [shard for shard in self.plan.shards(POOL) if ShardName.parse(shard).prefix == file]
         return {
             "records": [self.layout.records(POOL, shard) for shard in shards],
             "order": self.layout.order(file),

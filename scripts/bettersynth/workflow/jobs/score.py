@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bettersynth.core.names import ShardName
 from bettersynth.core.publish import read_json
 from bettersynth.core.records import POOL
 from bettersynth.workflow.expected import Rows, total
@@ -55,7 +56,7 @@ class Score(Rule):
         """Of the pool, the shards' contents; operators and models are in the pass's name."""
         if source != POOL:
             return {}
-        shards = self.fingerprints.digest(chunk.rsplit("-", 2)[0]).shards
+        shards = self.fingerprints.digest(ShardName.parse(chunk_shards(chunk)[0]).prefix).shards
         return {"records": [shards[shard] for shard in chunk_shards(chunk)]}
 
     def needs(self, source: str, scoring: str, chunk: str) -> Needs:

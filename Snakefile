@@ -1,4 +1,5 @@
 # From raw image-caption pairs to a leaderboard. Run `make` for the commands, or read README.md.
+import os
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from bettersynth.workflow.manifest import missing, missing_words
 from bettersynth.workflow.passes import CHUNK_PATTERN, PASS_PATTERN
 from bettersynth.workflow.plan import Plan
 from bettersynth.core.records import POOL
+from bettersynth.core.remedy import CONFIG_VARIABLE
 from bettersynth.slurm.queue import SlurmError
 from bettersynth.slurm.site import Request, refuse_impossible
 
@@ -28,6 +30,7 @@ try:
         config.update(contents[0])
     configuration = configure(config, config_file)
     config["name"] = configuration.name
+    os.environ[CONFIG_VARIABLE] = os.path.relpath(config_file)  # jobs name it when they say what to do next
     layout = Layout(f"results/{configuration.name}")
     plan = Plan(configuration)
     # what this run is asked for is known once the graph is built
@@ -37,6 +40,7 @@ except (ConfigurationError, driver.DriverError) as error:
     raise WorkflowError(str(error)) from None
 if workflow.is_main_process:
     driver.remember_failures()
+    driver.tell_progress()
     if hint := driver.hint(layout.driver):
         logger.warning(hint)
 

@@ -21,7 +21,8 @@ from bettersynth.configuration import load
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import Layout
 from bettersynth.core.publish import sha256_file, sha256_json
-from bettersynth.core.records import read_table, text_of
+from bettersynth.core.records import text_of
+from bettersynth.core.tables import read_table
 from bettersynth.pool.rows import asked_rows, read_rows, records_sha256
 from bettersynth.workflow.jobs import Jobs
 from bettersynth.workflow.passes import Chunk, chunk_shards

@@ -18,7 +18,8 @@ from bettersynth.configuration.generators import BestBy
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import Layout
 from bettersynth.core.names import StatKey
-from bettersynth.core.records import POOL, Record, caption_of, read_records, read_table
+from bettersynth.core.records import POOL, Record, caption_of, read_records
+from bettersynth.core.tables import read_table
 from bettersynth.pool.images import ImageRoots
 from bettersynth.pool.ingest import ingest_file
 from bettersynth.workflow.plan import Plan

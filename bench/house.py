@@ -60,5 +60,5 @@ def places(kind: str) -> list[str]:
 
 
 def _tracked(*patterns: str) -> list[str]:
-    command = ["git", "-C", ROOT, "ls-files", "--", *patterns]
+    command = ["git", "-C", str(ROOT), "ls-files", "--", *patterns]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()

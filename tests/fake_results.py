@@ -18,7 +18,8 @@ from PIL import Image, ImageDraw
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import Layout
 from bettersynth.core.publish import read_json, sha256_file, sha256_json, write_json
-from bettersynth.core.records import FAILED, POOL, Record, caption_of, read_records, text_of, write_records, write_table
+from bettersynth.core.records import FAILED, POOL, Record, caption_of, read_records, text_of, write_records
+from bettersynth.core.tables import write_table
 from bettersynth.datasets.analysis import build_analysis
 from bettersynth.datasets.build import build_dataset
 from bettersynth.pool.rows import load_records, read_rows

@@ -14,7 +14,8 @@ from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import Layout
 from bettersynth.core.names import StatKey
 from bettersynth.core.publish import sha256_file, write_json
-from bettersynth.core.records import POOL, read_table, text_of, write_table
+from bettersynth.core.records import POOL, text_of
+from bettersynth.core.tables import read_table, write_table
 from bettersynth.datasets.step import Step
 from bettersynth.datasets.values import Values
 from bettersynth.pool.ingest import build_index, ingest_file

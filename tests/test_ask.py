@@ -10,9 +10,10 @@ import pytest
 from tiny_mgm import make_image, make_run
 
 from bettersynth.cli.ask import answer, find_model
+from bettersynth.core.digests import sha256_folder
 from bettersynth.core.errors import PersonError
 from bettersynth.core.layout import Layout
-from bettersynth.core.publish import read_json, sha256_file, sha256_folder, write_json
+from bettersynth.core.publish import read_json, sha256_file, write_json
 from bettersynth.training.mgm.training import finetune, pretrain
 from bettersynth.training.model_card import write_model_card
 from bettersynth.workflow.plan import Plan

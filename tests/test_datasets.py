@@ -8,7 +8,8 @@ from pairs import configure_pairs, make_pool, pair, pairs_of, write_jsonl, write
 
 from bettersynth.configuration.threshold import Threshold
 from bettersynth.core.publish import read_json, sha256_file, write_json
-from bettersynth.core.records import FAILED, Record, read_table, text_of, write_records, write_table
+from bettersynth.core.records import FAILED, Record, text_of, write_records
+from bettersynth.core.tables import read_table, write_table
 from bettersynth.datasets.analysis import build_analysis
 from bettersynth.datasets.build import build_dataset
 from bettersynth.datasets.ledger import read_dropped, reason_of
@@ -122,7 +123,7 @@ def test_scores_of_other_records_are_refused(tmp_path):
     configuration, layout, plan = make(tmp_path, {"good": {"from": "pool", "filter": {"similarity": {"min": 0.3}}}})
     write_jsonl(tmp_path / "one.jsonl", [pair(f"r{number}", "changed") for number in range(6)])
     ingest_file(configuration.pool, configuration.pool.files[0], layout)
-    with pytest.raises(ValueError, match=r"\.parquet was made from other records .*`snakemake --force "):
+    with pytest.raises(ValueError, match=r"\.parquet was made from other records .*rm -rf .*make run CONFIG="):
         build_dataset("good", configuration, layout, plan)
     assert not layout.rows("good").exists()
 

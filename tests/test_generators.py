@@ -19,18 +19,9 @@ from PIL import Image
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import Layout
 from bettersynth.core.publish import read_json, sha256_bytes, sha256_file
-from bettersynth.core.records import (
-    END_OF_CHUNK,
-    IMAGE_TOKEN,
-    Record,
-    caption_of,
-    read_records,
-    read_table,
-    text_of,
-    write_records,
-    write_table,
-)
+from bettersynth.core.records import END_OF_CHUNK, IMAGE_TOKEN, Record, caption_of, read_records, text_of, write_records
 from bettersynth.core.resources import staged
+from bettersynth.core.tables import read_table, write_table
 from bettersynth.datasets.build import build_dataset
 from bettersynth.pool.ingest import INDEX
 from bettersynth.pool.llava import Questions

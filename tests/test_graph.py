@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import shutil
+
 import pyarrow as pa
 import pytest
 from fake_results import fake_configuration
 
+from bettersynth.configuration.pool import Model
 from bettersynth.configuration.types import Configuration
+from bettersynth.core.digests import model_identity, sha256_folder
 from bettersynth.core.layout import Layout
-from bettersynth.core.publish import sha256_folder
-from bettersynth.core.records import write_table
+from bettersynth.core.publish import sha256_json, write_json
 from bettersynth.core.sharding import shard_name
+from bettersynth.core.tables import write_table
 from bettersynth.pool.rows import ROWS, _shards_of
 from bettersynth.report import examples
-from bettersynth.workflow.fingerprints import model_identity
 from bettersynth.workflow.jobs import Jobs
+from bettersynth.workflow.models import model_identities
 from bettersynth.workflow.plan import Plan
 
 
@@ -35,6 +41,36 @@ def test_a_model_that_is_one_file_has_an_identity(tmp_path):
     (tmp_path / "lid.bin").write_bytes(b"two")
     assert None is not first != model_identity(tmp_path / "lid.bin")
     assert model_identity(tmp_path / "none") is None
+
+
+def identities(tmp_path):
+    models = {"clip": Model(path=str(tmp_path / "clip")), "moved": Model(path=str(tmp_path / "gone"))}
+    return model_identities(models, tmp_path / "models.json")
+
+
+def flip_middle(path):
+    """One bit in the middle; size and time of the last change of its contents stay."""
+    stat, data = path.stat(), bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def test_what_an_earlier_version_remembers_of_a_model_stands_for_it_until_a_byte_changes(tmp_path):
+    weights = tmp_path / "clip" / "model.safetensors"
+    weights.parent.mkdir()
+    weights.write_bytes(bytes(3 << 20))
+    ends = [3 << 20, hashlib.sha256(bytes(2 << 20)).hexdigest()]  # as that version sampled a file
+    sampled = sha256_json([["model.safetensors", *ends]])
+    write_json(tmp_path / "models.json", {"clip": [str(tmp_path / "clip"), sampled], "moved": ["elsewhere", "0" * 64]})
+    assert identities(tmp_path) == identities(tmp_path) == {"clip": sampled}
+    before = weights.read_bytes()
+    flip_middle(weights)
+    assert identities(tmp_path) == identities(tmp_path) == {"clip": sha256_folder(weights.parent)}
+    weights.write_bytes(before)
+    assert identities(tmp_path) == {"clip": sampled}, "its scores are still there"
+    shutil.rmtree(weights.parent)
+    assert identities(tmp_path) == {"clip": sampled}, "it went; what it was is remembered"
 
 
 @pytest.mark.parametrize(("key", "value"), [("note", "another"), ("published_rows", 12345)])

@@ -28,7 +28,8 @@ from bettersynth.core.raw import (
     parse_record,
     raw_lines,
 )
-from bettersynth.core.records import END_OF_CHUNK, IMAGE_TOKEN, Record, read_records, read_table, text_of
+from bettersynth.core.records import END_OF_CHUNK, IMAGE_TOKEN, Record, read_records, text_of
+from bettersynth.core.tables import read_table
 from bettersynth.pool.ingest import ingest_file
 from bettersynth.workflow.fingerprints import Fingerprints
 

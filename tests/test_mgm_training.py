@@ -12,8 +12,9 @@ from tiny_mgm import conversation, make_run
 from bettersynth.configuration.pool import USUAL
 from bettersynth.configuration.training import Stage
 from bettersynth.configuration.types import Configuration
+from bettersynth.core.digests import sha256_folder
 from bettersynth.core.layout import Layout
-from bettersynth.core.publish import read_json, sha256_file, sha256_folder, write_json
+from bettersynth.core.publish import read_json, sha256_file, write_json
 from bettersynth.training.mgm import trainer
 from bettersynth.training.mgm.checkpoints import checkpoints
 from bettersynth.training.mgm.data import Collator, ConversationDataset, TrainingDataError, TrainingOrder

@@ -173,7 +173,7 @@ def test_answer_files_that_are_not_whole_are_refused(tmp_path):
             score_mmbench(*_write(tmp_path, rows, predictions))
     table, answers = _write(tmp_path, rows, right)
     answers.write_text(answers.read_text() + json.dumps({"question_id": 1, "text": "A"}) + "\n")
-    with pytest.raises(AnswersError, match=r"13 answers to 12 questions: 1 duplicate .first: 1.*snakemake --force"):
+    with pytest.raises(AnswersError, match=r"13 answers to 12 questions: 1 duplicate .first: 1.*Answer again: rm -rf"):
         score_mmbench(table, answers)
 
 

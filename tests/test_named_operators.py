@@ -12,7 +12,8 @@ from workflow import ROOT, Run
 
 from bettersynth.core.layout import Layout
 from bettersynth.core.publish import read_json
-from bettersynth.core.records import POOL, read_records, read_table
+from bettersynth.core.records import POOL, read_records
+from bettersynth.core.tables import read_table
 from miniature.render import render_world
 
 pytestmark = pytest.mark.workflow

@@ -20,8 +20,9 @@ from bettersynth.configuration.operators import UnknownOperatorError, catalogue,
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import Layout
 from bettersynth.core.publish import read_json, sha256_file, write_json
-from bettersynth.core.records import Record, read_table, text_of, write_records
+from bettersynth.core.records import Record, text_of, write_records
 from bettersynth.core.resources import resource
+from bettersynth.core.tables import read_table
 from bettersynth.operators.own.image_ssim import ssim
 from bettersynth.workflow.passes import Chunk, chunk_name
 

@@ -41,6 +41,12 @@ def done(tmp_path, chunks):
         layout = Layout(tmp_path)
         operators = read_json(layout.scoring_pass(chunk.scoring))["operators"]
         shards = {shard: {"scores": operators} for shard in chunk_shards(chunk.chunk)}
+        for shard, scores in shards.items():
+            for operator, key in scores["scores"].items():
+                table = layout.score_shard("pool", operator, shard, key)
+                table.parent.mkdir(parents=True, exist_ok=True)
+                table.touch()
+                table.with_suffix(".json").touch()
         write_json(layout.pass_card("pool", *chunk), {"shards": shards})
 
 

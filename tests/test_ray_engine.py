@@ -20,7 +20,8 @@ from PIL import Image
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import Layout
 from bettersynth.core.publish import read_json
-from bettersynth.core.records import Record, read_table, text_of, write_records
+from bettersynth.core.records import Record, text_of, write_records
+from bettersynth.core.tables import read_table
 from bettersynth.operators.ray.engine import CPU_ACTOR, Cluster
 from bettersynth.runtime.patches.environment import ENVIRONMENT
 

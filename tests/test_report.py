@@ -13,7 +13,7 @@ from fake_results import fake_configuration, write_fake_results
 from bettersynth.core.layout import Layout
 from bettersynth.core.names import StatKey
 from bettersynth.core.publish import read_json
-from bettersynth.core.records import write_table
+from bettersynth.core.tables import write_table
 from bettersynth.datasets.ledger import read_dropped, reason_of, write_dropped
 from bettersynth.report import build_leaderboard, build_report, examples
 from bettersynth.report.charts import Node, graph, number, thin, ticks

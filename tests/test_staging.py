@@ -8,7 +8,8 @@ import pytest
 from wheels import write_wheel
 
 from bettersynth.core import resources as staging
-from bettersynth.core.publish import sha256_file, sha256_folder
+from bettersynth.core.digests import sha256_folder
+from bettersynth.core.publish import sha256_file
 from bettersynth.core.resources import RESOURCES, StagingError, fetch_resources, staged
 
 

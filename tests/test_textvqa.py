@@ -144,7 +144,7 @@ def test_answer_files_that_are_not_whole_are_refused(tmp_path):
         with pytest.raises(AnswersError, match=message) as refused:
             score_textvqa(questions, annotations, answers)
         assert str(answers) in str(refused.value)
-        assert f"snakemake --force {answers}" in str(refused.value)
+        assert f"rm -rf {answers} " in str(refused.value)
 
 
 def test_a_question_without_ten_annotations_is_an_error(tmp_path):

@@ -12,8 +12,9 @@ from pairs import configure_pairs, llava_pair, make_pool, pair, write_image
 from PIL import ImageFile
 
 from bettersynth.core.publish import read_json, sha256_file
-from bettersynth.core.records import FAILED, IMAGE_TOKEN, Record, read_records, text_of, write_records, write_table
+from bettersynth.core.records import FAILED, IMAGE_TOKEN, Record, read_records, text_of, write_records
 from bettersynth.core.sharding import shard_name
+from bettersynth.core.tables import write_table
 from bettersynth.datasets.build import build_dataset
 from bettersynth.pool.images import ImageRoots
 from bettersynth.pool.llava import kit_cap

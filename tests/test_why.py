@@ -13,7 +13,8 @@ from workflow import CONFIGURATION, Run
 from bettersynth.configuration import configure
 from bettersynth.core.errors import PersonError
 from bettersynth.core.layout import Layout
-from bettersynth.core.records import caption_of, read_table
+from bettersynth.core.records import caption_of
+from bettersynth.core.tables import read_table
 from bettersynth.inspect.why import Story
 from bettersynth.workflow import run as opened
 from bettersynth.workflow.plan import Plan

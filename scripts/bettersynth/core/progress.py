@@ -26,13 +26,18 @@ class _Log(io.StringIO):
 
 
 def progress(
-    items: Iterable[Item], total: int, what: str, size: Callable[[Item], int] = lambda item: 1, every: float = 15.0
+    items: Iterable[Item],
+    total: int,
+    what: str,
+    size: Callable[[Item], int] = lambda item: 1,
+    every: float = 15.0,
+    least: float = 0.0,
 ) -> Iterator[Item]:
     """Yield the items and log, every so many seconds and at the end, how much is done, its rate and the time left.
 
-    `size` says how much of the `total` an item is.
+    `size` says how much of the `total` an item is. What takes less than `least` seconds in all is not told of.
     """
-    bar = tqdm(total=total, desc=what, unit="", file=_Log(), bar_format=LINE, mininterval=every, delay=1e-9)
+    bar = tqdm(total=total, desc=what, unit="", file=_Log(), bar_format=LINE, mininterval=every, delay=max(least, 1e-9))
     with bar:
         for item in items:
             yield item

@@ -100,56 +100,6 @@ def sha256_json(value: Any) -> str:
     return sha256_bytes(json.dumps(value, ensure_ascii=False, sort_keys=True).encode())
 
 
-def sha256_folder(path: str | Path) -> str:
-    """Hex digest over the names and bytes of a model folder's files (or of a single file).
-
-    Documentation (`*.md`) and hidden files do not change what a model computes and do not count.
-    """
-    path = Path(path)
-    if path.is_file():
-        return file_digests(path)[path.name]
-    if not path.is_dir():
-        raise FileNotFoundError(f"{path}: no such model folder; put the model there or change its `path` in `models`")
-    return sha256_json({name: sha256 for name, sha256 in file_digests(path).items() if counts_in_folder(name)})
-
-
-def counts_in_folder(name: str) -> bool:
-    """Whether a file of a model folder, by its name in it, decides what the model computes."""
-    return not name.startswith(".") and not name.endswith(".md")
-
-
-def file_digests(path: str | Path) -> dict[str, str]:
-    """Name in the folder → hex digest of every file below a folder, hidden ones left out, in order (or of one file).
-
-    A file that was read before, on this account, and has the same inode, size and times since is not read again.
-    """
-    path = Path(path)
-    files = {path.name: path} if path.is_file() else files_below(path)
-    memory = _digest_memory(path)
-    known = read_json(memory) if memory.exists() else {}
-    found: dict[str, list[Any]] = {}
-    for name, file in files.items():
-        stat = file.stat()
-        state = [stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
-        entry = known.get(name)
-        found[name] = entry if entry and entry[:-1] == state else [*state, sha256_file(file)]
-    if found != known:
-        with contextlib.suppress(OSError):  # a home that cannot be written to: read again next time
-            write_json(memory, found)
-    return {name: entry[-1] for name, entry in found.items()}
-
-
-def files_below(folder: Path) -> dict[str, Path]:
-    """Name in the folder → path of every file below it, hidden ones left out, in order."""
-    files = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
-    return {name: files[name] for name in sorted(files) if not name.startswith(".") and "/." not in name}
-
-
-def _digest_memory(path: Path) -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "bettersynth" / "digests" / f"{sha256_bytes(str(path.resolve()).encode())[:32]}.json"
-
-
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages whose numbers end up in results."""
     found = {"python": platform.python_version()}

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from bettersynth.core.publish import publish
+from bettersynth.core.tables import read_table, write_table
 
 IMAGE_TOKEN = "<__dj__image>"  # data_juicer.utils.mm_utils.SpecialTokens.image
 END_OF_CHUNK = "<|__dj__eoc|>"  # data_juicer.utils.mm_utils.SpecialTokens.eoc
@@ -20,13 +19,6 @@ SCHEMA = pa.schema(
 )
 ROWS = pa.schema([("id", pa.string()), ("source", pa.string())])
 """A dataset: rows in order. Within one dataset an id has one source, however often it is repeated."""
-
-BATCH_ROWS = 16_384
-"""Rows of a table that are read, or picked out, at one time."""
-
-
-GROUP_ROWS = 65_536
-"""Rows that a table is written by: of long lists Arrow takes several times their size, for one group at a time."""
 
 
 class Record(NamedTuple):
@@ -56,22 +48,6 @@ def variant_id(record_id: str, number: int) -> str:
 def original_id(variant: str) -> str:
     """The id that `variant_id` was given."""
     return variant.rpartition("~")[0]
-
-
-def write_table(path: str | Path, table: pa.Table) -> None:
-    """Publish a table as Parquet; the same table gives the same bytes everywhere."""
-    with publish(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd", row_group_size=GROUP_ROWS)
-
-
-def read_table(path: str | Path, columns: list[str] | None = None) -> pa.Table:
-    """The Parquet table in the file `path`.
-
-    Read in batches: of lists in one large row group Arrow would hold several times what they take up in the end.
-    """
-    file = pq.ParquetFile(path)
-    batches = list(file.iter_batches(BATCH_ROWS, columns=columns))
-    return pa.Table.from_batches(batches) if batches else file.read(columns=columns)
 
 
 def write_records(path: str | Path, records: Iterable[Record]) -> pa.Table:

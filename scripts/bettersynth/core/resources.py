@@ -17,8 +17,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from bettersynth.core.digests import sha256_folder
 from bettersynth.core.errors import PersonError
-from bettersynth.core.publish import publish, publish_folder, read_json, sha256_file, sha256_folder, write_json
+from bettersynth.core.publish import publish, publish_folder, read_json, sha256_file, write_json
 
 MODELS = Path("models")
 """Where staged resources lie, relative to the working directory of every job: the repository."""

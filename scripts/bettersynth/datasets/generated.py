@@ -6,7 +6,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bettersynth.core.records import FAILED, ROWS, original_id, read_table
+from bettersynth.core.records import FAILED, ROWS, original_id
+from bettersynth.core.remedy import again
+from bettersynth.core.tables import read_table
 from bettersynth.datasets.ledger import DROPPED, Outcome, Reasons, split
 from bettersynth.datasets.step import Step
 
@@ -31,7 +33,8 @@ def generated(step: Step, *, keep_original: bool = False, keep_unchanged: bool =
         examples = ", ".join(rows["id"].filter(unclear).to_pylist()[:5])
         raise ValueError(
             f"the source `{name}` does not say whether it made {pc.sum(unclear).as_py()} of its rows, such as "
-            f"{examples}; its shards belong to other rows: run `snakemake --forcerun {plan.dataset(name).verb.name}`"
+            f"{examples}; its shards belong to other rows: "
+            f"{again(layout.records(name, shards[0]).parent)}"
         )
     reasons = Reasons(rows.num_rows)
     reasons.drop(failed_at.is_valid().to_numpy(), failed["reason"].take(failed_at).drop_null().to_pylist())

@@ -7,7 +7,8 @@ import pyarrow as pa
 from bettersynth.core.layout import Layout
 from bettersynth.core.names import StatKey
 from bettersynth.core.publish import read_json
-from bettersynth.core.records import read_table
+from bettersynth.core.remedy import again
+from bettersynth.core.tables import read_table
 from bettersynth.datasets.values import Values, values_of
 from bettersynth.pool.rows import align, records_sha256
 from bettersynth.workflow.plan import Plan
@@ -48,5 +49,5 @@ def _check_current(source: str, operator: str, layout: Layout, plan: Plan) -> No
     if other:
         raise ValueError(
             f"{path} was made from other records than the present {layout.records(source, other[0])} "
-            f"({len(other)} shards differ); score them again: `snakemake --force {path}`"
+            f"({len(other)} shards differ); gather them again: {again(path)}"
         )

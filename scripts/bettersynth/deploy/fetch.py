@@ -23,7 +23,8 @@ from ruamel.yaml.util import load_yaml_guess_indent
 
 from bettersynth.configuration.pool import Model
 from bettersynth.configuration.types import Configuration
-from bettersynth.core.publish import files_below, publish, sha256_bytes, sha256_file, write_json
+from bettersynth.core.digests import files_below
+from bettersynth.core.publish import publish, sha256_bytes, sha256_file, write_json
 from bettersynth.core.resources import StagingError, fetch_resources, resource
 from bettersynth.deploy import hub
 from bettersynth.workflow.manifest import STAGE, check_folder, describe, manifest_path, read_manifest

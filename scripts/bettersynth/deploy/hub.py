@@ -18,8 +18,9 @@ from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.hf_api import RepoSibling
 
+from bettersynth.core.digests import files_below
 from bettersynth.core.model_files import file_problem
-from bettersynth.core.publish import files_below, publish_folder, sha256_file
+from bettersynth.core.publish import publish_folder, sha256_file
 from bettersynth.core.resources import StagingError
 
 COMMIT = re.compile(r"[0-9a-f]{40}")

@@ -23,11 +23,13 @@ from bettersynth.configuration.instructions import instruction_set, instruction_
 from bettersynth.configuration.load import recipe_training
 from bettersynth.configuration.section import NAME_PATTERN
 from bettersynth.configuration.types import Configuration
+from bettersynth.core.digests import files_below
 from bettersynth.core.errors import PersonError
 from bettersynth.core.layout import Layout
-from bettersynth.core.publish import files_below, read_json, sha256_file, write_json
-from bettersynth.core.records import POOL, read_table
+from bettersynth.core.publish import read_json, sha256_file, write_json
+from bettersynth.core.records import POOL
 from bettersynth.core.resources import resource
+from bettersynth.core.tables import read_table
 from bettersynth.deploy.archive import SHOWN, differing, read_manifest, unpack
 from bettersynth.pool.images import ImageRoots
 from bettersynth.pool.rows import load_records, read_rows

@@ -11,6 +11,7 @@ from typing import Any
 from bettersynth.configuration.pool import USUAL
 from bettersynth.configuration.types import Configuration
 from bettersynth.core import versions
+from bettersynth.core.digests import check
 from bettersynth.core.layout import CARD, CHECKPOINT, Layout
 from bettersynth.core.publish import Card, publish, read_json, sha256_file, write_json
 
@@ -45,8 +46,7 @@ def ask(recipe: str, seed: int, configuration: Configuration, layout: Layout) ->
     due = _due(recipe, seed, configuration, layout)
     evaluation, model = configuration.evaluation, layout.finetune(recipe, seed)
     assert evaluation is not None
-    if not (model / CHECKPOINT).is_dir():
-        raise FileNotFoundError(f"{model / CHECKPOINT}: gone; make it again: snakemake --force {model / CARD}")
+    check(model / CHECKPOINT, read_json(model / CARD)["sha256"], model / CARD)
     started = time.monotonic()
     answerer = Answerer.open(model / CHECKPOINT, evaluation.precision, configuration.pool.reading)
     loading = {"loading": round(time.monotonic() - started, 3)}

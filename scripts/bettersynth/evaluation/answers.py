@@ -8,6 +8,8 @@ from collections.abc import Hashable, Iterable
 from pathlib import Path
 from typing import Any
 
+from bettersynth.core.remedy import again
+
 
 class AnswersError(ValueError):
     """An answer file does not answer exactly the questions asked."""
@@ -58,4 +60,4 @@ def _show(key: Hashable) -> str:
 
 
 def _again(path: str | Path) -> str:
-    return f" Answer again with: snakemake --force {path}"
+    return f" Answer again: {again(path, Path(path).with_name('card.json'))}"

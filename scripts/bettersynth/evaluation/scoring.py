@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bettersynth.configuration.types import Configuration
+from bettersynth.core.digests import check_by_card
 from bettersynth.core.layout import CHECKPOINT, Layout
 from bettersynth.core.publish import read_json, write_json
 from bettersynth.training.model_card import write_model_card
@@ -20,6 +21,7 @@ def score_answers(
     """
     result = {"status": read_json(layout.answers_card(recipe, seed, benchmark))["status"], "benchmark": benchmark}
     if result["status"] != "stopped":
+        check_by_card(layout.answers(recipe, seed, benchmark), layout.answers_card(recipe, seed, benchmark))
         result |= configuration.benchmarks[benchmark].score(layout.answers(recipe, seed, benchmark))
     write_json(layout.result(recipe, seed, benchmark), result)
     model = layout.finetune(recipe, seed) / CHECKPOINT

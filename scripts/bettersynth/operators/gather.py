@@ -8,9 +8,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from bettersynth.core.digests import check
 from bettersynth.core.layout import Layout
 from bettersynth.core.publish import Card, read_json, sha256_file
-from bettersynth.core.records import read_table, write_table
+from bettersynth.core.remedy import DamagedError
+from bettersynth.core.tables import read_table, write_table
+from bettersynth.workflow.passes import is_scored
 from bettersynth.workflow.plan import Plan
 
 
@@ -55,10 +58,8 @@ def gather_scores(source: str, operator: str, pass_cards: Iterable[str | Path], 
 
 def _card_of(path: Path) -> dict[str, Any]:
     card_path = path.with_suffix(".json")
-    again = f"remove {card_path} and score the shard again: `snakemake --forcerun score_neural score_plain`"
-    if not path.exists() or not card_path.exists():
-        raise ValueError(f"{path}: a pass has written it, and it or its card is gone; {again}")
+    if not is_scored(path):
+        raise DamagedError(path, "a pass has written it, and it or its card is gone", card_path)
     card: dict[str, Any] = read_json(card_path)
-    if sha256_file(path) != card["sha256"]:
-        raise ValueError(f"{path}: it is not what its job wrote (sha256 {card['sha256'][:12]}… expected); {again}")
+    check(path, card["sha256"], card_path)
     return card

@@ -11,21 +11,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from bettersynth.configuration.operator import OperatorSpec
 from bettersynth.configuration.operators import operator_spec
 from bettersynth.configuration.pool import Model
 from bettersynth.configuration.types import Configuration
+from bettersynth.core.digests import sha256_folder
 from bettersynth.core.layout import Layout
-from bettersynth.core.publish import Card, read_json, sha256_file, sha256_folder, sha256_json
-from bettersynth.core.records import read_records, read_table, write_table
+from bettersynth.core.publish import Card, read_json, sha256_file, sha256_json
+from bettersynth.core.records import read_records
 from bettersynth.core.resources import staged
+from bettersynth.core.tables import read_table, write_table
 from bettersynth.operators.batched.errors import RecordError
 from bettersynth.operators.batched.load import load_scorer, plain
 from bettersynth.operators.ray.engine import RayScorer
 from bettersynth.pool.images import ImageRoots
-from bettersynth.workflow.passes import Chunk, chunk_shards, pass_operators
+from bettersynth.workflow.passes import Chunk, chunk_shards, is_scored, pass_operators
 
 if TYPE_CHECKING:
     from bettersynth.operators.batched.scorer import BatchScorer, OperatorScores
@@ -74,7 +75,7 @@ def score_chunk(
         records_sha256 = sha256_file(layout.records(source, shard))
         keys = {name: sha256_json([fingerprint, records_sha256])[:16] for name, fingerprint in operators.items()}
         paths = {name: layout.score_shard(source, name, shard, key) for name, key in keys.items()}
-        due[shard] = {name: path for name, path in paths.items() if not path.with_suffix(".json").exists()}
+        due[shard] = {name: path for name, path in paths.items() if not is_scored(path)}
         shards[shard] = {"records": records_sha256, "scores": keys}
     due = {shard: paths for shard, paths in due.items() if paths}
     if len(due) < len(shards):
@@ -96,7 +97,7 @@ def score_shards(
     """
     names = {name for paths in due.values() for name in paths}
     records = {shard: layout.records(source, shard) for shard in due}
-    total = sum(pq.read_metadata(path).num_rows for path in records.values())
+    total = sum(read_table(path, ["id"]).num_rows for path in records.values())
     shards = ((shard, list(read_records(records[shard])), paths.keys()) for shard, paths in due.items())
 
     def publish(shard: str, scores: dict[str, OperatorScores], seconds: float) -> None:

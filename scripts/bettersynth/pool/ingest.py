@@ -32,8 +32,9 @@ from bettersynth.core.raw import (
     question_problem,
     raw_lines,
 )
-from bettersynth.core.records import Record, caption_of, read_table, write_records, write_table
+from bettersynth.core.records import Record, caption_of, write_records
 from bettersynth.core.sharding import shard_name
+from bettersynth.core.tables import read_table, write_table
 from bettersynth.pool.images import ImageProblem, check_image, resolve
 from bettersynth.pool.llava import restored_ids
 from bettersynth.workflow.digests import shard_digests

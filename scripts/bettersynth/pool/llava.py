@@ -16,7 +16,8 @@ from bettersynth.configuration.pool import Pool
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import Layout
 from bettersynth.core.raw import DERIVED_ID, PLAIN_IMAGE_TOKEN, RecordProblem, parse_json, raw_lines
-from bettersynth.core.records import caption_of, original_id, read_table
+from bettersynth.core.records import caption_of, original_id
+from bettersynth.core.tables import read_table
 from bettersynth.pool.images import ImageRoots
 
 BATCH = 8192

@@ -11,8 +11,9 @@ import pyarrow.compute as pc
 from bettersynth.core.layout import Layout
 from bettersynth.core.names import ShardName
 from bettersynth.core.publish import read_json
-from bettersynth.core.records import BATCH_ROWS, POOL, ROWS, SCHEMA, original_id, read_table
+from bettersynth.core.records import POOL, ROWS, SCHEMA, original_id
 from bettersynth.core.sharding import shard_name, shard_number
+from bettersynth.core.tables import BATCH_ROWS, read_table
 from bettersynth.workflow.plan import Plan
 
 

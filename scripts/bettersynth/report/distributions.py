@@ -15,7 +15,8 @@ from bettersynth.configuration.types import Configuration
 from bettersynth.core.cached import cached_method
 from bettersynth.core.layout import Layout
 from bettersynth.core.names import StatKey
-from bettersynth.core.records import POOL, read_table
+from bettersynth.core.records import POOL
+from bettersynth.core.tables import read_table
 from bettersynth.datasets.values import plain, values_of
 from bettersynth.report.charts import histogram
 from bettersynth.workflow.plan import Plan

@@ -185,7 +185,7 @@ def _differences(results: Results, base: Results, seeds: list[int], benchmark: s
     if any([row["id"] for row in run] != questions for run in runs + base_runs):
         raise ValueError(
             f"the {benchmark} results of seeds {seeds} answer different questions and cannot be compared; "
-            f"score them again: snakemake --forcerun score_answers"
+            "score them again, with AGAIN=score_answers at the end of your `make run`"
         )
     return np.array([[row["score"] for row in run] for run in runs]) - np.array(
         [[row["score"] for row in run] for run in base_runs]

@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import Layout
-from bettersynth.core.records import POOL, read_table
+from bettersynth.core.records import POOL
+from bettersynth.core.tables import read_table
 from bettersynth.pool.rows import read_rows
 from bettersynth.report.distributions import interval_text
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import os
 import signal
 import sys
@@ -37,6 +38,13 @@ def check_path(python: str) -> None:
             f"{python}: Snakemake starts jobs by a path without {' '.join(map(repr, special))}: "
             "move or clone this folder to such a path, and there: make setup"
         )
+
+
+def tell_progress() -> None:
+    """Show, on the terminal, how far long readings of inputs are while the graph is built."""
+    ours = logging.getLogger("bettersynth")
+    ours.addHandler(logging.StreamHandler())
+    ours.setLevel(logging.INFO)
 
 
 def start(path: Path, log: str, folder: str) -> lease.Lease:

@@ -15,8 +15,9 @@ from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import Layout
 from bettersynth.core.progress import progress
 from bettersynth.core.publish import Card, sha256_file, sha256_json
-from bettersynth.core.records import FAILED, Record, write_records, write_table
+from bettersynth.core.records import FAILED, Record, write_records
 from bettersynth.core.steady import Steady
+from bettersynth.core.tables import write_table
 from bettersynth.pool.images import ImageReason, ImageRoots
 from bettersynth.pool.rows import asked_rows, load_records, read_rows
 from bettersynth.sources.base import Generator, Outcome

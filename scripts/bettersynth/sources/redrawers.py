@@ -20,8 +20,9 @@ from PIL import Image
 from bettersynth.configuration.family import pipeline_family, redrawer_families
 from bettersynth.configuration.generators import Redrawer
 from bettersynth.configuration.types import Configuration
+from bettersynth.core.digests import sha256_folder
 from bettersynth.core.parallel import batches
-from bettersynth.core.publish import publish, read_json, sha256_bytes, sha256_folder
+from bettersynth.core.publish import publish, read_json, sha256_bytes
 from bettersynth.core.records import Record, caption_of
 from bettersynth.core.seeding import record_seed
 from bettersynth.pool.images import ImageProblem, ImageReason, ImageRoots

@@ -15,7 +15,8 @@ import pyarrow as pa
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import Layout
 from bettersynth.core.publish import Card, publish_folder, sha256_file
-from bettersynth.core.records import caption_of, write_table
+from bettersynth.core.records import caption_of
+from bettersynth.core.tables import write_table
 from bettersynth.pool.images import ImageRoots
 from bettersynth.pool.llava import Questions, iterate, llava_entries, write_list
 from bettersynth.pool.rows import load_records, read_rows

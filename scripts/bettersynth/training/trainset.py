@@ -18,7 +18,8 @@ from bettersynth.core.parallel import batches, map_threads
 from bettersynth.core.progress import progress
 from bettersynth.core.publish import Card, publish, sha256_file
 from bettersynth.core.raw import caption_problem, question_problem
-from bettersynth.core.records import POOL, caption_of, read_table
+from bettersynth.core.records import POOL, caption_of
+from bettersynth.core.tables import read_table
 from bettersynth.pool.images import ImageProblem, ImageRoots, check_image
 from bettersynth.pool.llava import Questions, iterate, kit_cap, llava_entries, write_list
 from bettersynth.pool.rows import load_records, read_rows

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import orjson
 
 from bettersynth.configuration.pool import PoolFile
+from bettersynth.core.digests import digest
 from bettersynth.core.publish import read_json, write_json
 from bettersynth.core.raw import RecordProblem, parse_record, raw_lines
 from bettersynth.core.sharding import shard_name
@@ -33,7 +34,7 @@ class FileDigest(NamedTuple):
 
 
 def shard_digests(file: PoolFile, cache: Path) -> FileDigest:
-    """The digests of a raw file, from `cache` (a JSON file) when path, size and time of change are as before.
+    """The digests of a raw file, from `cache` (a JSON file) when path and contents are as before.
 
     A file that is not on this machine has the digests that it had last: of a run that was carried here, only what the
     next jobs read came along.
@@ -41,8 +42,7 @@ def shard_digests(file: PoolFile, cache: Path) -> FileDigest:
     key, known = _key(file), read_json(cache) if cache.is_file() else {}
     entry = known.get(key)
     if Path(file.path).is_file():
-        stat = Path(file.path).stat()
-        state = [FORM, stat.st_size, stat.st_mtime_ns]
+        state = [FORM, digest(file.path)]
         if entry is None or entry["state"] != state:
             entry = {"state": state, **take_digests(file)._asdict()}
             write_json(cache, {**known, key: entry})

@@ -18,49 +18,25 @@ from bettersynth.configuration.reading import ConfigurationError
 from bettersynth.configuration.types import Configuration
 from bettersynth.core import versions
 from bettersynth.core.cached import cached_method
+from bettersynth.core.digests import digest
 from bettersynth.core.layout import Layout
 from bettersynth.core.names import ShardName
 from bettersynth.core.publish import (
-    counts_in_folder,
-    files_below,
     read_json,
-    sha256_bytes,
-    sha256_file,
     sha256_json,
     write_json,
 )
 from bettersynth.core.raw import other_kind
 from bettersynth.core.records import POOL
 from bettersynth.workflow.digests import FileDigest, is_remembered, shard_digests
+from bettersynth.workflow.models import model_identities
 from bettersynth.workflow.passes import Chunk
-
-SAMPLE_BYTES = 1 << 20
-
-
-def model_identity(path: str | Path) -> str | None:
-    """A quick fingerprint of a model folder (or file), or None when it is not there.
-
-    Covers names, sizes, and the first and last MiB of every file: enough to tell models apart while the graph is
-    built. Jobs record the full sha256 of what they loaded.
-    """
-    path = Path(path)
-    files = {".": path} if path.is_file() else files_below(path)
-    counted = [[name, *_ends(file)] for name, file in files.items() if path.is_file() or counts_in_folder(name)]
-    return sha256_json(counted) if counted else None
 
 
 def _remedy(path: str) -> str:
     if Path("data/miniature") in (Path(path), *Path(path).parents):
         return "render the miniature's pairs: make world"
     return "put it there or correct the path"
-
-
-def _ends(path: Path) -> list[Any]:
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(SAMPLE_BYTES)
-        file.seek(max(size - SAMPLE_BYTES, 0))
-        return [size, sha256_bytes(head + file.read(SAMPLE_BYTES))]
 
 
 class Fingerprints:
@@ -71,7 +47,7 @@ class Fingerprints:
         self.layout = layout
         self._digests: dict[str, FileDigest] = {}
         self._ledgers: dict[str, dict[str, Any]] = {}
-        self._contents: dict[str, list[Any]] | None = None
+        self._contents: dict[str, Any] | None = None
 
     def check_inputs(self, config_file: str) -> None:
         """Refuse to go on when raw files are missing: ConfigurationError names each, and what to do.
@@ -107,7 +83,7 @@ class Fingerprints:
 
     # files that nothing in the graph makes
     def contents(self, *paths: str) -> list[str | None]:
-        """Digests of input files, remembered by path, size and time of change; None for one that is missing.
+        """Digests of input files; of one that is missing, what it last had here, or None.
 
         A rule that carries them as parameters reads the files as `ancient`: it runs again when contents change, not
         when a file is touched, copied or moved.
@@ -119,14 +95,13 @@ class Fingerprints:
         if self._contents is None:
             self._contents = read_json(store) if store.exists() else {}
         known = self._contents.get(str(path))
+        last = known[-1] if isinstance(known, list) else known  # a list in results of an earlier version
         if not path.exists():
-            return str(known[2]) if known else None
-        stat = path.stat()
-        if known is None or known[:2] != [stat.st_size, stat.st_mtime_ns]:
-            known = [stat.st_size, stat.st_mtime_ns, sha256_file(path)]
-            self._contents[str(path)] = known
+            return last
+        if (found := digest(path)) != last:
+            self._contents[str(path)] = found
             write_json(store, self._contents)
-        return str(known[2])
+        return found
 
     # pool
     def digest(self, file: str) -> FileDigest:
@@ -168,19 +143,8 @@ class Fingerprints:
 
     # models
     @cached_property
-    def _identities(self) -> dict[str, str | None]:
-        """Identity of every model; one whose folder is not on this machine keeps the identity it last had there."""
-        store = self.layout.models
-        known = read_json(store) if store.exists() else {}
-        current = {}
-        for name, model in self.configuration.models.items():
-            last = known.get(name, [None, None])
-            identity = model_identity(model.path) or (last[1] if last[0] == model.path else None)
-            if identity:
-                current[name] = [model.path, identity]
-        if current and current != known:
-            write_json(store, current)
-        return {name: identity for name, (_, identity) in current.items()}
+    def _identities(self) -> dict[str, str]:
+        return model_identities(self.configuration.models, self.layout.models)
 
     def model(self, name: str | None) -> str | None:
         """Identity of a model of the configuration; None when it was never seen on this machine."""

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bettersynth.configuration.types import Configuration
+from bettersynth.core.digests import counts_in_folder, file_digests, files_below
 from bettersynth.core.layout import Layout
 from bettersynth.core.model_files import file_problem
-from bettersynth.core.publish import counts_in_folder, file_digests, files_below, read_json
+from bettersynth.core.publish import read_json
 from bettersynth.core.resources import resource
 from bettersynth.workflow.needs import Needs, configuration_needs, data_files
 

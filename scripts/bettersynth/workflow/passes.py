@@ -48,6 +48,11 @@ def chunk_shards(chunk: str) -> list[str]:
     return [str(ShardName(prefix, number)) for number in range(first, int(last) + 1)]
 
 
+def is_scored(scores: Path) -> bool:
+    """Whether a shard's scores are there, and their card, which is written last."""
+    return scores.exists() and scores.with_suffix(".json").exists()
+
+
 def pass_operators(scoring: str, configuration: Configuration, layout: Layout) -> dict[str, str]:
     """Operators of a pass and their fingerprints as it was planned, of those that the configuration still has."""
     planned: dict[str, str] = read_json(layout.scoring_pass(scoring))["operators"]
@@ -136,8 +141,19 @@ class Passes:
 
     @cached_method
     def _scored(self, card: Path) -> dict[str, list[str]]:
-        """Shard → operators that a pass has scored it by; when it ran again, only those that were still in use."""
-        return {shard: list(entry["scores"]) for shard, entry in read_json(card)["shards"].items()}
+        """Shard → operators that a pass has scored it by; when it ran again, only those that were still in use.
+
+        Scores that were removed since are due again.
+        """
+        source = card.parents[2].name
+        return {
+            shard: [
+                name
+                for name, key in entry["scores"].items()
+                if is_scored(self._layout.score_shard(source, name, shard, key))
+            ]
+            for shard, entry in read_json(card)["shards"].items()
+        }
 
     def _known(self, scoring: str) -> dict[str, str]:
         path: Path = self._layout.scoring_pass(scoring)

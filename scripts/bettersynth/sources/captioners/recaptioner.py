@@ -13,7 +13,7 @@ import torch
 from bettersynth.configuration.generators import BestBy, Captioner
 from bettersynth.configuration.pool import Reading
 from bettersynth.configuration.types import Configuration
-from bettersynth.core.publish import sha256_folder
+from bettersynth.core.digests import sha256_folder
 from bettersynth.core.raw import Reason
 from bettersynth.core.records import Record, caption_of, variant_id
 from bettersynth.core.seeding import record_seed

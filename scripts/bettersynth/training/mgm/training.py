@@ -27,16 +27,9 @@ from bettersynth.configuration.load import recipe_start, recipe_training, recipe
 from bettersynth.configuration.training import Finetune, Stage
 from bettersynth.configuration.types import Configuration
 from bettersynth.core import versions
+from bettersynth.core.digests import check_by_card, sha256_folder
 from bettersynth.core.layout import CARD, CHECKPOINT, Layout
-from bettersynth.core.publish import (
-    Card,
-    publish,
-    publish_folder,
-    read_json,
-    sha256_file,
-    sha256_folder,
-    write_json,
-)
+from bettersynth.core.publish import Card, publish, publish_folder, read_json, sha256_file, write_json
 from bettersynth.pool.images import resolve
 from bettersynth.training.mgm import checkpoints
 from bettersynth.training.mgm.data import ConversationDataset, Lost
@@ -102,6 +95,7 @@ def finetune(recipe: str, seed: int, configuration: Configuration, layout: Layou
         return earlier
     run = _Run(recipe, seed, configuration, layout)
     stage, connector = run.training.finetune, layout.pretrain(recipe, seed) / CONNECTOR
+    check_by_card(connector, connector.with_name(CARD))
     data = used_instructions(stage, configuration, layout)
     inputs = run.inputs("finetune", stage, data.sha256) | {"connector_sha256": sha256_file(connector)}
     if earlier := _made_before(folder, inputs, CHECKPOINT, sha256_folder):
@@ -165,6 +159,7 @@ class _Run:
 
     def pretrain_inputs(self) -> dict[str, Any]:
         """What stage 1 is made from; the probe too."""
+        check_by_card(self.layout.trainset(self.recipe), self.layout.trainset_card(self.recipe))
         return self.inputs("pretrain", self.training.pretrain, sha256_file(self.layout.trainset(self.recipe)))
 
     def inputs(self, name: str, stage: Stage, data_sha256: str) -> dict[str, Any]:

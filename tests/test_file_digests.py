@@ -2,8 +2,9 @@ import os
 
 import pytest
 
-from bettersynth.core import publish
-from bettersynth.core.publish import file_digests, sha256_bytes, sha256_folder
+from bettersynth.core import digests
+from bettersynth.core.digests import file_digests, sha256_folder
+from bettersynth.core.publish import sha256_bytes
 
 
 @pytest.fixture
@@ -20,8 +21,8 @@ def model(tmp_path, monkeypatch):
 @pytest.fixture
 def files_read(monkeypatch):
     read = []
-    original = publish.sha256_file
-    monkeypatch.setattr(publish, "sha256_file", lambda path: read.append(path.name) or original(path))
+    original = digests.sha256_file
+    monkeypatch.setattr(digests, "sha256_file", lambda path: read.append(path.name) or original(path))
     return read
 
 

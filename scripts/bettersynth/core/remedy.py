@@ -1,0 +1,33 @@
+"""The command that makes a file of a run again, for error messages."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+
+CONFIG_VARIABLE = "BETTERSYNTH_CONFIG"
+"""Environment variable in which Snakemake's processes find the configuration's file."""
+
+
+class DamagedError(ValueError):
+    """A file does not hold what was written into it; the message names it and what makes it again."""
+
+    def __init__(self, path: str | Path, what: str, *with_it: str | Path) -> None:
+        super().__init__(f"{path}: damaged: {what}. Make it again: {again(path, *with_it)}")
+
+    def __reduce__(self) -> tuple[type[ValueError], tuple[str]]:  # it crosses processes as what it says
+        return ValueError, (str(self),)
+
+
+def again(*files: str | Path) -> str:
+    """For the shell: remove these files of a results folder, and run what makes them."""
+    removed = " ".join(shlex.quote(str(file)) for file in files)
+    return f"rm -rf {removed} && make run CONFIG={shlex.quote(config_of(files[0]))}"
+
+
+def config_of(path: str | Path) -> str:
+    """The configuration's file that the results of `path` belong to: this process's, or the usual one of its name."""
+    parts = Path(path).parts
+    name = parts[parts.index("results") + 1] if "results" in parts[:-1] else "…"
+    return os.environ.get(CONFIG_VARIABLE) or f"config/{name}.yaml"

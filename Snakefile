@@ -34,7 +34,7 @@ try:
     layout = Layout(f"results/{configuration.name}")
     plan = Plan(configuration)
     # what this run is asked for is known once the graph is built
-    jobs = Jobs(configuration, layout, plan, lambda: workflow.dag_settings.targets or ["all"])
+    jobs = Jobs(configuration, layout, plan, lambda: workflow.dag_settings.targets or ["all"], looks=workflow.is_main_process)
     jobs.fingerprints.check_inputs(config_file)
 except (ConfigurationError, driver.DriverError) as error:
     raise WorkflowError(str(error)) from None

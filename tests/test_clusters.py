@@ -11,11 +11,12 @@ from pairs import MemoryStep, configure_pairs, make_pool, pair, write_scores
 
 from bettersynth.configuration import ConfigurationError, configure
 from bettersynth.core.publish import read_json
+from bettersynth.core.records import ROWS
 from bettersynth.core.vectors import as_bytes
 from bettersynth.datasets import clusters
 from bettersynth.datasets.build import build_dataset
 from bettersynth.datasets.verbs.cluster import Bands, Cluster
-from bettersynth.pool.rows import ROWS, read_rows
+from bettersynth.pool.rows import read_rows
 
 SIZES = {"a": 60, "b": 30, "c": 10}
 

@@ -46,7 +46,9 @@ def finished(tmp_path_factory) -> Run:
 @pytest.fixture
 def run(finished, tmp_path) -> Run:
     """The run, copied to another place."""
-    return finished.copy(tmp_path / "elsewhere")
+    copied = finished.copy(tmp_path / "elsewhere")
+    copied.configure(copy.deepcopy(finished.configuration))
+    return copied
 
 
 def one(run, kind) -> Path:

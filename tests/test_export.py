@@ -13,10 +13,9 @@ from PIL import Image
 
 from bettersynth.configuration.datasets import EXPORT_FORMATS
 from bettersynth.core.publish import read_json, sha256_file
-from bettersynth.core.records import IMAGE_TOKEN, Record, caption_of, text_of, write_records
+from bettersynth.core.records import IMAGE_TOKEN, ROWS, Record, caption_of, text_of, write_records
 from bettersynth.core.tables import read_table, write_table
 from bettersynth.datasets.build import build_dataset
-from bettersynth.inspect.drawing import ROWS
 from bettersynth.training import export
 from bettersynth.training.export import export_dataset
 

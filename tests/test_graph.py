@@ -15,9 +15,10 @@ from bettersynth.configuration.types import Configuration
 from bettersynth.core.digests import model_identity, sha256_folder
 from bettersynth.core.layout import Layout
 from bettersynth.core.publish import sha256_json, write_json
+from bettersynth.core.records import ROWS
 from bettersynth.core.sharding import shard_name
 from bettersynth.core.tables import write_table
-from bettersynth.pool.rows import ROWS, _shards_of
+from bettersynth.pool.rows import _shards_of
 from bettersynth.report import examples
 from bettersynth.workflow.jobs import Jobs
 from bettersynth.workflow.models import model_identities

@@ -282,7 +282,8 @@ def test_every_kind_of_file_gives_the_same_pool(tmp_path, name):
     ledger, records, _ = take_in(tmp_path, content, name)
     expected, _, _ = take_in(tmp_path / "plain", plain)
     assert ledger["shards"] == expected["shards"]
-    assert records["007"] == Record("007", text_of("caption 7 é"), ["images/one.png"])
+    digest = sha256_file(tmp_path / "images" / "one.png")
+    assert records["007"] == Record("007", text_of("caption 7 é"), ["images/one.png"], image_sha256=[digest])
 
 
 @pytest.mark.parametrize("name", ["raw.jsonl.gz", "raw.jsonl.zst"])

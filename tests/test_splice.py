@@ -8,11 +8,10 @@ from hypothesis import strategies as st
 from pairs import configure_pairs
 
 from bettersynth.core.layout import Layout
-from bettersynth.core.records import END_OF_CHUNK, FAILED, IMAGE_TOKEN, Record, caption_of, write_records
+from bettersynth.core.records import END_OF_CHUNK, FAILED, IMAGE_TOKEN, ROWS, Record, caption_of, write_records
 from bettersynth.core.tables import write_table
 from bettersynth.datasets.build import build_dataset
 from bettersynth.datasets.ledger import read_dropped, reason_of
-from bettersynth.inspect.drawing import ROWS
 from bettersynth.pool.ingest import INDEX
 from bettersynth.pool.rows import load_records, read_rows
 from bettersynth.sources.captioners.choice import captioned_text

@@ -1,6 +1,7 @@
 """The training file: the kit's form, the kit's cap, and no row that could not be trained on."""
 
 import json
+import os
 import random
 import re
 from pathlib import Path
@@ -188,7 +189,7 @@ def test_the_preflight_names_every_record_that_could_not_be_trained_on(tmp_path)
     assert "recipe `whole`: 3 findings in 4 rows" in message
     found = dict(re.findall(r"^  (\S+\.\w+): (image \w+|control string)", message, re.MULTILINE))
     assert found == {"cut.jpg": "image unreadable", "gone.png": "image missing", "said.png": "control string"}
-    assert "`snakemake --forcerun ingest_one`" in message and "trainset.unusable: drop" in message
+    assert "run again" in message and "make run CONFIG=config/" in message and "trainset.unusable: drop" in message
     assert not layout.trainset("whole").exists()
     on_record = [json.loads(line) for line in layout.findings(layout.trainset("whole")).read_text().splitlines()]
     assert [(item["id"], item["key"]) for item in on_record] == [
@@ -258,12 +259,15 @@ def test_a_training_file_has_the_same_bytes_every_time(tmp_path):
     assert world[1].trainset("whole").read_bytes() == before
 
 
-def test_what_ingest_decoded_is_decoded_again_only_when_its_size_is_another(tmp_path):
+def test_what_ingest_decoded_is_decoded_again_only_when_its_times_are_others(tmp_path):
     write_image(tmp_path / "images" / "two.png")
     world = make(tmp_path, [pair("a"), pair("b", image="images/two.png")])
     assert trained(world)[0]["preflight"] == {"rows": 2, "images": 2, "decoded": 0, "failures": 0}
-    write_image(tmp_path / "images" / "two.png", size=(50, 40))
+    os.utime(tmp_path / "images" / "two.png", (0, 0))
     assert trained(world)[0]["preflight"]["decoded"] == 1
+    write_image(tmp_path / "images" / "two.png", size=(50, 40))
+    with pytest.raises(PreflightError, match=r"b: image changed: .*two\.png: not the picture that was read"):
+        trained(world)
 
 
 def test_without_decoding_at_ingest_every_image_is_decoded(tmp_path):

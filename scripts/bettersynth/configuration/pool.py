@@ -62,6 +62,13 @@ class Pool(Section):
         "for white, as Data-Juicer does.",
     )
 
+    check_images: Literal["changed", "always-hash", "never"] = Field(
+        "changed",
+        description="How the pool's images are held against those that were read in, whenever the graph is built: "
+        "`changed` compares sizes, times and inodes and reads what differs in these (410,000 on a local disk: "
+        "seconds); `always-hash` reads all; `never` looks at none, for a slow file system on which nothing is changed.",
+    )
+
     @property
     def checks(self) -> dict[str, Any]:
         """What decides, beside the raw files and the images, which records are quarantined."""

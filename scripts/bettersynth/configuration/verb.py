@@ -152,6 +152,8 @@ class Generator(Verb):
     """What Snakemake says of a job."""
     on_gpu: ClassVar[bool] = True
     """Whether a job of its rule needs a GPU."""
+    makes_images: ClassVar[bool] = False
+    """Whether its records have images of their own."""
     reads_images: ClassVar[bool] = True
     """Whether a job opens the images of its records."""
     if TYPE_CHECKING:

@@ -45,8 +45,12 @@ class Layout:
         return self.root / "pool" / "files" / f"{file}.order.parquet"
 
     def images(self, file: str) -> Path:
-        """Images of one raw file that were decoded, and their sizes; empty where ingest decodes none."""
+        """Images of one raw file as ingest read them: shard, size, times and sha256."""
         return self.root / "pool" / "files" / f"{file}.images.parquet"
+
+    def seen(self, file: str) -> Path:
+        """Images of one raw file that were read again while the graph was built, since their times had changed."""
+        return self.root / "pool" / "files" / f"{file}.seen.parquet"
 
     def quarantine(self, file: str) -> Path:
         """Refused records of one raw file."""
@@ -70,6 +74,11 @@ class Layout:
     def digests(self) -> Path:
         """Cache of the raw files' digests, written when the graph is built."""
         return self.root / "pool" / "digests.json"
+
+    @property
+    def looks(self) -> Path:
+        """What looking at the pool's images came to, when the graph was last built."""
+        return self.root / "pool" / "images.json"
 
     # what is remembered of inputs that may not be on this machine, written when the graph is built
     @property

@@ -15,19 +15,30 @@ END_OF_CHUNK = "<|__dj__eoc|>"  # data_juicer.utils.mm_utils.SpecialTokens.eoc
 POOL = "pool"
 
 SCHEMA = pa.schema(
-    [("id", pa.string()), ("text", pa.string()), ("images", pa.list_(pa.string())), ("image_root", pa.string())]
+    [
+        ("id", pa.string()),
+        ("text", pa.string()),
+        ("images", pa.list_(pa.string())),
+        ("image_root", pa.string()),
+        ("image_sha256", pa.list_(pa.string())),
+    ]
 )
 ROWS = pa.schema([("id", pa.string()), ("source", pa.string())])
 """A dataset: rows in order. Within one dataset an id has one source, however often it is repeated."""
 
 
 class Record(NamedTuple):
-    """One image-text pair; `images` are paths relative to the folder that `image_root` names."""
+    """One image-text pair; `images` are paths relative to the folder that `image_root` names.
+
+    `image_sha256` are the digests of the pool's images as they were read in: a record with another picture is another
+    record. Drawn images have none, since their names are their digests.
+    """
 
     id: str
     text: str
     images: list[str]
     image_root: str = POOL
+    image_sha256: list[str] | None = None
 
 
 def caption_of(text: str) -> str:
@@ -57,6 +68,15 @@ def write_records(path: str | Path, records: Iterable[Record]) -> pa.Table:
     table = pa.table([pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)], SCHEMA)
     write_table(path, table)
     return table
+
+
+def record_table(path: str | Path) -> pa.Table:
+    """The records of one shard, in the columns of `SCHEMA`; those of an earlier version have no digests of images."""
+    table = read_table(path)
+    absent = (field for field in SCHEMA if field.name not in table.column_names)
+    for field in absent:
+        table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table.select(SCHEMA.names)
 
 
 def read_records(path: str | Path) -> Iterator[Record]:

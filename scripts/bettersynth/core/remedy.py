@@ -20,10 +20,19 @@ class DamagedError(ValueError):
         return ValueError, (str(self),)
 
 
-def again(*files: str | Path) -> str:
-    """For the shell: remove these files of a results folder, and run what makes them."""
-    removed = " ".join(shlex.quote(str(file)) for file in files)
-    return f"rm -rf {removed} && make run CONFIG={shlex.quote(config_of(files[0]))}"
+def again(path: str | Path, *with_it: str | Path) -> str:
+    """For the shell: remove a file of a results folder, with the cards that go with it, and run what makes it."""
+    removed = dict.fromkeys(map(str, (path, *with_it, *_cards(Path(path)))))
+    return f"rm -rf {shlex.join(removed)} && make run CONFIG={shlex.quote(config_of(path))}"
+
+
+def _cards(path: Path) -> list[Path]:
+    """Cards that are there for a file: of some files Snakemake looks at the cards alone."""
+    name = path.name.partition(".")[0]
+    cards = [path.with_name(f"{name}.json"), path.with_name("card.json")]
+    if path.parts[-3:-1] == ("pool", "records"):
+        cards = [path.parents[1] / "files" / f"{name.rpartition('-')[0]}.json"]
+    return [card for card in cards if card.exists()]
 
 
 def config_of(path: str | Path) -> str:

@@ -311,7 +311,7 @@ def _remember(manifest: Mapping[str, Any], unpacked: Iterable[str]) -> None:
 
 def _memory(layout: Layout) -> tuple[Path, ...]:
     """What the graph remembers of inputs that may not be here."""
-    return layout.models, layout.inputs, layout.digests
+    return layout.models, layout.inputs, layout.digests, layout.looks
 
 
 def _refuse(archive: Path, conflicts: list[str], remedy: str) -> None:

@@ -117,7 +117,7 @@ def score_shards(
             gc.freeze()  # libraries and models are a million objects, to be looked through no more, here and in workers
             started = time.monotonic()
             published: Future[None] | None = None
-            for shard, scores in scorer.score_shards(shards, ImageRoots(configuration.pool, layout), total):
+            for shard, scores in scorer.score_shards(shards, ImageRoots(configuration.pool, layout).load(), total):
                 if published:
                     published.result()
                 published = publisher.submit(publish, shard, scores, time.monotonic() - started)

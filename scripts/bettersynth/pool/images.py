@@ -7,12 +7,11 @@ checked, and an image that is cut short is an error, never a grey rest.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 import os
-import re
 import threading
-from enum import StrEnum
-from functools import cached_property, lru_cache
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -24,14 +23,20 @@ from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from PIL.Image import Transpose
 
 from bettersynth.configuration.pool import Pool, Reading
+from bettersynth.core.image_paths import ImageProblem, ImageReason, resolve
 from bettersynth.core.layout import Layout
+from bettersynth.core.publish import sha256_file
 from bettersynth.core.records import POOL
+from bettersynth.core.remedy import config_of
+from bettersynth.workflow.pictures import Known, State, known_pictures
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """Formats that are opened; Pillow's other readers are never offered the file."""
 
 MOST_SIDE = 65_535
 """Pixels of the longest side that is opened, JPEG's own limit: memory goes with it, too."""
+HELD_BYTES = 1 << 26
+"""Bytes of the longest file that is held in memory while it is looked at."""
 LARGE = 16_000_000
 """Pixels above which a process decodes one image at a time, however many threads it has."""
 TURNS = {
@@ -50,59 +55,26 @@ Source = str | Path | bytes
 
 _large = threading.Lock()
 _SIGNATURES = (b"\xff\xd8", b"\x89PNG", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*")
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:|//|\\\\|.*::")  # a scheme or drive, a network path, fsspec's chain
 
 
-class ImageReason(StrEnum):
-    """Why an image cannot be used."""
+class FileBytes(bytes):
+    """A file's bytes, that know its name."""
 
-    PATH = "image path"
-    MISSING = "image missing"
-    HEADER = "image header"
-    FORMAT = "image format"
-    TOO_LARGE = "image too large"
-    UNREADABLE = "image unreadable"
-    REFUSED = "image refused"
-    """It is sound, but a model's own processing raises for it."""
+    name: str
 
 
-class ImageProblem(Exception):  # noqa: N818 - a finding about the data, not a failure of the program
-    """An image that cannot be used: `reason` is short and fixed, `detail` names the file and what is wrong."""
+def read_image(path: Path) -> tuple[State, Source]:
+    """A picture's state, and its bytes, read once; of a very large file, its path, to be read again.
 
-    def __init__(self, reason: ImageReason, detail: str) -> None:
-        super().__init__(reason, detail)
-        self.reason = reason
-        self.detail = detail
-
-    def __str__(self) -> str:
-        return f"{self.reason}: {self.detail}"
-
-
-def resolve(root: str | Path, relative: str) -> Path:
-    """The file below `root` that `relative` names; whether it exists is not asked.
-
-    Raises ImageProblem (`image path`) for a URL, an absolute path, and a path that leaves `root` through `..` or
-    through a symbolic link. `root` itself may be a link.
+    Raises OSError.
     """
-    if not relative or "\0" in relative:
-        raise ImageProblem(ImageReason.PATH, f"{relative!r} is no path")
-    if _URL.match(relative):
-        raise ImageProblem(ImageReason.PATH, f"{relative!r} is a URL; only files below the image folder are opened")
-    if relative.startswith(("/", "\\")):
-        raise ImageProblem(ImageReason.PATH, f"{relative!r} is absolute; give it relative to the image folder")
-    if ".." in re.split(r"[/\\]", relative):
-        raise ImageProblem(ImageReason.PATH, f"{relative!r} has a `..` in it")
-    real_root = _resolved(os.path.join(os.getcwd(), root))  # noqa: PTH109, PTH118 - links before `..`
-    real = Path(os.path.realpath(f"{real_root}/{relative}"))
-    if not real.is_relative_to(real_root):
-        raise ImageProblem(ImageReason.PATH, f"{relative!r} leaves the image folder through a symbolic link to {real}")
-    return real
-
-
-@lru_cache(maxsize=64)
-def _resolved(root: str) -> Path:
-    """Asked for every image, and the same for all of a pool."""
-    return Path(root).resolve()
+    with path.open("rb") as file:
+        stat = os.fstat(file.fileno())
+        if stat.st_size > HELD_BYTES:
+            return State.of(stat, hashlib.file_digest(file, "sha256").hexdigest()), path
+        contents = FileBytes(file.read())
+    contents.name = str(path)
+    return State.of(stat, hashlib.sha256(contents).hexdigest()), contents
 
 
 def check_image(source: Source, reading: Reading, *, decode: bool = False) -> tuple[int, int]:
@@ -221,6 +193,8 @@ def _open_header(source: Source, reading: Reading) -> ImageFile.ImageFile:
 
 
 def _named(source: Source) -> str:
+    if isinstance(source, FileBytes):
+        return source.name
     return f"{len(source)} bytes" if isinstance(source, bytes) else str(source)
 
 
@@ -251,8 +225,51 @@ class ImageRoots:
         return Path(self._pool.images) if image_root == POOL else self._layout.source_images(image_root)
 
     def path(self, image_root: str, relative: str) -> Path:
-        """The file; raises ImageProblem (`image path`)."""
-        return resolve(self.folder(image_root), relative)
+        """The file; raises ImageProblem (`image path`, or `image changed` for another than the pool was read with)."""
+        path = resolve(self.folder(image_root), relative)
+        if image_root == POOL:
+            self._check(relative, path)
+        return path
+
+    def found(self, relative: str) -> Path:
+        """The file that a training file names, relative to the pool's images; raises ImageProblem (`image changed`)."""
+        path = Path(self._pool.images, relative)
+        self._check(relative, path)
+        return path
+
+    def is_as_read(self, image_root: str, relative: str) -> bool:
+        """Whether the file looks, by size and time, like the picture of the pool that ingest has read."""
+        read = self._known.state(relative) if image_root == POOL else None
+        try:
+            return read is not None and State.of(os.stat(f"{self._pool.images}/{relative}")).looks_like(read)  # noqa: PTH116
+        except OSError:
+            return False
+
+    def load(self) -> ImageRoots:
+        """Learn now what ingest has read, before processes are forked or threads ask."""
+        self._known.state("")
+        return self
+
+    def _check(self, relative: str, path: Path) -> None:
+        """Size and time tell; where these are others, the contents."""
+        read = self._known.state(relative)
+        if read is None:
+            return
+        try:
+            now = State.of(path.stat())
+            same = now.looks_like(read) or (now.bytes == read.bytes and sha256_file(path) == read.sha256)
+        except OSError:  # whoever opens it says that it is missing
+            return
+        if not same:
+            raise ImageProblem(
+                ImageReason.CHANGED,
+                f"{path}: not the picture that was read into the pool; run again, which reads it in anew: "
+                f"make run CONFIG={config_of(self._layout.root / 'pool')}",
+            )
+
+    @cached_property
+    def _known(self) -> Known:
+        return known_pictures(self._pool, self._layout)
 
     def open(self, image_root: str, relative: str) -> Image.Image:
         """The decoded image in mode RGB; raises ImageProblem."""

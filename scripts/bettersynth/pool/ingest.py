@@ -7,6 +7,7 @@ header is sound. A shard holds its records sorted by id, so reordering the raw f
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections import Counter, defaultdict
@@ -35,9 +36,10 @@ from bettersynth.core.raw import (
 from bettersynth.core.records import Record, caption_of, write_records
 from bettersynth.core.sharding import shard_name
 from bettersynth.core.tables import read_table, write_table
-from bettersynth.pool.images import ImageProblem, check_image, resolve
+from bettersynth.pool.images import ImageProblem, Source, check_image, read_image, resolve
 from bettersynth.pool.llava import restored_ids
 from bettersynth.workflow.digests import shard_digests
+from bettersynth.workflow.pictures import IMAGES, State, remembered
 from bettersynth.workflow.plan import shard_names
 
 SHOWN_BYTES = 2000
@@ -45,7 +47,6 @@ SHOWN_BYTES = 2000
 
 ORDER = pa.schema([("id", pa.string()), ("shard", pa.string()), ("line", pa.int64()), ("question", pa.string())])
 INDEX = pa.schema([("id", pa.string()), ("shard", pa.string())])
-IMAGES = pa.schema([("image", pa.string()), ("bytes", pa.int64())])
 
 
 class Refused(NamedTuple):
@@ -68,10 +69,10 @@ class Candidate(NamedTuple):
 
 
 class Look(NamedTuple):
-    """What was seen of a record's images: the first problem, or the bytes of each file."""
+    """What was seen of a record's images: the first problem, and the state of each that was looked at."""
 
     problem: ImageProblem | None
-    sizes: list[int]
+    states: list[State]
 
 
 def ingest_file(pool: Pool, file: PoolFile, layout: Layout, *, trains: bool = False) -> dict[str, Any]:
@@ -85,11 +86,14 @@ def ingest_file(pool: Pool, file: PoolFile, layout: Layout, *, trains: bool = Fa
     if trains:
         candidates = list(_trainable(candidates, refused, pool, file))
     kept: list[Candidate] = []
-    sizes: dict[str, int] = {}
+    states: dict[tuple[str, str], State] = {}
     for candidate, look in zip(candidates, _look_at_images(candidates, pool), strict=True):
+        record = candidate.record
+        shard = shard_name(file.name, record.id, file.shards)
+        states.update(((image, shard), state) for image, state in zip(record.images, look.states, strict=False))
         if look.problem is None:
-            kept.append(candidate)
-            sizes.update(zip(candidate.record.images, look.sizes, strict=True))
+            digests = [str(state.sha256) for state in look.states]
+            kept.append(candidate._replace(record=record._replace(image_sha256=digests)))
         else:
             refused.append(_refuse(candidate.line, candidate.raw, look.problem))
     if lines != len(kept) + len(refused):
@@ -103,7 +107,7 @@ def ingest_file(pool: Pool, file: PoolFile, layout: Layout, *, trains: bool = Fa
         (item.record.id, shard_name(file.name, item.record.id, file.shards), item.line, item.question) for item in kept
     ]
     write_table(layout.order(file.name), _table(rows, ORDER))
-    write_table(layout.images(file.name), _table(sorted(sizes.items()) if pool.decode else [], IMAGES))
+    write_table(layout.images(file.name), _table([(*key, *state) for key, state in sorted(states.items())], IMAGES))
     reasons = Counter(item.reason for item in refused)
     return card.write(
         layout.file_ledger(file.name),
@@ -118,6 +122,7 @@ def ingest_file(pool: Pool, file: PoolFile, layout: Layout, *, trains: bool = Fa
             "version": versions.INGEST,
             **({"trains": [sha256_file(path) for path in pool.restore]} if trains else {}),
         },
+        pictures=remembered(file.name, pool, layout).stamp,
         shards=shards,
     )
 
@@ -203,15 +208,18 @@ def _look_at_images(candidates: list[Candidate], pool: Pool) -> Iterable[Look]:
         raise FileNotFoundError(f"{pool.images}: no such folder; put the images there or change `pool.images`")
 
     def look_at(candidate: Candidate) -> Look:
-        sizes = []
+        states: list[State] = []
         try:
             for image in candidate.record.images:
+                states.append(State())
                 path = resolve(pool.images, image)
-                check_image(path, pool.reading, decode=pool.decode)
-                sizes.append(path.stat().st_size)
+                source: Source = path
+                with contextlib.suppress(OSError):  # which is told of when it is opened
+                    states[-1], source = read_image(path)
+                check_image(source, pool.reading, decode=pool.decode)
         except ImageProblem as problem:
-            return Look(problem, [])
-        return Look(None, sizes)
+            return Look(problem, states)
+        return Look(None, states)
 
     found = map_threads(look_at, candidates, min(16, 4 * (os.cpu_count() or 1)))
     yield from progress(found, len(candidates), "images checked")

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from bettersynth.core.layout import Layout
 from bettersynth.core.names import ShardName
 from bettersynth.core.publish import read_json
-from bettersynth.core.records import POOL, ROWS, SCHEMA, original_id
+from bettersynth.core.records import POOL, ROWS, SCHEMA, original_id, record_table
 from bettersynth.core.sharding import shard_name, shard_number
 from bettersynth.core.tables import BATCH_ROWS, read_table
 from bettersynth.workflow.plan import Plan
@@ -44,7 +44,7 @@ def load_records(rows: pa.Table, layout: Layout, plan: Plan) -> pa.Table:
 
     def records_of(source: str, ids: pa.ChunkedArray) -> pa.Table:
         paths = [layout.records(source, shard) for shard in _shards_of(source, ids, plan)]
-        return pa.concat_tables(read_table(path, SCHEMA.names) for path in paths)
+        return pa.concat_tables(record_table(path) for path in paths)
 
     joined = align(rows, records_of, "records") if rows.num_rows else SCHEMA.empty_table()
     return joined.add_column(1, "source", rows["source"])

@@ -51,13 +51,13 @@ def image_key(record: Record, number: int) -> str:
 def opened_images(record: Record, roots: ImageRoots) -> Iterator[Image]:
     """The record's images, one after the other. Raises ImageProblem for a damaged one.
 
-    Raises GeneratorError for a file that is missing: the folder may be unreachable just now.
+    Raises GeneratorError for a file that is missing (the folder may be unreachable just now) or another than was read.
     """
     for image in record.images:
         try:
             yield roots.open(record.image_root, image)
         except ImageProblem as problem:
-            if problem.reason == ImageReason.MISSING:
+            if problem.reason in (ImageReason.MISSING, ImageReason.CHANGED):
                 raise GeneratorError(f"record {record.id}: {problem}; bring it back and run again") from problem
             raise
 

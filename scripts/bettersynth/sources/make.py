@@ -12,13 +12,14 @@ from typing import Any
 import pyarrow as pa
 
 from bettersynth.configuration.types import Configuration
+from bettersynth.core.image_paths import ImageReason
 from bettersynth.core.layout import Layout
 from bettersynth.core.progress import progress
 from bettersynth.core.publish import Card, sha256_file, sha256_json
 from bettersynth.core.records import FAILED, Record, write_records
 from bettersynth.core.steady import Steady
 from bettersynth.core.tables import write_table
-from bettersynth.pool.images import ImageReason, ImageRoots
+from bettersynth.pool.images import ImageRoots
 from bettersynth.pool.rows import asked_rows, load_records, read_rows
 from bettersynth.sources.base import Generator, Outcome
 from bettersynth.sources.journal import Journal
@@ -38,7 +39,7 @@ def make_source_shard(source: str, shard: str, configuration: Configuration, lay
     rows = asked_rows(read_rows(node.from_, layout), shard, verb.shards)
     table = load_records(rows, layout, plan).select(list(Record._fields))
     records = [Record(**row) for row in table.to_pylist()]
-    roots = ImageRoots(configuration.pool, layout)
+    roots = ImageRoots(configuration.pool, layout).load()
     outcomes: list[Outcome] = []
     reused, facts = 0, dict[str, Any]()
     if records:
@@ -81,7 +82,10 @@ def _outcomes(
     if journal is None:
         made = {place: outcome for part in generator.make(records) for place, outcome in part.items()}
         return [made[place] for place in range(len(records))], 0
-    keys = [sha256_json([list(record), generator.facts]) for record in records]
+    keys = [
+        sha256_json([[*record[:4], *([record.image_sha256] if record.image_sha256 else [])], generator.facts])
+        for record in records
+    ]
     found = {key: _recalled(journal.get(key), roots) for key in keys}
     todo = [(key, record) for key, record in zip(keys, records, strict=True) if found[key] is None]
     if done := len(records) - len(todo):

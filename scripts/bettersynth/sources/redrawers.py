@@ -98,7 +98,7 @@ class Redrawing:
                     for drawing, image in zip(drawings, images, strict=True)
                     if isinstance(image, Image.Image)
                 ]
-                outcomes.append(Outcome([record._replace(images=names, image_root=self.source)]))
+                outcomes.append(Outcome([record._replace(images=names, image_root=self.source, image_sha256=None)]))
         return outcomes
 
     def _drawings(self, record: Record) -> list[Drawing] | Outcome:

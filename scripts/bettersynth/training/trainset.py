@@ -18,9 +18,9 @@ from bettersynth.core.parallel import batches, map_threads
 from bettersynth.core.progress import progress
 from bettersynth.core.publish import Card, publish, sha256_file
 from bettersynth.core.raw import caption_problem, question_problem
-from bettersynth.core.records import POOL, caption_of
-from bettersynth.core.tables import read_table
-from bettersynth.pool.images import ImageProblem, ImageRoots, check_image
+from bettersynth.core.records import caption_of
+from bettersynth.core.remedy import config_of
+from bettersynth.pool.images import ImageProblem, ImageRoots, check_image, resolve
 from bettersynth.pool.llava import Questions, iterate, kit_cap, llava_entries, write_list
 from bettersynth.pool.rows import load_records, read_rows
 from bettersynth.training.preflight import Finding, PreflightError, Unusable, settle
@@ -75,7 +75,7 @@ def build_trainset(name: str, configuration: Configuration, layout: Layout, plan
         keep.count(False),
         wanted,
         layout.findings(path),
-        _remedy(configuration.pool),
+        _remedy(layout),
     )
     with publish(path) as temporary, temporary.open("wb") as output:
         written = write_list(output, llava_entries(records.filter(pa.array(keep, pa.bool_())), questions, roots))
@@ -94,11 +94,10 @@ def build_trainset(name: str, configuration: Configuration, layout: Layout, plan
     )
 
 
-def _remedy(pool: Pool) -> str:
-    again = " ".join(f"ingest_{file.name}" for file in pool.files)
+def _remedy(layout: Layout) -> str:
     return (
-        "Put good images in the place of bad ones; or remove the bad ones and take the pool in again, which puts "
-        f"their records in quarantine: `snakemake --forcerun {again}`"
+        "Put good images in the place of bad ones, and run again, which looks at them anew and puts the records of "
+        f"those that are still bad into quarantine: make run CONFIG={config_of(layout.root / 'pool')}"
     )
 
 
@@ -132,40 +131,25 @@ def _distinct_images(records: pa.Table) -> pa.Table:
 def _bad_images(images: pa.Table, pool: Pool, layout: Layout) -> tuple[int, dict[Image, ImageProblem]]:
     """How many images were decoded, and those that could not be.
 
-    An image of the pool that ingest has decoded and that still has the same size is not decoded again.
+    An image of the pool that ingest has decoded, and that is still the same, is not decoded again.
     """
-    roots = ImageRoots(pool, layout)
-    tables = [read_table(layout.images(file.name)) for file in pool.files]
-    known = pa.concat_tables(tables)
-    sizes = known["bytes"].take(pc.index_in(images["image"], value_set=known["image"]))
-    named = list(zip(images["image_root"].to_pylist(), images["image"].to_pylist(), sizes.to_pylist(), strict=True))
+    roots = ImageRoots(pool, layout).load()
+    named = list(zip(images["image_root"].to_pylist(), images["image"].to_pylist(), strict=True))
 
-    def changed(part: Sequence[tuple[str, str, int | None]]) -> list[Image]:
-        folder = Path(pool.images)
-        return [
-            (root, image)
-            for root, image, size in part
-            if root != POOL or size is None or _size(f"{folder}/{image}") != size
-        ]
+    def others(part: Sequence[Image]) -> list[Image]:
+        return [image for image in part if not (pool.decode and roots.is_as_read(*image))]
 
     def problem_of(item: Image) -> ImageProblem | None:
         root, image = item
         try:
-            check_image(roots.path(root, image), pool.reading, decode=True)
+            check_image(resolve(roots.folder(root), image), pool.reading, decode=True)
+            roots.path(root, image)  # whole, but it may be another picture than was read in
         except ImageProblem as problem:
             return problem
         return None
 
     # Threads suffice: the file system and the decoders leave Python's lock to others.
-    parts = map_threads(changed, list(batches(named, LOOKED_AT_ONCE)), 4 * (os.cpu_count() or 1))
+    parts = map_threads(others, list(batches(named, LOOKED_AT_ONCE)), 4 * (os.cpu_count() or 1))
     due = [item for part in parts for item in part]
     found = progress(map_threads(problem_of, due, os.cpu_count() or 1), len(due), "images decoded")
     return len(due), {item: problem for item, problem in zip(due, found, strict=True) if problem is not None}
-
-
-def _size(path: str) -> int | None:
-    """Bytes of a file; None when it is not there."""
-    try:
-        return os.stat(path).st_size  # noqa: PTH116 - in a loop over hundreds of thousands
-    except OSError:
-        return None

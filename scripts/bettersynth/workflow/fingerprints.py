@@ -31,6 +31,7 @@ from bettersynth.core.records import POOL
 from bettersynth.workflow.digests import FileDigest, is_remembered, shard_digests
 from bettersynth.workflow.models import model_identities
 from bettersynth.workflow.passes import Chunk
+from bettersynth.workflow.pictures import Look, look, remember, remembered
 
 
 def _remedy(path: str) -> str:
@@ -42,12 +43,14 @@ def _remedy(path: str) -> str:
 class Fingerprints:
     """Fingerprints of a configuration's inputs: raw files, models and other files; those not here as they last were."""
 
-    def __init__(self, configuration: Configuration, layout: Layout) -> None:
+    def __init__(self, configuration: Configuration, layout: Layout, *, looks: bool = False) -> None:
+        """`looks`: look at the pool's pictures, where it is asked for; otherwise what was last found stands."""
         self.configuration = configuration
         self.layout = layout
         self._digests: dict[str, FileDigest] = {}
         self._ledgers: dict[str, dict[str, Any]] = {}
         self._contents: dict[str, Any] | None = None
+        self._looks = looks
 
     def check_inputs(self, config_file: str) -> None:
         """Refuse to go on when raw files are missing: ConfigurationError names each, and what to do.
@@ -111,6 +114,25 @@ class Fingerprints:
             self._digests[file] = shard_digests(entry, self.layout.digests)
         return self._digests[file]
 
+    def pictures(self, file: str) -> Look:
+        """What has become of a raw file's pictures since they were read in."""
+        return self._pictures.get(file) or remembered(file, self.configuration.pool, self.layout)
+
+    @cached_property
+    def _pictures(self) -> dict[str, Look]:
+        """Where a run was carried to in a bundle, only the pictures that its next jobs read are there."""
+        if not self._looks or self.layout.is_carried:
+            return {}
+        pool = self.configuration.pool
+        looks = {file.name: look(file.name, pool, self.layout) for file in pool.files}
+        remember(looks, self.layout)
+        return looks
+
+    def images(self, file: str) -> dict[str, str]:
+        """What decides, of the pictures, whether a raw file is read again: the same ones elsewhere are no others."""
+        found = self.pictures(file)
+        return {"images": found.root} | ({"pictures": found.stamp} if found.stamp else {})
+
     @property
     def checks(self) -> dict[str, Any]:
         """What decides, beside the raw file, which records are quarantined."""
@@ -124,6 +146,7 @@ class Fingerprints:
         made = ledger.get("shards", {}).get(shard)
         return (
             made is not None
+            and shard not in self.pictures(file).shards
             and made["digest"] == self.digest(file).shards[shard]
             and {key: ledger["parameters"].get(key) for key in self.checks} == self.checks
             and self._scored_records(chunk).get(shard) == made["sha256"]

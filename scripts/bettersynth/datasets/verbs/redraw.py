@@ -26,6 +26,7 @@ class Redraw(Generator, Section):
     """Draw a new image for every row: makes a source of the dataset's name."""
 
     says: ClassVar[str] = "Draw images for {shard}"
+    makes_images: ClassVar[bool] = True
 
     redrawer: Name
     seed: Seed = 0

@@ -19,9 +19,9 @@ from bettersynth.core.records import Record, caption_of, variant_id
 from bettersynth.core.seeding import record_seed
 from bettersynth.operators.batched.load import load_scorer
 from bettersynth.operators.scoring import operator_facts
-from bettersynth.pool.images import ImageProblem, ImageRoots, check_image
+from bettersynth.pool.images import ImageProblem, ImageReason, ImageRoots, check_image
 from bettersynth.runtime.devices import BatchSize, default_device
-from bettersynth.sources.base import Made, Outcome, image_key, prepare_offline
+from bettersynth.sources.base import GeneratorError, Made, Outcome, image_key, prepare_offline
 from bettersynth.sources.captioners.choice import candidate_problem, captioned_text, keep_candidate
 from bettersynth.sources.captioners.families import Family, open_family
 from bettersynth.sources.captioners.reading import Group, Reader, Request, read_groups
@@ -89,6 +89,8 @@ class Recaptioner:
             try:
                 requests += pending.ask(place, record, self.roots)
             except ImageProblem as problem:
+                if problem.reason == ImageReason.CHANGED:
+                    raise GeneratorError(f"record {record.id}: {problem}") from None
                 pending.fail(place, str(problem.reason))
         for request, candidates in self._writer.write(requests) if requests else ():
             pending.answer(request, candidates)

@@ -30,7 +30,7 @@ from bettersynth.core import versions
 from bettersynth.core.digests import check_by_card, sha256_folder
 from bettersynth.core.layout import CARD, CHECKPOINT, Layout
 from bettersynth.core.publish import Card, publish, publish_folder, read_json, sha256_file, write_json
-from bettersynth.pool.images import resolve
+from bettersynth.pool.images import ImageRoots, resolve
 from bettersynth.training.mgm import checkpoints
 from bettersynth.training.mgm.data import ConversationDataset, Lost
 from bettersynth.training.mgm.instructions import used_instructions
@@ -214,7 +214,7 @@ class _Run:
             return self.kit.train_connector(self.name(name), stage, data, self._pool.images, folder, stop_at)
         model, processor = self.assemble(stage)
         # Our own training file, whose preflight opened every image: a redrawn one lies outside the pool's folder.
-        find = Path(self._pool.images).joinpath
+        find = ImageRoots(self._pool, self.layout).load().found
         options: dict[str, Any] = {"resume_from": resume_from, "stop_at": stop_at, "left_out": self._left_out}
         facts = self.train(model, processor, stage, data, find, name=name, folder=folder, inputs=inputs, **options)
         return model.connector_state(), facts

@@ -36,10 +36,13 @@ class Jobs:
         layout: Layout,
         plan: Plan | None = None,
         targets: Callable[[], Iterable[str]] = lambda: ["all"],
+        *,
+        looks: bool = False,
     ) -> None:
+        """`targets` are asked for, and with `looks` the pool's pictures looked at, once the graph needs them."""
         plan = plan or Plan(configuration)
         self.configuration = configuration
-        self.fingerprints = Fingerprints(configuration, layout)
+        self.fingerprints = Fingerprints(configuration, layout, looks=looks)
         self.passes = Passes(
             plan,
             layout,

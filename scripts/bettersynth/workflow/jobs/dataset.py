@@ -42,11 +42,17 @@ class OfRows(Rule):
         """Files that the questions are restored from."""
         return [Fingerprinted(path) for path in self.configuration.pool.restore]
 
-    @property
-    def paths_and_questions(self) -> dict[str, Any]:
-        """What decides how records are written: where their images lie, and the contents of the restoring files."""
+    def paths_and_questions(self, dataset: str) -> dict[str, Any]:
+        """What decides how records are written: where their images lie, and the contents of the restoring files.
+
+        The pool's images are named relative to their folder: the same ones in another are no others. Drawn images are
+        named relative to that folder, too.
+        """
         pool = self.configuration.pool
-        return {"images": pool.images, "restore": self.fingerprints.contents(*pool.restore)}
+        made = (self.plan.generators[source] for source in self.plan.sources(dataset) if source != POOL)
+        has_new = any(generator.makes_images for generator in made)
+        images = pool.images if has_new else self.fingerprints.pictures(pool.files[0].name).root
+        return {"images": images, "restore": self.fingerprints.contents(*pool.restore)}
 
 
 class MakeDataset(OfRows):
@@ -154,7 +160,7 @@ class Export(OfRows):
     def parameters(self, dataset: str, form: str) -> dict[str, Any]:
         """What decides an exported dataset, apart from its rows and records."""
         question = self.configuration.trainset.question
-        return {"question": question, "version": versions.EXPORT, **self.paths_and_questions}
+        return {"question": question, "version": versions.EXPORT, **self.paths_and_questions(dataset)}
 
     def amount(self, dataset: str, form: str) -> Rows:
         return self.expected.rows(dataset)
@@ -204,7 +210,7 @@ class MakeTrainset(OfRows):
             "dataset": self.configuration.recipes[recipe].dataset,
             "settings": json.dumps(recipe_trainset(self.configuration, recipe).deciding(), separators=(",", ":")),
             "version": versions.TRAINSET,
-            **self.paths_and_questions,
+            **self.paths_and_questions(self.configuration.recipes[recipe].dataset),
         }
 
     def amount(self, recipe: str) -> Rows:

@@ -47,7 +47,7 @@ class Ingest(Rule):
         contents = {
             "digest": self.fingerprints.digest(file).file,
             "shards": self._entry(file).shards,
-            "images": self.configuration.pool.images,
+            **self.fingerprints.images(file),
             **self.fingerprints.checks,
         }
         return {"file": file, "contents": contents}

@@ -58,6 +58,7 @@ $(foreach name,$(filter-out $(TAKEN),$(GIVEN)),$(error $(call REFUSED,$(name))))
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)/scripts:$(CURDIR)
+export BETTERSYNTH_CONFIG := $(CONFIG)
 # The configuration's name is its file's, unless it names itself.
 NAME = $(or $(shell sed -n 's/^name: *["'"'"']\{0,1\}\([a-z0-9_]*\).*/\1/p' $(CONFIG) 2>/dev/null),$(subst -,_,$(notdir $(basename $(CONFIG)))))
 TARGET = $(if $(RECIPE),recipe_$(RECIPE),all)
@@ -87,6 +88,7 @@ setup:  ## make .venv from the locked versions (TORCH=cuda on GPU nodes, OFFLINE
 	@$(PYTHON) scripts/setup.py $(if $(TORCH),--torch $(TORCH)) $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX)) \
 		$(if $(OFFLINE),--offline) \
 		$(if $(filter command line,$(origin PYTHON)),--this-python)
+	@$(if $(filter demo,$(MAKECMDGOALS)),:,echo "Ready. Next: make run CONFIG=$(CONFIG)")
 
 demo: setup  ## set up, run everything on the miniature, print the report's path
 	@$(MAKE) --no-print-directory run TAKES_run='$(TAKES_demo)'

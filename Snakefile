@@ -8,6 +8,7 @@ from snakemake.logging import logger
 
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
+from bettersynth.core import commands
 from bettersynth.runtime import driver
 from bettersynth.configuration import NAME_PATTERN, ConfigurationError, configure, read_yaml
 from bettersynth.configuration.datasets import EXPORT_FORMATS
@@ -18,11 +19,12 @@ from bettersynth.workflow.manifest import missing, missing_words
 from bettersynth.workflow.passes import CHUNK_PATTERN, PASS_PATTERN
 from bettersynth.workflow.plan import Plan
 from bettersynth.core.records import POOL
-from bettersynth.core.remedy import CONFIG_VARIABLE
 from bettersynth.slurm.queue import SlurmError
 from bettersynth.slurm.site import Request, refuse_impossible
 
-config_file = workflow.configfiles[0] if workflow.configfiles else "config/miniature.yaml"
+config_file = str(workflow.configfiles[0] if workflow.configfiles else "config/miniature.yaml")
+if Path(config_file).is_relative_to(Path.cwd()):
+    config_file = str(Path(config_file).relative_to(Path.cwd()))
 try:
     driver.check_path(sys.executable)
     contents = [read_yaml(path) for path in workflow.configfiles or [config_file]]  # refuses a key given twice
@@ -30,12 +32,13 @@ try:
         config.update(contents[0])
     configuration = configure(config, config_file)
     config["name"] = configuration.name
-    os.environ[CONFIG_VARIABLE] = os.path.relpath(config_file)  # jobs name it when they say what to do next
+    os.environ[commands.CONFIG_FILE] = os.path.relpath(config_file)  # jobs name it when they say what to do next
     layout = Layout(f"results/{configuration.name}")
     plan = Plan(configuration)
     # what this run is asked for is known once the graph is built
     jobs = Jobs(configuration, layout, plan, lambda: workflow.dag_settings.targets or ["all"], looks=workflow.is_main_process)
     jobs.fingerprints.check_inputs(config_file)
+    driver.claim(layout.claim, config_file, "name" in contents[0])
 except (ConfigurationError, driver.DriverError) as error:
     raise WorkflowError(str(error)) from None
 if workflow.is_main_process:
@@ -46,6 +49,7 @@ if workflow.is_main_process:
 
 
 onstart:
+    driver.tell_interrupt()
     due = (job for job in workflow.dag.needrun_jobs() if job.output)
     needs = (jobs.job(job.rule.name, job.wildcards_dict).needs for job in due)
     if absent := missing(needs, configuration, config_file):

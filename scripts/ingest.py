@@ -4,8 +4,9 @@ from bettersynth.runtime.job import Job
 
 job = Job(snakemake)
 
-from bettersynth.pool.ingest import ingest_file
+from bettersynth.pool.ingest import check_quarantined, ingest_file
 
 pool = job.configuration.pool
 file = next(file for file in pool.files if file.name == job.params.file)
-ingest_file(pool, file, job.layout, trains=job.configuration.trains)
+ledger = ingest_file(pool, file, job.layout, trains=job.configuration.trains)
+check_quarantined(pool, ledger, job.layout.quarantine(file.name), job.config_file)

@@ -211,3 +211,18 @@ def test_a_second_job_for_the_same_output_ends_at_once_and_touches_nothing(tmp_p
     first.wait()
     assert subprocess.run(command, cwd=tmp_path).returncode == 0
     assert (tmp_path / "logs" / "small" / "dataset" / "best.log").read_text().startswith("on ")
+
+
+def test_two_configurations_of_one_basename_do_not_share_results(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    claim = tmp_path / "results" / "mine" / "configuration.json"
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.yaml").touch()
+    driver.claim(claim, "a/mine.yaml", named=False)
+    driver.claim(claim, str(tmp_path / "a" / "mine.yaml"), named=False)
+    with pytest.raises(driver.DriverError, match=r"holds the results of a/mine.yaml, and b/mine.yaml .*: mine_2"):
+        driver.claim(claim, "b/mine.yaml", named=False)
+    driver.claim(claim, "b/mine.yaml", named=True)
+    (tmp_path / "b" / "mine.yaml").unlink()
+    driver.claim(claim, "a/mine.yaml", named=False)  # the other was moved here

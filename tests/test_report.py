@@ -10,12 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 from fake_results import fake_configuration, write_fake_results
 
+from bettersynth.configuration import Configuration, read_yaml
 from bettersynth.core.layout import Layout
 from bettersynth.core.names import StatKey
-from bettersynth.core.publish import read_json
+from bettersynth.core.publish import read_json, write_json
 from bettersynth.core.tables import write_table
 from bettersynth.datasets.ledger import read_dropped, reason_of, write_dropped
-from bettersynth.report import build_leaderboard, build_report, examples
+from bettersynth.report import build_leaderboard, build_report, examples, history
 from bettersynth.report.charts import Node, graph, number, thin, ticks
 from bettersynth.report.distributions import bin_edges, distribution
 from bettersynth.report.truth import filter_quality
@@ -303,3 +304,18 @@ def test_numbers_are_short():
 def test_whole_numbers_get_a_bin_each():
     assert bin_edges(np.array([3.0, 5.0, 4.0])).tolist() == [2.5, 3.5, 4.5, 5.5]
     assert len(bin_edges(np.array([0.1, 0.7]))) == 49
+
+
+def test_a_report_holds_configuration_commit_and_what_changed(tmp_path, monkeypatch):
+    configuration, layout, plan, page = _build(tmp_path)
+    assert history.commit() in page and "This is the first board of these results" in page
+    assert Configuration.model_validate(read_yaml(layout.configuration)) == configuration
+    assert build_report(configuration, layout, plan).read_text(encoding="utf-8") == page
+    monkeypatch.setattr(history, "commit", lambda: "0123456")
+    board = read_json(layout.leaderboard)
+    board["recipes"][0]["score"] = 1.5
+    write_json(layout.leaderboard, board)
+    other = configuration.model_copy(update={"name": "other"})
+    page = build_report(other, layout, plan).read_text(encoding="utf-8")
+    assert "→ 0123456" in page and f"score of {board['recipes'][0]['recipe']}: " in page and "→ 1.5" in page
+    assert "configuration, name: " in page and len(layout.history.read_text().splitlines()) == 2

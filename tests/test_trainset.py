@@ -15,7 +15,7 @@ from PIL import ImageFile
 from bettersynth.core.publish import read_json, sha256_file
 from bettersynth.core.records import FAILED, IMAGE_TOKEN, Record, read_records, text_of, write_records
 from bettersynth.core.sharding import shard_name
-from bettersynth.core.tables import write_table
+from bettersynth.core.tables import read_table, write_table
 from bettersynth.datasets.build import build_dataset
 from bettersynth.pool.images import ImageRoots
 from bettersynth.pool.llava import kit_cap
@@ -151,6 +151,8 @@ def test_a_recipe_caps_its_own_way(tmp_path):
     assert ids("seeded") == random.sample(twice, 7)
     card, entries = trained(world, "seeded")
     assert (card["dropped_by_cap"], card["parameters"]["cap_seed"]) == (33, 5)
+    left_out = read_table(world[1].trainset_dropped("seeded"))["id"].to_pylist()
+    assert sorted([*left_out, *ids("seeded")]) == sorted(twice)
     assert entries[0]["conversations"][0]["value"] == "Eh?\n<image>"
 
 

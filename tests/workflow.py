@@ -23,6 +23,7 @@ CONFIGURATION: dict[str, Any] = {
             {"name": "stage_2", "path": "data/mgm_pretrain_stage_2.jsonl", "shards": 1},
         ],
         "images": "data",
+        "max_quarantined": 0.5,  # a small pool has as many faults as a large one
         "restore": ["data/stage_1.json", "data/stage_2.json"],
     },
     "models": {name: {"path": str(MODELS / name)} for name in ("clip", "blip2", "convnext", "gemma")},

@@ -10,6 +10,7 @@ import click
 from bettersynth.cli.options import FILE, config, recipe
 from bettersynth.configuration import Configuration, load
 from bettersynth.configuration.load import check_recipe
+from bettersynth.core.commands import make
 from bettersynth.core.resources import StagingError
 from bettersynth.deploy import fetch, hub
 from bettersynth.workflow.manifest import manifest_path
@@ -86,7 +87,7 @@ def _stage(
     fetch.stage_resources(configuration, recipe)
     to_build = fetch.stage_wheels(configuration, wheels, torch_index) if wheels else []
     missing = fetch.stage_data(configuration)
-    print(f"staged: {manifest_path(configuration)} lists every file; check it anywhere: make verify")
+    print(f"staged: {manifest_path(configuration)} lists every file; check it anywhere: {make('verify')}")
     if to_build:
         packages = ", ".join(to_build)
         print(f"no wheels of {packages} for that machine: `make setup OFFLINE=1` builds them there, by a compiler")

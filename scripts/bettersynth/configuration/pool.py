@@ -68,6 +68,13 @@ class Pool(Section):
         "`changed` compares sizes, times and inodes and reads what differs in these (410,000 on a local disk: "
         "seconds); `always-hash` reads all; `never` looks at none, for a slow file system on which nothing is changed.",
     )
+    max_quarantined: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="Largest share of a raw file's lines that may be quarantined; beyond it the run stops after ingest "
+        "and names the commonest reasons, for a wrong `images` folder or form quarantines nearly all.",
+    )
 
     @property
     def checks(self) -> dict[str, Any]:

@@ -169,6 +169,10 @@ class Layout:
         """Training file of a recipe."""
         return self.root / "trainsets" / f"{recipe}.json"
 
+    def trainset_dropped(self, recipe: str) -> Path:
+        """Rows of a recipe's dataset that the cap left out of its training file."""
+        return self.root / "trainsets" / f"{recipe}.dropped.parquet"
+
     def trainset_card(self, recipe: str) -> Path:
         """Card of a training file."""
         return self.root / "trainsets" / f"{recipe}.card.json"
@@ -231,6 +235,21 @@ class Layout:
         return self.run(recipe, seed) / "evaluation" / benchmark / "result.json"
 
     # report
+    @property
+    def history(self) -> Path:
+        """Every board that a report showed, with what made it; a line each."""
+        return self.leaderboard.with_name("history.jsonl")
+
+    @property
+    def configuration(self) -> Path:
+        """The configuration of the last report, with every default."""
+        return self.leaderboard.with_name("configuration.yaml")
+
+    @property
+    def claim(self) -> Path:
+        """Which configuration file's results these are."""
+        return self.root / "configuration.json"
+
     @property
     def leaderboard(self) -> Path:
         """The leaderboard as JSON."""

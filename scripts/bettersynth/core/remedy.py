@@ -6,8 +6,7 @@ import os
 import shlex
 from pathlib import Path
 
-CONFIG_VARIABLE = "BETTERSYNTH_CONFIG"
-"""Environment variable in which Snakemake's processes find the configuration's file."""
+from bettersynth.core.commands import CONFIG_FILE, make
 
 
 class DamagedError(ValueError):
@@ -23,7 +22,7 @@ class DamagedError(ValueError):
 def again(path: str | Path, *with_it: str | Path) -> str:
     """For the shell: remove a file of a results folder, with the cards that go with it, and run what makes it."""
     removed = dict.fromkeys(map(str, (path, *with_it, *_cards(Path(path)))))
-    return f"rm -rf {shlex.join(removed)} && make run CONFIG={shlex.quote(config_of(path))}"
+    return f"rm -rf {shlex.join(removed)} && {make('run', config=config_of(path))}"
 
 
 def _cards(path: Path) -> list[Path]:
@@ -39,4 +38,4 @@ def config_of(path: str | Path) -> str:
     """The configuration's file that the results of `path` belong to: this process's, or the usual one of its name."""
     parts = Path(path).parts
     name = parts[parts.index("results") + 1] if "results" in parts[:-1] else "…"
-    return os.environ.get(CONFIG_VARIABLE) or f"config/{name}.yaml"
+    return os.environ.get(CONFIG_FILE) or f"config/{name}.yaml"

@@ -23,6 +23,7 @@ from ruamel.yaml.util import load_yaml_guess_indent
 
 from bettersynth.configuration.pool import Model
 from bettersynth.configuration.types import Configuration
+from bettersynth.core.commands import make
 from bettersynth.core.digests import files_below
 from bettersynth.core.publish import publish, sha256_bytes, sha256_file, write_json
 from bettersynth.core.resources import StagingError, fetch_resources, resource
@@ -116,7 +117,9 @@ def plan(
             problems.append(str(error))
     if problems:
         if any("no commit" in problem for problem in problems):
-            problems.append("Every machine must have the same model. To write these commits down: make stage … PIN=1")
+            problems.append(
+                f"Every machine must have the same model. To write these commits down: {make('stage', PIN='1')}"
+            )
         raise StagingError("\n".join(problems))
     return steps
 
@@ -196,7 +199,7 @@ def _step(name: str, model: Model, listed: dict[str, Any] | None, copies: Path |
     if not path.exists():
         raise StagingError(
             f"models.{name}: nothing at {path}; name its repository (`hub`) and commit (`revision`), put the model "
-            "there, or give a folder of local copies: make stage FROM=folder"
+            f"there, or give a folder of local copies: {make('stage', FROM='folder')}"
         )
     return Step(name, path, "there")
 
@@ -345,7 +348,9 @@ def _build_requirements(source: Path) -> list[str]:
 
 def _run(command: list[str]) -> None:
     if subprocess.run(command, check=False).returncode:
-        raise StagingError("pip could not get every wheel (its words are above); what has come stays: make stage again")
+        raise StagingError(
+            "pip could not get every wheel (its words are above); what has come stays, and the same command goes on"
+        )
 
 
 def _record(configuration: Configuration, section: str, entries: dict[str, Any]) -> None:

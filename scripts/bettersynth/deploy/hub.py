@@ -18,6 +18,7 @@ from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.hf_api import RepoSibling
 
+from bettersynth.core.commands import make
 from bettersynth.core.digests import files_below
 from bettersynth.core.model_files import file_problem
 from bettersynth.core.publish import publish_folder, sha256_file
@@ -83,7 +84,7 @@ def look_up(model: str, hub: str, revision: str | None) -> Snapshot:
     except (HfHubHTTPError, OSError) as error:
         raise UnreachableError(
             f"{constants.ENDPOINT} did not answer for {key}: {error}\n"
-            "Set HF_ENDPOINT to a mirror, or give local copies: make stage FROM=folder"
+            f"Set HF_ENDPOINT to a mirror, or give local copies: {make('stage', FROM='folder')}"
         ) from error
     files = {entry.rfilename: _hub_file(entry) for entry in found.siblings or []}
     licence = found.card_data.get("license") if found.card_data else None
@@ -124,7 +125,7 @@ def choose_files(where: str, names: Iterable[str]) -> list[str]:
         raise StagingError(
             f"{where} has no safetensors weights (it has {', '.join(others) or 'none at all'}), and pickles are not "
             "loaded. Name a revision that has them, or convert it on a machine you trust and give the folder: "
-            "make stage FROM=folder"
+            f"{make('stage', FROM='folder')}"
         )
     return sorted(path.as_posix() for path in chosen)
 
@@ -152,7 +153,7 @@ def fetch(snapshot: Snapshot, path: Path) -> None:
         what = f"the transfer broke off: {broken}" if broken else "other bytes than the hub states"
         raise StagingError(
             f"{snapshot.hub}: {', '.join(bad)}: {what}, {TRIES} times. Nothing was put at {path}; what has come "
-            "is kept, and `make stage` goes on from there. Another mirror: HF_ENDPOINT=…"
+            f"is kept, and `{make('stage')}` goes on from there. Another mirror: HF_ENDPOINT=…"
         )
     shutil.rmtree(partial / ".cache", ignore_errors=True)  # the client's own notes, to resume from
     check(partial, f"{snapshot.hub} at {snapshot.revision}")

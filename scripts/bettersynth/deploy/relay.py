@@ -33,6 +33,7 @@ from bettersynth.core.tables import read_table
 from bettersynth.deploy.archive import SHOWN, differing, read_manifest, unpack
 from bettersynth.pool.images import ImageRoots
 from bettersynth.pool.rows import load_records, read_rows
+from bettersynth.report.history import commit
 from bettersynth.training.mgm.instructions import pictures_of
 from bettersynth.workflow.jobs import Jobs
 from bettersynth.workflow.manifest import manifest_path
@@ -256,9 +257,16 @@ class Relay:
             logs = [Path(log) for log in record["log"]]
             benchmarks = [Path("benchmarks", *log.parts[1:]).with_suffix(".tsv") for log in logs]
             paths |= {path for path in (*logs, *benchmarks) if path.exists()}
+        paths |= {path for path in (self.layout.history, self.layout.configuration) if path.exists()}
         files, _ = _inside(paths)
         files |= {str(_record_of(name)): _record_of(name) for name in outputs}
-        facts = {"kind": "results", "configuration": self.configuration.name, "made_from": made_from}
+        facts = {
+            "kind": "results",
+            "configuration": self.configuration.name,
+            "settings": self.configuration.model_dump(mode="json", by_alias=True, exclude_none=True),
+            "commit": commit(),
+            "made_from": made_from,
+        }
         return Bundle(files, facts)
 
     def _received(self) -> dict[str, str]:

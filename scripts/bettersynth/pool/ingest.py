@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
@@ -20,6 +21,7 @@ import pyarrow as pa
 
 from bettersynth.configuration.pool import Pool, PoolFile
 from bettersynth.core import versions
+from bettersynth.core.commands import make
 from bettersynth.core.layout import Layout
 from bettersynth.core.parallel import map_threads
 from bettersynth.core.progress import progress
@@ -124,6 +126,33 @@ def ingest_file(pool: Pool, file: PoolFile, layout: Layout, *, trains: bool = Fa
         },
         pictures=remembered(file.name, pool, layout).stamp,
         shards=shards,
+    )
+
+
+class QuarantineError(ValueError):
+    """More of a raw file is quarantined than the configuration allows; the message says why, and what to change."""
+
+
+def check_quarantined(pool: Pool, ledger: dict[str, Any], quarantine: Path, config: str) -> None:
+    """Raise QuarantineError when the ledger of a raw file has more than `pool.max_quarantined` in quarantine."""
+    lines, reasons = ledger["lines"], Counter(ledger["quarantined"])
+    refused = reasons.total()
+    if refused <= pool.max_quarantined * lines:
+        return
+    first: dict[str, dict[str, Any]] = {}
+    with quarantine.open(encoding="utf-8") as file:
+        for entry in map(json.loads, file):
+            first.setdefault(entry["reason"], entry)
+    common = [
+        f"  {count:,} × {reason}, first in line {first[reason]['line']}: {first[reason]['detail']}"
+        for reason, count in reasons.most_common(3)
+    ]
+    needed = math.ceil(100 * refused / lines) / 100
+    raise QuarantineError(
+        f"{ledger['path']}: {refused:,} of {lines:,} lines ({refused / lines:.0%}) are quarantined, more than "
+        f"`pool.max_quarantined` allows ({pool.max_quarantined:g}). The commonest reasons:\n" + "\n".join(common) + "\n"
+        f"All are in {quarantine}. Mend the file, or `pool.images` ({pool.images}); if so many are to go, write in "
+        f"{config}:\n  pool: {{max_quarantined: {needed:g}}}\nand then: {make('run', config=config)}"
     )
 
 

@@ -18,6 +18,7 @@ from bettersynth.core.records import POOL
 from bettersynth.report import charts
 from bettersynth.report.distributions import QUANTILES, Scores, distributions
 from bettersynth.report.examples import examples
+from bettersynth.report.history import remember
 from bettersynth.report.leaderboard import read_log
 from bettersynth.report.provenance import provenance
 from bettersynth.report.truth import filter_quality
@@ -55,6 +56,7 @@ def build_report(configuration: Configuration, layout: Layout, plan: Plan) -> Pa
             truth=filter_quality(configuration, layout),
             examples=examples(configuration, layout, plan, scores),
             provenance=provenance(configuration, layout, plan),
+            history=remember(configuration, layout),
             benchmarks={name: benchmark.title for name, benchmark in configuration.benchmarks.items()},
             most_funnels=MOST_FUNNELS,
             most_curves=MOST_CURVES,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import logging
 import os
 import signal
@@ -16,7 +17,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 from bettersynth.core.errors import PersonError
@@ -68,6 +69,35 @@ def start(path: Path, log: str, folder: str) -> lease.Lease:
         raise DriverError(f"{path.parent} is being run already, {error}. To watch it: {watch}") from None
     except queue.SlurmError as error:
         raise DriverError(f"whether jobs of the run before are still queued is not known: {error}") from None
+
+
+def claim(path: Path, config_file: str, named: bool) -> None:
+    """Note in the file `path` of a results folder whose configuration it belongs to.
+
+    Raises DriverError where it is another file's, and only for the two having one basename: not `named` by its `name:`.
+    """
+    root = path.absolute().parents[2]
+    mine = Path(os.path.relpath(config_file, root))
+    before = Path(json.loads(path.read_text(encoding="utf-8"))["file"]) if path.exists() else mine
+    if before != mine and not named and (root / before).exists():
+        raise DriverError(
+            f"{path.parent} holds the results of {before}, and {mine} would go on with them, for both have the name "
+            f"`{path.parent.name}`. Give one of them a name of its own, by a line such as: name: {path.parent.name}_2"
+        )
+    if before != mine or not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"file": str(mine)}) + "\n", encoding="utf-8")
+
+
+def tell_interrupt() -> None:
+    """At Ctrl-C say that the same command goes on, before Snakemake ends its jobs."""
+
+    def interrupted(number: int, frame: FrameType | None) -> None:
+        print("\nStopping. What is finished stays; the same command goes on from here.", file=sys.stderr, flush=True)
+        signal.default_int_handler(number, frame)
+
+    with contextlib.suppress(ValueError):  # not the main thread, which alone is interrupted
+        signal.signal(signal.SIGINT, interrupted)
 
 
 def remember_failures() -> None:

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from bettersynth.configuration import configure
+from bettersynth.core.commands import CONFIG_FILE, make
 from bettersynth.core.layout import Layout
 from bettersynth.runtime import gpus
 from bettersynth.runtime.lease import HeldError, Lease
@@ -44,6 +45,7 @@ class Job:
         self.threads: int = snakemake.threads
         self.nodes: int = snakemake.resources.get("nodes", 1)
         self.configuration = configure(snakemake.config, "the configuration")
+        self.config_file = os.environ.get(CONFIG_FILE, f"config/{self.configuration.name}.yaml")
         self.layout = Layout(Path("results") / str(self.configuration.name))
         self.plan = Plan(self.configuration)
         signal.signal(signal.SIGTERM, _terminated)
@@ -51,7 +53,8 @@ class Job:
         try:
             Lease.acquire(self.layout.lease(log), log=str(log))
         except HeldError as error:
-            sys.exit(f"Another job writes this already and nothing was touched: {error}.\nTo wait for it: make resume")
+            wait = make("resume", config=self.config_file)
+            sys.exit(f"Another job writes this already and nothing was touched: {error}.\nTo wait for it: {wait}")
         gpus.take(snakemake.resources.get("gpu", 0))
         _log_to(log)
         name = " ".join([f"rule {snakemake.rule}", *map(str, snakemake.wildcards)])
@@ -61,7 +64,7 @@ class Job:
     def _verify(self, rule: str, name: str) -> None:
         """Compare the models that the job loads with what was staged; StagedError before anything is spent on it."""
         needs = Jobs(self.configuration, self.layout, self.plan).job(rule, dict(self.wildcards.items())).needs
-        require(check_needs(needs, self.configuration, f"config/{self.configuration.name}.yaml"), name)
+        require(check_needs(needs, self.configuration, self.config_file), name)
 
 
 def _whereabouts() -> str:

@@ -8,6 +8,8 @@ import socket
 import sys
 from typing import Any
 
+from bettersynth.core.commands import make
+
 logger = logging.getLogger(__name__)
 
 CONNECTIONS = ("socket.connect", "socket.sendto", "socket.sendmsg")
@@ -38,7 +40,7 @@ def forbid_network(job: str) -> None:
         if not allowed:
             message = (
                 f"{job} tried to reach {_text(host)}, and jobs have no network: everything is staged before. "
-                "`make verify` says what is missing, `make stage` fetches it."
+                f"What is missing: {make('verify')}; to fetch it, where there is a network: {make('stage')}"
             )
             logger.error("%s", message)
             raise NetworkError(message)

@@ -13,6 +13,8 @@ import pyarrow.compute as pc
 from bettersynth.configuration.load import recipe_trainset
 from bettersynth.configuration.pool import Pool
 from bettersynth.configuration.types import Configuration
+from bettersynth.core.commands import make
+from bettersynth.core.image_paths import ImageProblem, resolve
 from bettersynth.core.layout import Layout
 from bettersynth.core.parallel import batches, map_threads
 from bettersynth.core.progress import progress
@@ -20,7 +22,8 @@ from bettersynth.core.publish import Card, publish, sha256_file
 from bettersynth.core.raw import caption_problem, question_problem
 from bettersynth.core.records import caption_of
 from bettersynth.core.remedy import config_of
-from bettersynth.pool.images import ImageProblem, ImageRoots, check_image, resolve
+from bettersynth.core.tables import write_table
+from bettersynth.pool.images import ImageRoots, check_image
 from bettersynth.pool.llava import Questions, iterate, kit_cap, llava_entries, write_list
 from bettersynth.pool.rows import load_records, read_rows
 from bettersynth.training.preflight import Finding, PreflightError, Unusable, settle
@@ -54,7 +57,7 @@ def build_trainset(name: str, configuration: Configuration, layout: Layout, plan
     if not rows.num_rows:
         raise PreflightError(
             f"recipe `{name}`: its dataset `{recipe.dataset}` has no rows, so there is nothing to train on; change the "
-            f"dataset or leave the recipe out. Where the rows went: make explain DATASET={recipe.dataset}"
+            f"dataset or leave the recipe out. Where the rows went: {make('explain', DATASET=recipe.dataset)}"
         )
     kept = kit_cap(rows.num_rows, settings.cap, settings.cap_seed)
     dropped = 0 if kept is None else rows.num_rows - len(kept)
@@ -79,6 +82,8 @@ def build_trainset(name: str, configuration: Configuration, layout: Layout, plan
     )
     with publish(path) as temporary, temporary.open("wb") as output:
         written = write_list(output, llava_entries(records.filter(pa.array(keep, pa.bool_())), questions, roots))
+    left_out = sorted(set(range(rows.num_rows)) - set(range(rows.num_rows) if kept is None else kept))
+    write_table(layout.trainset_dropped(name), rows.take(pa.array(left_out, pa.int64())).combine_chunks())
     return card.write(
         layout.trainset_card(name),
         rows=written,

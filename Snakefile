@@ -36,7 +36,9 @@ try:
     layout = Layout(f"results/{configuration.name}")
     plan = Plan(configuration)
     # what this run is asked for is known once the graph is built
-    jobs = Jobs(configuration, layout, plan, lambda: workflow.dag_settings.targets or ["all"], looks=workflow.is_main_process)
+    jobs = Jobs(
+        configuration, layout, plan, lambda: workflow.dag_settings.targets or ["all"], looks=workflow.is_main_process
+    )
     jobs.fingerprints.check_inputs(config_file)
     driver.claim(layout.claim, config_file, "name" in contents[0])
 except (ConfigurationError, driver.DriverError) as error:

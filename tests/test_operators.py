@@ -1,5 +1,6 @@
 """Our score shards against Data-Juicer's own executor, with the same records and models."""
 
+import functools
 import importlib
 import inspect
 import itertools
@@ -15,6 +16,7 @@ import torch
 from PIL import Image, ImageDraw
 from stock_data_juicer import executor_stats
 
+from bettersynth.configuration import ConfigurationError, configure
 from bettersynth.configuration import stock as stock_filters
 from bettersynth.configuration.operators import UnknownOperatorError, catalogue, operator_spec
 from bettersynth.configuration.types import Configuration
@@ -152,6 +154,65 @@ def score_shard(name, configuration, layout):
     score_chunk("pool", chunk, configuration, layout)
     key = read_json(layout.pass_card("pool", *chunk))["shards"][SHARD]["scores"][name]
     return layout.score_shard("pool", name, SHARD, key)
+
+
+CAPTIONS = ["a photo of a dog", "the red car", "孩子们在公园里的草地上踢足球", "一个人在海边看书"]
+
+
+def scores_of_captions(op, models, images, tmp_path, model=None, **parameters):
+    """The stats of each caption by an operator with these parameters."""
+    definition = {"op": op, "parameters": parameters, **({"model": "it"} if model else {})}
+    configuration = Configuration.model_validate(
+        {
+            "pool": {"files": [{"path": "raw.jsonl", "name": "f"}], "images": str(images)},
+            "models": {"it": {"path": str(model)}} if model else {},
+            "operators": {"it": definition},
+        }
+    )
+    layout = Layout(tmp_path / "-".join(["results", *map(str, parameters.values())]))
+    write_records(layout.records("pool", SHARD), [Record(text, text_of(text), ["0.jpg"]) for text in CAPTIONS])
+    path = score_shard("it", configuration, layout)
+    assert read_json(path.with_suffix(".json"))["parameters"]["text"] == parameters.get("text", "whole")
+    return read_table(path)
+
+
+def test_the_language_may_be_that_of_the_caption_alone(models, images, tmp_path):
+    """Data-Juicer's tokens are read as words otherwise, and turn captions into other languages."""
+    whole = scores_of_captions("language_id_score_filter", models, images, tmp_path, models["lid_176"])
+    alone = scores_of_captions("language_id_score_filter", models, images, tmp_path, models["lid_176"], text="caption")
+    assert alone["lang"].to_pylist() == ["en", "en", "zh", "zh"] != whole["lang"].to_pylist()
+
+
+def test_words_may_be_those_of_the_caption_alone_and_cut_by_a_model(models, images, tmp_path):
+    import sentencepiece
+
+    count = functools.partial(scores_of_captions, "words_num_filter", models, images, tmp_path)
+    assert count()["num_words"].to_pylist() == [7, 5, 3, 3]
+    assert count(text="caption")["num_words"].to_pylist() == [5, 3, 1, 1]
+    (tmp_path / "captions.txt").write_text("\n".join(CAPTIONS * 20))
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(tmp_path / "captions.txt"),
+        model_prefix=str(tmp_path / "zh.sp"),
+        vocab_size=60,
+        hard_vocab_limit=False,
+    )
+    cut = count(tmp_path / "zh.sp.model", text="caption", tokenization=True, lang="zh")["num_words"].to_pylist()
+    assert max(cut[2:]) > 1
+
+
+def test_a_model_of_words_is_named_with_tokenization_and_only_then():
+    def problems(**operator):
+        pool = {"files": [{"path": "raw.jsonl", "name": "f"}], "images": "."}
+        settings = {"pool": pool, "models": {"sp": {"path": "x"}}, "operators": {"words": operator}}
+        configure(settings, "some.yaml")
+
+    asks = "loads a model with `tokenization: true`, and only then"
+    with pytest.raises(ConfigurationError, match=asks):
+        problems(op="words_num_filter", parameters={"tokenization": True})
+    with pytest.raises(ConfigurationError, match=asks):
+        problems(op="words_num_filter", model="sp")
+    with pytest.raises(ConfigurationError, match="one of whole, caption expected"):
+        problems(op="words_num_filter", parameters={"text": "all"})
 
 
 @pytest.fixture(scope="module")

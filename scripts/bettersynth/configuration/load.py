@@ -146,6 +146,8 @@ def _operator_problems(configuration: Configuration) -> Iterator[str]:
             yield unknown(f"{key}.model", "model", operator.model, models)
         if spec.loads_model and not spec.model_optional and operator.model is None:
             yield f"{key}.model: {operator.op} loads a model; name one of `models`"
+        if spec.model_parameter and bool(operator.parameters.get(spec.model_parameter)) != bool(operator.model):
+            yield f"{key}.model: {operator.op} loads a model with `{spec.model_parameter}: true`, and only then"
         if not spec.loads_model and operator.model is not None:
             yield f"{key}.model: {operator.op} loads no model"
         yield from _parameter_problems(key, operator, spec)
@@ -170,12 +172,12 @@ def _parameter_problems(key: str, operator: Operator, spec: OperatorSpec) -> Ite
                 f"{key}.parameters.{parameter}: a threshold is no part of a score; write it in a dataset:"
                 f" `filter: {{{key.partition('.')[2]}: {{min: …, max: …}}}}`"
             )
-        elif parameter not in spec.parameters:
+        elif parameter not in spec.accepted:
             yield (
                 f"{key}.parameters.{parameter}: unknown parameter;"
-                f" accepted: {', '.join(sorted(spec.parameters)) or 'none'}{did_you_mean(parameter, spec.parameters)}"
+                f" accepted: {', '.join(sorted(spec.accepted)) or 'none'}{did_you_mean(parameter, spec.accepted)}"
             )
-        elif problem := spec.parameters[parameter].problem(value):
+        elif problem := spec.accepted[parameter].problem(value):
             yield f"{key}.parameters.{parameter}: {problem}"
 
 

@@ -42,6 +42,10 @@ class Parameter:
         return None
 
 
+TEXT = {"text": Parameter("whole", accepted=("whole", "caption"))}
+"""What a filter of text reads: all, Data-Juicer's tokens of images and ends included, or the caption alone; ours."""
+WORD_MODEL = {"lang": Parameter("en"), "tokenization": Parameter(False)}
+"""Of filters that can cut words by a SentencePiece model of a language."""
 PAIR_PARAMETERS = {
     "horizontal_flip": Parameter(False),
     "vertical_flip": Parameter(False),
@@ -77,6 +81,10 @@ class OperatorSpec:
     model_lookup: str | None = None
     """Where Data-Juicer looks the model up by a name of its own: the answer, in which `{model}` is the model's path."""
     model_optional: bool = False
+    model_parameter: str | None = None
+    """The parameter that, when it is true, asks for the model; without it there is none."""
+    reads_text: bool = False
+    """Whether it is told what to read of a text (`TEXT`)."""
     device: Literal["cpu", "gpu"] = "cpu"
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     thresholds: Mapping[str, Any] = field(default_factory=dict)
@@ -113,6 +121,15 @@ class OperatorSpec:
         found: type = getattr(import_module(module), name)
         return found
 
+    @property
+    def accepted(self) -> dict[str, Parameter]:
+        """Every parameter that changes the score: the constructor's, and ours."""
+        return {**self.parameters, **(TEXT if self.reads_text else {})}
+
     def completed(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Every parameter's value: the given ones over the defaults."""
+        """The value of each of the constructor's parameters: the given ones over the defaults."""
         return {name: parameters.get(name, parameter.default) for name, parameter in self.parameters.items()}
+
+    def stated(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """The value of every parameter, ours too."""
+        return {name: parameters.get(name, parameter.default) for name, parameter in self.accepted.items()}

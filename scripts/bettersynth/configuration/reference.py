@@ -151,8 +151,12 @@ def _operators() -> Iterator[str]:
     yield "| --- | --- | --- | --- | --- | --- |"
     for name, spec in catalogue().items():
         stats = ", ".join(f"`{stat}`" for stat in spec.stats)
-        parameters = ", ".join(f"`{key}: {value.default}`" for key, value in spec.parameters.items()) or "–"
+        parameters = ", ".join(f"`{key}: {value.default}`" for key, value in spec.accepted.items()) or "–"
         thresholds = ", ".join(f"{key} {value}" for key, value in spec.thresholds.items() if value is not None) or "–"
-        loads = "a model" if spec.loads_model else "–"
+        loads = (
+            (f"a model, with `{spec.model_parameter}`" if spec.model_parameter else "a model")
+            if spec.loads_model
+            else "–"
+        )
         yield f"| `{name}` | {spec.summary} | {stats} | {loads} | {parameters} | {thresholds} |"
     yield ""

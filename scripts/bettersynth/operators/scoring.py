@@ -165,7 +165,7 @@ def operator_facts(name: str, configuration: Configuration) -> dict[str, Any]:
     model = configuration.models[operator.model] if operator.model else None
     return {
         "inputs": model_facts(model, spec),
-        "parameters": {"op": operator.op, **spec.completed(operator.parameters)},
+        "parameters": {"op": operator.op, **spec.stated(operator.parameters)},
         **tagger_facts(spec, model),
     }
 

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset, get_worker_info
 
 from bettersynth.configuration.operator import Kind, OperatorSpec
 from bettersynth.configuration.pool import Reading
-from bettersynth.core.records import Record, text_of
+from bettersynth.core.records import Record, caption_of, text_of
 from bettersynth.operators.base import Paths, RecordOperator, Stats
 from bettersynth.operators.batched.filters import BatchedFilter, Fields
 from bettersynth.operators.batched.pinned import PinnedSlots
@@ -46,8 +46,10 @@ class StockOperator:
     whose model is on a GPU, which worker processes cannot reach, is called `in_job`, and reads its pictures itself.
     """
 
-    def __init__(self, built: Any, spec: OperatorSpec) -> None:
+    def __init__(self, built: Any, spec: OperatorSpec, *, captions: bool = False) -> None:
+        """With `captions`, texts are read without Data-Juicer's tokens of images and ends."""
         self._built = built
+        self._captions = captions
         self._spec = spec
         self.decodes = spec.decodes
         self.in_job = bool(built.use_cuda())
@@ -55,6 +57,8 @@ class StockOperator:
 
     @torch.inference_mode()
     def stats(self, texts: list[str], images: list[list[str]], decoded: list[dict[str, Image.Image]]) -> list[Stats]:
+        if self._captions:
+            texts = [caption_of(text) for text in texts]
         batch = {"text": texts, "images": images, Fields.stats: [{} for _ in texts]}
         if self._shares and not self.in_job:
             found = self._built.compute_stats_batched({**batch, Fields.context: decoded}, context=True)[Fields.stats]

@@ -146,7 +146,8 @@ class BatchScorer:
                     built.load(settings.precision, None)
                     filters[name] = built
                 else:
-                    others[name] = StockOperator(built, spec)
+                    captions = operator.parameters.get("text") == "caption"
+                    others[name] = StockOperator(built, spec, captions=captions)
             loading[name] = time.monotonic() - started
         keys = {name: tuple(operator_spec(operator.op).stats) for name, (operator, _) in operators.items()}
         return cls(filters, others, keys, reading=reading, settings=settings, loading=loading)

@@ -17,7 +17,7 @@ import pytest
 from workflow import CONFIGURATION, ROOT, Run
 
 from bettersynth.configuration import load
-from bettersynth.core.commands import CONFIG_FILE, again, make
+from bettersynth.core.commands import CONFIG_FILE, make
 from bettersynth.core.layout import Layout
 from bettersynth.core.publish import read_json, write_json
 from bettersynth.workflow.plan import Plan
@@ -57,7 +57,7 @@ def typed(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
 
 def printed(words: str) -> str:
     """The command at the end of a message."""
-    return re.search(r"(?:rm -f \S+ && )?make [a-z-]+ CONFIG=[^\n]*$", words.strip(), re.MULTILINE)[0]
+    return re.search(r"(?:rm -rf [^&]* && )?make [a-z-]+ CONFIG=[^\n]*$", words.strip(), re.MULTILINE)[0]
 
 
 def spoil_scores(run: Run, layout: Layout, plan: Plan) -> Path:
@@ -97,7 +97,7 @@ def test_what_is_spoilt_is_made_again_by_the_command_that_is_printed(finished, m
         path.unlink(missing_ok=True)
     failed = typed(folder, "make run CONFIG=config/small.yaml CORES=2")
     assert failed.returncode
-    command = printed(re.search(r"^.*again: .*$", failed.stderr, re.MULTILINE)[0])
+    command = printed(re.search(r"^.*make run CONFIG=.*$", failed.stderr, re.MULTILINE)[0])
     assert "CONFIG=config/small.yaml" in command
     mended = typed(folder, command)
     assert mended.returncode == 0, command + mended.stdout + mended.stderr
@@ -110,15 +110,15 @@ def test_every_rule_that_a_message_names_is_a_rule():
     rules = set(re.findall(r"^(?:use rule \w+ as|rule) (\w+)", text, re.MULTILINE))
     for path in (ROOT / "scripts").rglob("*.py"):
         text = path.read_text()
-        for name in re.findall(r"again\('(\w+)'(?:, '(\w+)')?\)", text):
-            assert {part for part in name if part} <= rules, path
+        for name in re.findall(r"AGAIN='(\w+)'", text):
+            assert name in rules, path
         for command in re.findall(r"snakemake --force[^\"`]*", text):
             pytest.fail(f"{path}: {command}")
 
 
 def test_commands_are_quoted_for_a_shell(monkeypatch):
     monkeypatch.setenv(CONFIG_FILE, "config/my own.yaml")
-    assert shlex.split(again("a/b.json", "rule_c")) == [
+    assert shlex.split(make("run", AGAIN="a/b.json rule_c")) == [
         "make",
         "run",
         "CONFIG=config/my own.yaml",

@@ -15,8 +15,3 @@ def make(target: str, *, config: str | Path | None = None, **variables: str) -> 
     config = config or os.environ.get(CONFIG_FILE)
     given = ({"CONFIG": str(config)} if config else {}) | variables
     return " ".join(["make", target, *(f"{name}={shlex.quote(value)}" for name, value in given.items())])
-
-
-def again(*rules_or_files: str | Path) -> str:
-    """The command that makes files anew, or all that rules make, and what follows from them."""
-    return make("run", AGAIN=" ".join(map(str, rules_or_files)))

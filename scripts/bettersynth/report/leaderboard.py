@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from bettersynth.configuration.types import Configuration, Recipe
+from bettersynth.core.commands import make
 from bettersynth.core.layout import Layout
 from bettersynth.core.publish import read_json, write_json
 from bettersynth.report.statistics import Difference, holm, interval, paired_difference
@@ -185,7 +186,7 @@ def _differences(results: Results, base: Results, seeds: list[int], benchmark: s
     if any([row["id"] for row in run] != questions for run in runs + base_runs):
         raise ValueError(
             f"the {benchmark} results of seeds {seeds} answer different questions and cannot be compared; "
-            "score them again, with AGAIN=score_answers at the end of your `make run`"
+            f"score them again: {make('run', AGAIN='score_answers')}"
         )
     return np.array([[row["score"] for row in run] for run in runs]) - np.array(
         [[row["score"] for row in run] for run in base_runs]

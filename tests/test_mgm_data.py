@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 import torch
+from PIL import Image
 from tiny_mgm import AUX_SIDE, SIDE, VISUAL_TOKENS, conversation, make_image, make_tokenizer, text_only
 from transformers import CLIPImageProcessor
 
@@ -100,6 +101,15 @@ def test_a_picture_lost_since_the_preflight_ends_nothing_where_rows_may_be_dropp
     (tmp_path / "2.png").unlink()
     with pytest.raises(TrainingDataError, match=r"3 of 4 rows have lost their pictures .* unusable_share 0\.5"):
         dataset[2]
+
+
+def test_an_image_whose_exif_data_are_damaged_is_trained_on(tmp_path):
+    dataset = open_dataset(tmp_path, [conversation(0)])
+    plain = dataset[0]["pixels"]
+    with Image.open(tmp_path / "0.png") as image:
+        image.load()
+    image.save(tmp_path / "0.png", exif=b"Exif\0\0no TIFF")
+    assert torch.equal(dataset[0]["pixels"], plain)
 
 
 def test_a_bad_conversation_is_refused_before_training_begins(tmp_path):

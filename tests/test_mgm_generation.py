@@ -67,3 +67,11 @@ def test_an_unreadable_image_names_its_question(checkpoint, tmp_path):
         ask(checkpoint, [Question("q7", "what ?", tmp_path / "none.png")], 1)
     with pytest.raises(ValueError, match="question q8: image"):
         ask(checkpoint, [Question("q8", "what ?", b"no image")], 1)
+
+
+def test_a_picture_is_read_alike_from_a_file_and_from_its_bytes(checkpoint, tmp_path):
+    """As MMBench's, which come in base64; damaged EXIF data turn neither."""
+    path = tmp_path / "a.png"
+    make_image(0).save(path, exif=b"Exif\0\0no TIFF")
+    sources = [make_image(0), path, path.read_bytes()]
+    assert len({ask(checkpoint, [Question(0, "what ?", source)], 1)[0] for source in sources}) == 1

@@ -166,7 +166,7 @@ def test_the_same_scores_as_without_it(pool, address, tmp_path):
     on_ray = score(pool(engine="ray", ray_address=address), shards_of(tmp_path / "ray"), due)
 
     assert (local.code, on_ray.code) == (0, 0), on_ray.said
-    assert "scoring pairs on Ray: 30 in" in on_ray.said
+    assert "scoring pairs on Ray: 30 of 30 in" in on_ray.said
     assert len(on_ray.paths) == 3 * len(OPERATORS) + 2
     for what, path in on_ray.paths.items():
         assert read_table(path).equals(read_table(local.paths[what])), what
@@ -183,10 +183,14 @@ def test_the_same_scores_as_without_it(pool, address, tmp_path):
 def test_a_record_that_cannot_be_scored_is_named_and_shards_before_it_stay(pool, address, tmp_path):
     layout = shards_of(tmp_path)
     good = [Record(f"{number:03}", text_of("a boat"), [f"{number}.jpg"]) for number in range(24, 30)]
-    write_records(layout.records("pool", "f-0003"), [*good, Record("two", text_of("a") + text_of("b"), ["1.jpg"])])
+    two = Record("two", text_of("a") + text_of("b"), ["1.jpg"])  # raised for, which stops nothing
+    write_records(layout.records("pool", "f-0000"), [two])
+    write_records(layout.records("pool", "f-0003"), [*good, Record("gone", text_of("a boat"), ["gone.jpg"])])
     scored = score(pool(engine="ray", ray_address=address), layout, {shard: ["similarity"] for shard in SHARDS})
 
-    assert re.search(r"ScoringError: similarity cannot score record two of .*f-0003.*no image is left", scored.said)
+    assert re.search(r"ScoringError: similarity cannot score record gone of .*f-0003.*no such file", scored.said)
+    failed = read_json(scored.paths["f-0000", "similarity"].with_suffix(".json"))["failed"]
+    assert "no image is left" in failed["two"]
     assert [shard for (shard, _), path in scored.paths.items() if path.exists()] == ["f-0000", "f-0001", "f-0002"]
 
 

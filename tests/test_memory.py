@@ -27,8 +27,8 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 JOBS = {
     "scoring": """
 import tiny_models
-from bettersynth.operators import offline
-offline.prepare(folder / "cache")
+from bettersynth.runtime import patches
+patches.prepare(folder / "cache")
 tiny_models.SIDE = 336  # as CLIP's largest
 from bettersynth.configuration.pool import Model, Operator, Scoring
 from bettersynth.core.records import Record, text_of

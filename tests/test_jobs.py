@@ -6,6 +6,8 @@ import copy
 import os
 import re
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -15,10 +17,10 @@ from bettersynth.configuration import configure
 from bettersynth.configuration.datasets import GENERATORS
 from bettersynth.core.layout import Layout
 from bettersynth.core.publish import write_json
-from bettersynth.deploy.relay import due_jobs
+from bettersynth.deploy.relay import announced_jobs
 from bettersynth.report.provenance import provenance
 from bettersynth.workflow.jobs import Jobs
-from bettersynth.workflow.jobs.specification import Kind
+from bettersynth.workflow.jobs.specification import ImagesOfRecords, Kind
 from bettersynth.workflow.plan import Plan
 from miniature.render import render_world
 
@@ -68,13 +70,53 @@ def test_logs_lie_where_they_always_did(jobs):
     assert str(jobs.finetune.job("best", "2").benchmark) == "benchmarks/small/finetune/best/2.tsv"
 
 
+def test_the_job_that_makes_a_file_is_known_by_the_files_name(jobs):
+    every = [job for rule in jobs for job in rule.jobs()]
+    every += [
+        rule.job("rewritten", f"{rule.kind}-0123abcd", "rewritten-0000-0001")
+        for rule in (jobs.score_neural, jobs.score_plain)
+    ]
+    for job in every:
+        for files in job.outputs.values():
+            for file in files if isinstance(files, list) else [files]:
+                maker = jobs.maker(Path(str(file)))
+                assert maker is not None and (maker.rule, dict(maker.wildcards)) == (job.rule, dict(job.wildcards))
+    assert jobs.maker(Layout("results/small").inputs) is None
+
+
+def test_what_goes_with_an_output_is_what_its_card_tells_of(jobs):
+    layout = Layout("results/small")
+    write_json(layout.file_ledger("stage_1"), {"shards": {"stage_1-0000": {}, "stage_1-0002": {}}})
+
+    def companions(file: Path) -> list[Any]:
+        return list(jobs.maker(file).companions(file))
+
+    assert companions(layout.file_ledger("stage_1")) == [
+        layout.records("pool", "stage_1-0000"),
+        layout.records("pool", "stage_1-0002"),
+    ]
+    assert companions(layout.order("stage_1")) == []
+    card, failed = layout.records_card("rewritten", "rewritten-0001"), layout.failed("rewritten", "rewritten-0001")
+    records = layout.records("rewritten", "rewritten-0001")
+    assert companions(card) == [records, failed, ImagesOfRecords(records)]
+    model = layout.finetune("best", 1)
+    for name in ("card.json", "checkpoint/model.safetensors", "checkpoints/step-4/state.pt"):
+        write_json(model / name, {})
+    assert companions(model / "card.json") == [model / "checkpoint" / "model.safetensors"]
+    answers = layout.answers_card("best", 1, "mmbench")
+    for path in (answers, answers.with_name("answers.jsonl"), answers.with_name("done.json")):
+        write_json(path, {})
+    write_json(layout.result("best", 1, "mmbench"), {})
+    assert companions(answers) == [answers.with_name("answers.jsonl"), answers.with_name("done.json")]
+
+
 @pytest.mark.workflow
 def test_snakemake_plans_what_the_specifications_say(tmp_path, monkeypatch):
     render_world(tmp_path / "data", records=60, second_records=12, textvqa=12, mmbench=6, instructions=48)
     run = Run(tmp_path, copy.deepcopy(CONFIGURATION))
     monkeypatch.chdir(tmp_path)
     jobs = Jobs(configure({**run.configuration, "name": "small"}, "test"), Layout("results/small"))
-    planned = due_jobs(tmp_path / "small.yaml", ["all"], None)
+    planned = announced_jobs(tmp_path / "small.yaml", ["all"], None)
     assert len(planned) > 40
     by_comment = {job.comment for rule in jobs for job in rule.jobs()}
     for each in planned:

@@ -19,6 +19,7 @@ from bettersynth.core.layout import Layout
 from bettersynth.inspect.cost import Costs, Due
 from bettersynth.inspect.cost_table import cost_table
 from bettersynth.runtime import gpus
+from bettersynth.workflow.announced import AnnouncedJob
 from bettersynth.workflow.jobs import Jobs
 from bettersynth.workflow.manifest import missing, missing_words
 
@@ -29,19 +30,15 @@ class LogHandler(LogHandlerBase):
     """Collects the jobs that a dry run announces; when it is over, prints what they cost and what they would miss."""
 
     def __post_init__(self) -> None:
-        self.jobs: list[tuple[str, dict[str, str], int]] = []
+        self.jobs: list[AnnouncedJob] = []
         self.started: dict[str, Any] = {}
 
     def emit(self, record: LogRecord) -> None:
         """Remember a job, or the run's folder and configuration file."""
-        match getattr(record, "event", None):
-            case LogEvent.WORKFLOW_STARTED:
-                self.started = record.__dict__
-            case LogEvent.JOB_INFO:
-                facts = record.__dict__
-                if not facts["output"]:
-                    return  # a target that gathers
-                self.jobs.append((facts["rule_name"], dict(facts["wildcards"] or {}), facts["resources"].get("gpu", 0)))
+        if getattr(record, "event", None) == LogEvent.WORKFLOW_STARTED:
+            self.started = record.__dict__
+        elif job := AnnouncedJob.of(record):
+            self.jobs.append(job)
 
     def close(self) -> None:
         """Print the costs and what is missing, below all that Snakemake says."""
@@ -54,12 +51,12 @@ class LogHandler(LogHandlerBase):
         except Exception:  # Snakemake would swallow it
             traceback.print_exc()
 
-    def _words(self, jobs: list[tuple[str, dict[str, str], int]]) -> str:
+    def _words(self, jobs: list[AnnouncedJob]) -> str:
         base, files = Path(self.started["basedir"]), self.started["configfiles"]
         file = files[0] if files else base / "config" / "miniature.yaml"
         configuration = load(file)
         specified = Jobs(configuration, Layout(Path("results") / str(configuration.name)))
-        due = [Due(specified.job(rule, wildcards), count) for rule, wildcards, count in jobs]
+        due = [Due(specified.job(job.rule, job.wildcards), job.gpus) for job in jobs]
         has_gpus = bool(gpus.visible()) or which("sbatch") is not None
         costs = Costs(specified, base / MEASUREMENTS, has_gpus=has_gpus)
         absent = missing([each.job.needs for each in due], configuration, file)

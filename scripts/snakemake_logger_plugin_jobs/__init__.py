@@ -5,32 +5,29 @@
 
 from __future__ import annotations
 
-import json
 from logging import LogRecord
-from typing import Any
 
 from snakemake_interface_logger_plugins.base import LogHandlerBase
-from snakemake_interface_logger_plugins.common import LogEvent
+
+from bettersynth.workflow.announced import AnnouncedJob, as_line
 
 
 class LogHandler(LogHandlerBase):
-    """Collects the jobs that a dry run announces: `rule`, `wildcards`, `input` and `output`."""
+    """Collects the jobs that a dry run announces."""
 
     def __post_init__(self) -> None:
-        self.jobs: list[dict[str, Any]] = []
+        self.jobs: list[AnnouncedJob] = []
 
     def emit(self, record: LogRecord) -> None:
-        """Remember a job; one without output is a target that gathers."""
-        if getattr(record, "event", None) == LogEvent.JOB_INFO and record.__dict__["output"]:
-            facts = record.__dict__
-            files = {key: [str(file) for file in facts[key]] for key in ("input", "output")}
-            self.jobs.append({"rule": facts["rule_name"], "wildcards": dict(facts["wildcards"] or {}), **files})
+        """Remember a job."""
+        if job := AnnouncedJob.of(record):
+            self.jobs.append(job)
 
     def close(self) -> None:
         """Print the jobs, once."""
         super().close()
         if self.jobs:
-            print(json.dumps(self.jobs), flush=True)
+            print(as_line(self.jobs), flush=True)
             self.jobs = []
 
     @property

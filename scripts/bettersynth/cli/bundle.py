@@ -11,7 +11,7 @@ import click
 from bettersynth.cli.options import FILE, config, recipe
 from bettersynth.configuration.load import check_recipe
 from bettersynth.deploy.archive import pack
-from bettersynth.deploy.relay import Bundle, Relay, due_jobs, part_of
+from bettersynth.deploy.relay import Bundle, Relay, part_of
 from bettersynth.workflow.run import Run
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
@@ -62,7 +62,7 @@ def command(
     configuration = Run.open(config_file).configuration
     recipe = check_recipe(configuration, recipe)
     relay = Relay(configuration, config_file)
-    bundle = relay.results() if results else _work(relay, config_file, recipe, until, part, models)
+    bundle = relay.results() if results else _work(relay, recipe, until, part, models)
     if not bundle.files:
         sys.exit("bundle: nothing was finished here that did not come here in a bundle")
     parts = pack(to, bundle.files, bundle.facts, split)
@@ -75,11 +75,9 @@ def command(
     click.echo(f"there: make {'merge' if results else 'unbundle'} FROM={to.name}")
 
 
-def _work(
-    relay: Relay, config_file: Path, recipe: str | None, until: str | None, part: tuple[int, int] | None, models: bool
-) -> Bundle:
+def _work(relay: Relay, recipe: str | None, until: str | None, part: tuple[int, int] | None, models: bool) -> Bundle:
     """What the jobs that are due need, or those of one part of them."""
-    jobs = due_jobs(config_file, [f"recipe_{recipe}" if recipe else "all"], until)
+    jobs = relay.due([f"recipe_{recipe}" if recipe else "all"], until)
     if part:
         jobs = part_of(jobs, *part)
     if not jobs:

@@ -18,16 +18,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bettersynth.configuration.datasets import GENERATORS
-from bettersynth.configuration.instructions import instruction_set, instruction_sets
-from bettersynth.configuration.load import recipe_training
 from bettersynth.configuration.section import NAME_PATTERN
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.digests import files_below
 from bettersynth.core.errors import PersonError
 from bettersynth.core.layout import Layout
 from bettersynth.core.publish import read_json, sha256_file, write_json
-from bettersynth.core.records import POOL
 from bettersynth.core.resources import resource
 from bettersynth.core.tables import read_table
 from bettersynth.deploy.archive import SHOWN, differing, read_manifest, unpack
@@ -35,7 +31,15 @@ from bettersynth.pool.images import ImageRoots
 from bettersynth.pool.rows import load_records, read_rows
 from bettersynth.report.history import commit
 from bettersynth.training.mgm.instructions import pictures_of
+from bettersynth.workflow.announced import AnnouncedJob, from_output
 from bettersynth.workflow.jobs import Jobs
+from bettersynth.workflow.jobs.specification import (
+    ImagesOfDataset,
+    ImagesOfInstructions,
+    ImagesOfList,
+    ImagesOfRecords,
+    Read,
+)
 from bettersynth.workflow.manifest import manifest_path
 from bettersynth.workflow.plan import Plan
 
@@ -43,24 +47,11 @@ CODE = Path(__file__).resolve().parents[3]
 CODE_PARTS = ("Snakefile", "Makefile", "rules", "scripts", "profiles", "slurm", "envs")
 METADATA = Path(".snakemake") / "metadata"
 INCOMPLETE = Path(".snakemake") / "incomplete"
-REPORTING_RULES = ("leaderboard", "report")
-"""They look at everything that was ever made, so they run at home."""
-RESUME = "checkpoints/"
-"""What a killed training goes on from; not needed once it is done."""
 IMAGE_COLUMNS = ["images", "image_root"]
 
 
 class RelayError(PersonError, ValueError):
     """What was asked for cannot be bundled, or does not go with what is here."""
-
-
-class Job(NamedTuple):
-    """A job that would run, as Snakemake announces it."""
-
-    rule: str
-    wildcards: dict[str, str]
-    input: list[str]
-    output: list[str]
 
 
 class Bundle(NamedTuple):
@@ -70,8 +61,8 @@ class Bundle(NamedTuple):
     facts: dict[str, Any]
 
 
-def due_jobs(config_file: Path, targets: Iterable[str], until: str | None) -> list[Job]:
-    """The jobs that Snakemake would run for the targets, up to a rule if one is named, without the report's."""
+def announced_jobs(config_file: Path, targets: Iterable[str], until: str | None) -> list[AnnouncedJob]:
+    """The jobs that Snakemake would run for the targets, up to a rule if one is named."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(CODE / "Snakefile"), "--configfile"]
     command += [str(config_file), "--dry-run", "--quiet", "all", "--logger", "jobs", "--cores", "1"]
     command += ["--until", until] if until else []
@@ -79,20 +70,19 @@ def due_jobs(config_file: Path, targets: Iterable[str], until: str | None) -> li
     result = subprocess.run([*command, "--", *targets], capture_output=True, text=True, env=environment, check=False)
     if result.returncode:
         raise RelayError(f"Snakemake cannot plan this:\n{result.stdout}{result.stderr}")
-    line = next((line for line in result.stdout.splitlines() if line.startswith('[{"rule"')), "[]")
-    return [job for job in (Job(**job) for job in json.loads(line)) if job.rule not in REPORTING_RULES]
+    return from_output(result.stdout)
 
 
-def final_outputs(jobs: Iterable[Job]) -> list[str]:
+def final_outputs(jobs: Iterable[AnnouncedJob]) -> list[str]:
     """First outputs of the jobs that no other of them reads from."""
     read = {file for job in jobs for file in job.input}
     return sorted(job.output[0] for job in jobs if not read.intersection(job.output))
 
 
-def part_of(jobs: list[Job], number: int, parts: int) -> list[Job]:
+def part_of(jobs: list[AnnouncedJob], number: int, parts: int) -> list[AnnouncedJob]:
     """Every so-many-th of the final jobs, and the jobs that these need."""
     wanted = set(final_outputs(jobs)[number - 1 :: parts])
-    chosen: list[Job] = []
+    chosen: list[AnnouncedJob] = []
     for job in reversed(_in_order(jobs)):
         if wanted.intersection(job.output):
             chosen.append(job)
@@ -100,9 +90,9 @@ def part_of(jobs: list[Job], number: int, parts: int) -> list[Job]:
     return chosen[::-1]
 
 
-def _in_order(jobs: Iterable[Job]) -> list[Job]:
+def _in_order(jobs: Iterable[AnnouncedJob]) -> list[AnnouncedJob]:
     """Jobs after those whose outputs they read."""
-    waiting, made, ordered = list(jobs), set[str](), list[Job]()
+    waiting, made, ordered = list(jobs), set[str](), list[AnnouncedJob]()
     unmade = {file for job in waiting for file in job.output}
     while waiting:
         ready = [job for job in waiting if unmade.intersection(job.input) <= made]
@@ -126,7 +116,12 @@ class Relay:
         self._roots = ImageRoots(configuration.pool, self.layout)
 
     # work
-    def work(self, jobs: list[Job], *, models: bool = False, recipe: str | None = None) -> Bundle:
+    def due(self, targets: Iterable[str], until: str | None) -> list[AnnouncedJob]:
+        """The jobs that would run for the targets, up to a rule if one is named, but those that run at home."""
+        found = announced_jobs(self.config_file, targets, until)
+        return [job for job in found if not self.specified.job(job.rule, job.wildcards).rule.sees_everything]
+
+    def work(self, jobs: list[AnnouncedJob], *, models: bool = False, recipe: str | None = None) -> Bundle:
         """What the jobs, of one recipe or of all, need; `models` by value, or by reference: staged on that machine."""
         made = {file for job in jobs for file in job.output}
         declared = {Path(file) for job in jobs for file in job.input if file not in made}
@@ -151,66 +146,38 @@ class Relay:
         return Bundle(files, facts)
 
     def companions(self, file: Path) -> Iterator[Path]:
-        """Files that go with a rule's output: a checkpoint, answers, score shards, records."""
-        if not file.is_relative_to(self.layout.root) or not file.exists():
-            return
-        match file.relative_to(self.layout.root).parts:
-            case ("runs" | "exports", *_, "card.json"):
-                for name, path in files_below(file.parent).items():
-                    if not name.startswith(RESUME) and not _record_of(str(path)).exists():
-                        yield path
-            case ("scores", source, "passes", scoring, _):
-                yield self.layout.scoring_pass(scoring)
-                for shard, entry in read_json(file)["shards"].items():
-                    for operator, key in entry["scores"].items():
-                        scores = self.layout.score_shard(source, operator, shard, key)
-                        yield from (scores, scores.with_suffix(".json"))
-            case ("instructions", name) if name.endswith(".used.json"):
-                used = name.removesuffix(".used.json")
-                yield from (self.layout.instructions(used), self.layout.instructions_card(used))
-            case ("pool", "files", name) if name.endswith(".json"):
-                yield from (self.layout.records(POOL, shard) for shard in read_json(file)["shards"])
-            case ("sources", source, "records", name) if name.endswith(".json"):
-                records = file.with_suffix(".parquet")
-                yield from (records, file.with_suffix(".failed.parquet"), *self._images(records))
+        """Files that go with a rule's output: a checkpoint, answers, score shards, records and their images."""
+        if file.is_relative_to(self.layout.root) and file.exists() and (job := self.specified.maker(file)):
+            for read in job.companions(file):
+                yield from self._files_of(read)
 
-    def _reads(self, job: Job) -> Iterator[Path]:
+    def _reads(self, announced: AnnouncedJob) -> Iterator[Path]:
         """What a job reads beside its declared input."""
-        if job.rule.startswith("ingest_"):
+        job = self.specified.job(announced.rule, announced.wildcards)
+        if not job.rule.knows_reads:
             raise RelayError(
-                f"{job.rule}: which images it reads is not known before; take the pool in here: snakemake --configfile "
-                f"{self.config_file} --cores all -- {self.layout.index}"
+                f"{announced.rule}: which images it reads is not known before; take the pool in here: snakemake "
+                f"--configfile {self.config_file} --cores all -- {self.layout.index}"
             )
-        if job.rule in ("score_neural", "score_plain"):
-            yield self.layout.scoring_pass(job.wildcards["scoring"])
-            for records in job.input:
-                if Path(records).exists():
-                    yield from self._images(Path(records))
-        elif job.rule in GENERATORS and GENERATORS[job.rule].reads_images:
-            yield from self._dataset_images(self.configuration.datasets[job.wildcards["source"]].from_)
-        elif job.rule == "trainset":
-            yield from self._dataset_images(self.configuration.recipes[job.wildcards["recipe"]].dataset)
-        elif job.rule == "export":
-            yield from self._dataset_images(job.wildcards["dataset"])
-        elif job.rule in ("probe", "pretrain"):
-            for trainset in self._if_there(self.layout.trainset(job.wildcards["recipe"])):
-                yield from _named_images(trainset, Path(self.configuration.pool.images))
-        elif job.rule == "score_answers":  # writes the model's card, which tells of both stages
-            run = (job.wildcards["recipe"], int(job.wildcards["seed"]))
-            yield from self._if_there(self.layout.pretrain(*run) / "card.json")
-            yield from self._if_there(self.layout.finetune(*run) / "card.json")
-        elif job.rule == "finetune":
-            stage = recipe_training(self.configuration, job.wildcards["recipe"]).finetune
-            for used in self._if_there(self.layout.instructions(instruction_set(stage, self.configuration))):
-                yield from _named_images(used, Path(stage.images))
-        elif job.rule in ("preflight", "instructions"):
-            for picture in pictures_of(instruction_sets(self.configuration)[job.wildcards["instructions"]]):
-                yield from self._if_there(picture)
-        elif job.rule == "questions":
-            yield from self.configuration.benchmarks[job.wildcards["benchmark"]].pictures()
-        elif job.rule == "answer":
-            for benchmark in self.configuration.benchmarks.values():
-                yield from benchmark.pictures()
+        for read in job.also_reads:
+            yield from self._files_of(read)
+
+    def _files_of(self, read: Read) -> Iterator[Path]:
+        """The files, as far as they are here; all images that a list names which is the run's own."""
+        match read:
+            case ImagesOfRecords(table):
+                for records in self._if_there(table):
+                    yield from self._images(records)
+            case ImagesOfDataset(dataset):
+                yield from self._dataset_images(dataset)
+            case ImagesOfList(path, folder):
+                for images in self._if_there(path):
+                    yield from _named_images(images, folder)
+            case ImagesOfInstructions(stage):
+                for picture in pictures_of(stage):
+                    yield from self._if_there(picture)
+            case Path():
+                yield from self._if_there(read)
 
     def _images(self, records: Path) -> Iterator[Path]:
         """Images of all records of a shard."""
@@ -237,7 +204,7 @@ class Relay:
         if path.exists():
             yield path
 
-    def _model_paths(self, jobs: Iterable[Job]) -> list[Path]:
+    def _model_paths(self, jobs: Iterable[AnnouncedJob]) -> list[Path]:
         """Models, word lists and taggers of the jobs. A pass that is due has been defined by the dry run."""
         needs = [self.specified.job(job.rule, job.wildcards).needs for job in jobs]
         models = {Path(self.configuration.models[name].path) for need in needs for name in need.models}

@@ -6,6 +6,7 @@ To add a rule: a specification here, a rule block in `rules/`, a thin script in 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 
 from bettersynth.configuration.datasets import GENERATORS
 from bettersynth.configuration.types import Configuration
@@ -94,3 +95,7 @@ class Jobs:
             if each.block_each and rule.startswith(f"{each.name}_"):
                 return each.job(rule.removeprefix(f"{each.name}_"))
         return Job(self[rule], dict(wildcards))
+
+    def maker(self, file: Path) -> Job | None:
+        """The job that makes a file of the results folder; None where none does."""
+        return next((job for each in self if (job := each.maker(file))), None)

@@ -11,7 +11,7 @@ from bettersynth.configuration.load import recipe_trainset
 from bettersynth.core import versions
 from bettersynth.core.records import POOL
 from bettersynth.workflow.expected import Rows
-from bettersynth.workflow.jobs.specification import Files, Fingerprinted, Kind, Rule
+from bettersynth.workflow.jobs.specification import Files, Fingerprinted, ImagesOfDataset, Kind, Read, Rule
 
 
 class OfRows(Rule):
@@ -162,6 +162,9 @@ class Export(OfRows):
         question = self.configuration.trainset.question
         return {"question": question, "version": versions.EXPORT, **self.paths_and_questions(dataset)}
 
+    def also_reads(self, dataset: str, form: str) -> Iterator[Read]:
+        yield ImagesOfDataset(dataset)
+
     def amount(self, dataset: str, form: str) -> Rows:
         return self.expected.rows(dataset)
 
@@ -212,6 +215,9 @@ class MakeTrainset(OfRows):
             "version": versions.TRAINSET,
             **self.paths_and_questions(self.configuration.recipes[recipe].dataset),
         }
+
+    def also_reads(self, recipe: str) -> Iterator[Read]:
+        yield ImagesOfDataset(self.configuration.recipes[recipe].dataset)
 
     def amount(self, recipe: str) -> Rows:
         return self.expected.trainset(recipe)

@@ -9,8 +9,10 @@ from typing import Any
 
 from bettersynth.configuration.benchmark import Benchmark
 from bettersynth.core import versions
+from bettersynth.core.digests import files_below
+from bettersynth.core.layout import CARD
 from bettersynth.workflow.expected import Basis, Rows
-from bettersynth.workflow.jobs.specification import Evidence, Files, Fingerprinted, Kind, Work
+from bettersynth.workflow.jobs.specification import Evidence, Files, Fingerprinted, Kind, Read, Work
 from bettersynth.workflow.jobs.train import OfSeed
 
 
@@ -35,6 +37,15 @@ class Answer(OfSeed):
         """A card that is missing yet, or the last."""
         *_, last = cards = self._cards(**wildcards)
         return next((card for card in cards if not card.exists()), last)
+
+    def also_reads(self, recipe: str, seed: str) -> Iterator[Read]:
+        for benchmark in self.configuration.benchmarks.values():
+            yield from benchmark.pictures()
+
+    def companions(self, output: Path, recipe: str, seed: str) -> Iterator[Read]:
+        """The answers, and what the next job knows them by; not their scores."""
+        scores = self.layout.result(recipe, seed, output.parent.name)
+        yield from (path for path in files_below(output.parent).values() if path not in (output, scores))
 
     def parameters(self, recipe: str, seed: str) -> dict[str, Any]:
         """What decides the answers to each benchmark, apart from the model."""
@@ -85,6 +96,10 @@ class ScoreAnswers(OfSeed):
 
     def outputs(self, recipe: str, seed: str, benchmark: str) -> dict[str, Files]:
         return {"result": self.layout.result(recipe, seed, benchmark)}
+
+    def also_reads(self, recipe: str, seed: str, benchmark: str) -> Iterator[Read]:
+        """Cards of both stages: the model's card tells of them."""
+        yield from (folder(recipe, seed) / CARD for folder in (self.layout.pretrain, self.layout.finetune))
 
     def parameters(self, recipe: str, seed: str, benchmark: str) -> dict[str, Any]:
         """What decides the scores, apart from the answers."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from bettersynth.configuration.verb import Generator
 from bettersynth.core import versions
 from bettersynth.workflow.expected import Rows
 from bettersynth.workflow.jobs.dataset import OfRows
-from bettersynth.workflow.jobs.specification import Context, Files, Kind
+from bettersynth.workflow.jobs.specification import Context, Files, ImagesOfDataset, ImagesOfRecords, Kind, Read
 from bettersynth.workflow.needs import Needs, generator_needs
 
 
@@ -74,6 +75,19 @@ class Generate(OfRows):
             operator = self.configuration.operators[judge]
             facts["scored_by"] = [operator.model_dump_json(exclude={"model"}), models(operator.model)]
         return facts
+
+    def also_reads(self, source: str, shard: str) -> Iterator[Read]:
+        if self.plan.generators[source].reads_images:
+            yield ImagesOfDataset(self.plan.dataset(source).from_)
+
+    def companions(self, output: Path, source: str, shard: str) -> Iterator[Read]:
+        """With the card, the records and their images."""
+        if output == self.layout.records_card(source, shard):
+            records = self.layout.records(source, shard)
+            yield from (records, self.layout.failed(source, shard), ImagesOfRecords(records))
+
+    def makes(self, source: str, shard: str) -> bool:
+        return source in self.sources
 
     def amount(self, source: str, shard: str) -> Rows:
         return self.expected.shard(source, shard)

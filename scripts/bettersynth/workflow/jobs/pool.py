@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from bettersynth.configuration.pool import PoolFile
 from bettersynth.core.names import ShardName
+from bettersynth.core.publish import read_json
 from bettersynth.core.records import POOL
 from bettersynth.workflow.expected import Rows
-from bettersynth.workflow.jobs.specification import Files, Fingerprinted, Kind, Rule
+from bettersynth.workflow.jobs.specification import Files, Fingerprinted, Kind, Read, Rule
 
 
 class Ingest(Rule):
@@ -25,6 +27,8 @@ class Ingest(Rule):
     group = "pool"
     phase = heading = "ingest"
     unit = "records"
+    knows_reads = False
+    """Images are named in the raw file, and nowhere before it is read."""
 
     def every(self) -> Iterator[tuple[str, ...]]:
         return ((file.name,) for file in self.configuration.pool.files)
@@ -51,6 +55,11 @@ class Ingest(Rule):
             **self.fingerprints.checks,
         }
         return {"file": file, "contents": contents}
+
+    def companions(self, output: Path, file: str) -> Iterator[Read]:
+        """With the ledger, the records that it tells of."""
+        if output == self.layout.file_ledger(file):
+            yield from (self.layout.records(POOL, shard) for shard in read_json(output)["shards"])
 
     def amount(self, file: str) -> Rows:
         return self.expected.file(file)

@@ -7,12 +7,13 @@ waits for must not run again because a file of stage 2 or of a benchmark changed
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from bettersynth.configuration.instructions import instruction_sets
 from bettersynth.core import versions
 from bettersynth.workflow.expected import Rows, counted
-from bettersynth.workflow.jobs.specification import Files, Fingerprinted, Kind, Rule
+from bettersynth.workflow.jobs.specification import Files, Fingerprinted, ImagesOfInstructions, Kind, Read, Rule
 
 CONTEST_INSTRUCTIONS = 240_000
 """Instructions of the contest's fixed set, for when it is not here."""
@@ -30,6 +31,9 @@ class OfInstructions(Rule):
     def file(self, instructions: str) -> Fingerprinted:
         """The file of the set."""
         return Fingerprinted(instruction_sets(self.configuration)[instructions].instructions)
+
+    def also_reads(self, instructions: str) -> Iterator[Read]:
+        yield ImagesOfInstructions(instruction_sets(self.configuration)[instructions])
 
 
 class Preflight(OfInstructions):
@@ -71,6 +75,10 @@ class Instructions(OfInstructions):
     def outputs(self, instructions: str) -> dict[str, Files]:
         return {"used": self.layout.used_instructions(instructions)}
 
+    def companions(self, output: Path, instructions: str) -> Iterator[Read]:
+        """The rows that are used, and their card."""
+        yield from (self.layout.instructions(instructions), self.layout.instructions_card(instructions))
+
     def parameters(self, instructions: str) -> dict[str, Any]:
         """What decides what is used of a set, apart from its pictures; settings are in its name."""
         contents = self.fingerprints.contents(self.file(instructions))
@@ -96,3 +104,6 @@ class Questions(Rule):
 
     def outputs(self, benchmark: str) -> dict[str, Files]:
         return {"card": self.layout.questions_card(benchmark)}
+
+    def also_reads(self, benchmark: str) -> Iterator[Read]:
+        yield from self.configuration.benchmarks[benchmark].pictures()

@@ -14,6 +14,7 @@ class Leaderboard(Rule):
     """Compare the recipes."""
 
     name = log_name = "leaderboard"
+    sees_everything = True
     says = "Compare the recipes"
 
     def inputs(self) -> dict[str, Files]:
@@ -45,6 +46,7 @@ class Report(Rule):
     """Write the report."""
 
     name = log_name = "report"
+    sees_everything = True
     says = "Write the report"
 
     def inputs(self) -> dict[str, Files]:

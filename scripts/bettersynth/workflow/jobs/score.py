@@ -11,7 +11,16 @@ from bettersynth.core.names import ShardName
 from bettersynth.core.publish import read_json
 from bettersynth.core.records import POOL
 from bettersynth.workflow.expected import Rows, total
-from bettersynth.workflow.jobs.specification import Evidence, Files, Fingerprinted, Kind, Rule, Work
+from bettersynth.workflow.jobs.specification import (
+    Evidence,
+    Files,
+    Fingerprinted,
+    ImagesOfRecords,
+    Kind,
+    Read,
+    Rule,
+    Work,
+)
 from bettersynth.workflow.needs import Needs, operator_needs
 from bettersynth.workflow.passes import CHUNK_PATTERN, Chunk, chunk_shards, pass_operators
 
@@ -58,6 +67,22 @@ class Score(Rule):
             return {}
         shards = self.fingerprints.digest(ShardName.parse(chunk_shards(chunk)[0]).prefix).shards
         return {"records": [shards[shard] for shard in chunk_shards(chunk)]}
+
+    def also_reads(self, source: str, scoring: str, chunk: str) -> Iterator[Read]:
+        """Which operators the pass is of, and the images of the records."""
+        yield self.layout.scoring_pass(scoring)
+        yield from (ImagesOfRecords(self.layout.records(source, shard)) for shard in chunk_shards(chunk))
+
+    def companions(self, output: Path, source: str, scoring: str, chunk: str) -> Iterator[Read]:
+        """Which operators the pass is of, and the scores that its card names."""
+        yield self.layout.scoring_pass(scoring)
+        for shard, entry in read_json(output)["shards"].items():
+            for operator, key in entry["scores"].items():
+                scores = self.layout.score_shard(source, operator, shard, key)
+                yield from (scores, scores.with_suffix(".json"))
+
+    def makes(self, source: str, scoring: str, chunk: str) -> bool:
+        return scoring.startswith(f"{self.kind}-")
 
     def needs(self, source: str, scoring: str, chunk: str) -> Needs:
         return operator_needs(pass_operators(scoring, self.configuration, self.layout), self.configuration)

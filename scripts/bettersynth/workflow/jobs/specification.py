@@ -7,16 +7,22 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+from bettersynth.configuration.training import Finetune
 from bettersynth.configuration.types import Configuration
+from bettersynth.core.digests import files_below
 from bettersynth.core.layout import Layout
 from bettersynth.workflow.expected import Basis, Expected, Rows
 from bettersynth.workflow.fingerprints import Fingerprints
 from bettersynth.workflow.needs import NOTHING, Needs
 from bettersynth.workflow.passes import Passes
 from bettersynth.workflow.plan import Plan
+
+RESUME = "checkpoints/"
+"""What a killed training goes on from, below its folder; not needed once it is done."""
 
 
 class Kind(StrEnum):
@@ -53,6 +59,35 @@ class Evidence(NamedTuple):
 
 
 Files = Path | str | list[Path] | list[Fingerprinted] | list[str]
+
+
+class ImagesOfRecords(NamedTuple):
+    """The images of all records of a table."""
+
+    table: Path
+
+
+class ImagesOfDataset(NamedTuple):
+    """The images of a dataset's rows or, while these are not chosen, of all that they may be chosen from."""
+
+    dataset: str
+
+
+class ImagesOfList(NamedTuple):
+    """The images that a LLaVA list names, below a folder."""
+
+    list: Path
+    folder: Path
+
+
+class ImagesOfInstructions(NamedTuple):
+    """The images that the instruction set of a stage names, whatever else is wrong with its rows."""
+
+    stage: Finetune
+
+
+Read = Path | ImagesOfRecords | ImagesOfDataset | ImagesOfList | ImagesOfInstructions
+"""A file, or the images that others name: these modules cannot open them."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +132,15 @@ class Job(NamedTuple):
     def needs(self) -> Needs:
         """Models and staged files that it loads."""
         return self.rule.needs(**self.wildcards)
+
+    @property
+    def also_reads(self) -> Iterator[Read]:
+        """What it reads beside its declared inputs and what goes with those."""
+        return self.rule.also_reads(**self.wildcards)
+
+    def companions(self, output: Path) -> Iterator[Read]:
+        """What goes with one of its outputs, so that another job can read that."""
+        return self.rule.companions(output, **self.wildcards)
 
     @property
     def evidence(self) -> list[Evidence]:
@@ -161,6 +205,10 @@ class Rule(ABC):
     """What the report adds up the seconds of its jobs under; empty for rules whose cards tell none."""
     keeps_folder: ClassVar[bool] = False
     """Whether all that lies beside its card is its result, too."""
+    knows_reads: ClassVar[bool] = True
+    """Whether it is known beforehand which files a job reads."""
+    sees_everything: ClassVar[bool] = False
+    """Whether it looks at everything that was ever made, so that it runs where all of it is."""
     group: ClassVar[str] = ""
     """The phase that `make status` counts it in; empty for rules that it does not count."""
 
@@ -185,6 +233,20 @@ class Rule(ABC):
     def needs(self, *_: Any, **wildcards: Any) -> Needs:
         """Models and staged files that it loads."""
         return NOTHING
+
+    def also_reads(self, *_: Any, **wildcards: Any) -> Iterator[Read]:
+        """What it reads beside its declared inputs and what goes with those."""
+        return iter(())
+
+    def companions(self, output: Path, *_: Any, **wildcards: Any) -> Iterator[Read]:
+        """What goes with one of its outputs, so that another job can read that."""
+        if self.keeps_folder:
+            files = files_below(output.parent)
+            yield from (path for name, path in files.items() if not name.startswith(RESUME) and path != output)
+
+    def makes(self, *_: Any, **wildcards: Any) -> bool:
+        """Whether it, and no other rule with outputs of the same names, makes those of these wildcards."""
+        return True
 
     def amount(self, *_: Any, **wildcards: Any) -> Rows:
         """How much there is to do."""
@@ -216,8 +278,7 @@ class Rule(ABC):
     def _results(self, card: Path, **wildcards: Any) -> list[Path]:
         if self.keeps_folder:
             return [card.parent]
-        outputs = (files if isinstance(files, list) else [files] for files in self.outputs(**wildcards).values())
-        return [path for files in outputs for path in map(Path, files) if path != card]
+        return [path for path in _paths(self.outputs(**wildcards)) if path != card]
 
     def is_due(self, *_: Any, **wildcards: Any) -> bool:
         """Whether the run as it is configured now would still run a job that failed."""
@@ -252,6 +313,16 @@ class Rule(ABC):
     def jobs(self) -> Iterator[Job]:
         """Each job of a whole run, as far as they are known beforehand."""
         return (self.job(*values) for values in self.every())
+
+    def maker(self, file: Path) -> Job | None:
+        """The job that makes a file, if it is the rule's."""
+        for values in self.every() if self.block_each else [()]:
+            fixed = dict(zip(self.wildcards, values, strict=False))
+            for pattern in _paths(self.outputs(**self._open(fixed))):
+                found = _regex(pattern).fullmatch(str(file))
+                if found and self.makes(**(wildcards := fixed | found.groupdict())):
+                    return self.job(*(wildcards[name] for name in self.wildcards))
+        return None
 
     def tries_of(self, **wildcards: Any) -> list[Path]:
         """Logs of the job's earlier tries that did not end well."""
@@ -291,6 +362,17 @@ class Rule(ABC):
 
     def _open(self, fixed: Mapping[str, str]) -> dict[str, str]:
         return {name: f"{{{name}}}" for name in self.wildcards} | dict(fixed)
+
+
+def _paths(outputs: Mapping[str, Files]) -> list[Path]:
+    """The files of all names."""
+    return [Path(str(path)) for files in outputs.values() for path in (files if isinstance(files, list) else [files])]
+
+
+@cache
+def _regex(pattern: Path) -> re.Pattern[str]:
+    """What the files of a pattern match, `{wildcard}` for each part that no `/` and no `.` divides."""
+    return re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/.]+)", re.escape(str(pattern))))
 
 
 def _declared(files: Files) -> Any:

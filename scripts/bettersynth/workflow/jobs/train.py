@@ -13,7 +13,7 @@ from bettersynth.configuration.training import KIT_PROGRAM
 from bettersynth.core import versions
 from bettersynth.workflow.expected import Basis, Rows, counted
 from bettersynth.workflow.jobs.preflight import CONTEST_INSTRUCTIONS
-from bettersynth.workflow.jobs.specification import Files, Fingerprinted, Kind, Rule
+from bettersynth.workflow.jobs.specification import Files, Fingerprinted, ImagesOfList, Kind, Read, Rule
 from bettersynth.workflow.needs import Needs, training_needs
 
 
@@ -60,6 +60,10 @@ class Train(OfSeed):
         cards += [self.layout.questions_card(benchmark) for benchmark in self.configuration.benchmarks]
         done = self.result(recipe=recipe, seed=seed).exists()
         return [Fingerprinted(card) for card in cards if card.exists() or not done]
+
+    def also_reads(self, recipe: str, seed: str) -> Iterator[Read]:
+        """Images of the training file; stage 2 reads others."""
+        yield ImagesOfList(self.layout.trainset(recipe), Path(self.configuration.pool.images))
 
     def parameters(self, recipe: str, seed: str) -> dict[str, Any]:
         """What decides a training task, apart from its training file."""
@@ -186,6 +190,11 @@ class Finetune(Train):
 
     def outputs(self, recipe: str, seed: str) -> dict[str, Files]:
         return {"card": self.layout.finetune(recipe, seed) / "card.json"}
+
+    def also_reads(self, recipe: str, seed: str) -> Iterator[Read]:
+        """Images of what is used of the instruction set."""
+        images = recipe_training(self.configuration, recipe).finetune.images
+        yield ImagesOfList(self.layout.instructions(self.instructions(recipe)), Path(images))
 
     def amount(self, recipe: str, seed: str) -> Rows:
         stage = recipe_training(self.configuration, recipe).finetune

@@ -158,6 +158,8 @@ def test_textvqa_answers_are_in_the_kits_form_and_score(run):
     assert all(answer.keys() == {"question_id", "prompt", "text", "model_id"} for answer in answers)
     assert answers[0]["prompt"] == "what is this ?\nReference OCR token: one , two\nDescribe it ."
     assert answers[0]["model_id"] == "tiny-seed-1"
+    steady = read_json(layout.answers_card("tiny", 1, "textvqa"))["steady"]
+    assert steady["amount"] == 1 and steady["seconds"] > 0, "of two batches, the second"
     section = configuration.evaluation.textvqa
     assert score_textvqa(section.questions, section.annotations, path)["questions"] == 3
 

@@ -219,6 +219,15 @@ def test_starting_loading_and_compiling_are_no_part_of_a_rate(made, monkeypatch)
     assert rate.per_second == pytest.approx(72 / 5) and rate.start == pytest.approx(45 - 80 * 5 / 72)
 
 
+def test_the_first_batch_of_answers_is_no_part_of_their_rate(made, monkeypatch):
+    card = {"status": "done", "device": "cpu", "seconds": 40, "rows": 100, "seconds_by_part": {"loading": 20}}
+    card |= {"steady": {"amount": 84, "seconds": 21.0}}
+    write_json(made.jobs.answer.layout.answers_card("grounded", 1, "textvqa"), card)
+    monkeypatch.setattr(type(made.jobs.answer), "every", lambda self: [("grounded", "1")])
+    rate = Costs(made.jobs, made.measurements).rate("answer textvqa")
+    assert rate.per_second == pytest.approx(4) and rate.start == pytest.approx(40 - 25 + 20)
+
+
 def test_what_comes_before_the_second_batch_is_not_steady(monkeypatch):
     clock = iter((40.0, 41.0, 43.0))
     monkeypatch.setattr("time.monotonic", lambda: next(clock))

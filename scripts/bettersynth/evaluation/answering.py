@@ -14,6 +14,7 @@ from bettersynth.core import versions
 from bettersynth.core.digests import check
 from bettersynth.core.layout import CARD, CHECKPOINT, Layout
 from bettersynth.core.publish import Card, publish, read_json, sha256_file, write_json
+from bettersynth.core.steady import Steady
 
 
 def write_answers(recipe: str, seed: int, configuration: Configuration, layout: Layout) -> None:
@@ -55,11 +56,13 @@ def ask(recipe: str, seed: int, configuration: Configuration, layout: Layout) ->
         benchmark, path = configuration.benchmarks[name], layout.answers(recipe, seed, name)
         asked = list(benchmark.asked())
         questions = (question for question, _ in asked)
-        texts = answerer.answers(questions, benchmark.max_new_tokens, evaluation.batch)
+        steady = Steady()
+        texts = answerer.answers(questions, benchmark.max_new_tokens, evaluation.batch, steady)
         if is_main_process():
             ends = ({"text": text, "model_id": f"{recipe}-seed-{seed}"} for text in texts)
             _write_lines(path, [line | end for (_, line), end in zip(asked, ends, strict=True)])
-            facts = card.write(layout.answers_card(recipe, seed, name), rows=len(asked), sha256=sha256_file(path))
+            told = {"rows": len(asked), "sha256": sha256_file(path), **steady.facts()}
+            facts = card.write(layout.answers_card(recipe, seed, name), **told)
             write_json(_done(recipe, seed, name, layout), facts)
 
 

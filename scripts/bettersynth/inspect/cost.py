@@ -339,10 +339,10 @@ def _done(card: dict[str, Any]) -> Done | None:
     if card.get("samples_per_second"):
         amount = (card["steps"] - card.get("resumed_from_step", 0)) * card["parameters"]["global_batch"]
         working = amount / card["samples_per_second"]
+    amount = card.get("rows") if amount is None else amount
     start = parts.get("loading", 0.0)  # once for all that a job does
     if steady := card.get("steady"):  # neither starting nor loading nor compiling
         working = (amount or 0) * steady["seconds"] / steady["amount"]
-    amount = card.get("rows") if amount is None else amount
     wall = max(card["seconds"], working) + start
     return Done(amount, working, wall, 0, card["device"]) if amount else None
 

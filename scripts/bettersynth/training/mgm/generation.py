@@ -16,6 +16,7 @@ from torch.nn import functional
 from bettersynth.configuration.benchmark import Question
 from bettersynth.configuration.pool import USUAL, Reading
 from bettersynth.core.progress import progress
+from bettersynth.core.steady import Steady
 from bettersynth.pool.images import ImageProblem, open_image, rgb
 from bettersynth.runtime.devices import attention_of_many_shapes
 from bettersynth.training.mgm.model import MGMForConditionalGeneration
@@ -42,25 +43,32 @@ class Answerer:
         model = MGMForConditionalGeneration.from_pretrained(folder, local_files_only=True, dtype=DTYPES[precision])
         return cls(model.to(device), Processor.load(folder, folder, model.config), reading)
 
-    def answer(self, questions: Sequence[Question], max_new_tokens: int, batch: int) -> Iterator[tuple[int, str]]:
+    def answer(
+        self, questions: Sequence[Question], max_new_tokens: int, batch: int, steady: Steady | None = None
+    ) -> Iterator[tuple[int, str]]:
         """Numbers of the questions, and their answers: decoded up to `<eos>`, without special tokens, stripped.
 
         Questions of like length are answered together, the longest first, while the next batches' images are decoded.
-        In one of several processes, each answers its share of the batches.
+        In one of several processes, each answers its share of the batches; `steady` counts those of all.
         """
         ids = [self._ids(question) for question in questions]
         order = sorted(range(len(questions)), key=lambda number: -len(ids[number]))
         batches = [order[start : start + batch] for start in range(0, len(order), batch)]
-        batches = batches[int(os.environ.get("RANK", "0")) :: int(os.environ.get("WORLD_SIZE", "1"))]
+        processes = int(os.environ.get("WORLD_SIZE", "1"))
+        batches = batches[int(os.environ.get("RANK", "0")) :: processes]
         prepared = _ahead(batches, lambda number: self._pixels(questions[number]))
         for numbers, pixels in progress(prepared, len(batches), f"batches of {batch} questions"):
             texts = self._generate([ids[number] for number in numbers], pixels, max_new_tokens)
+            if steady:
+                steady.add(len(numbers) * processes)
             yield from zip(numbers, texts, strict=True)
 
-    def answers(self, questions: Iterable[Question], max_new_tokens: int, batch: int) -> list[str]:
+    def answers(
+        self, questions: Iterable[Question], max_new_tokens: int, batch: int, steady: Steady | None = None
+    ) -> list[str]:
         """All answers in the order of the questions; in one of several processes, those of the others with them."""
         asked = list(questions)
-        found = gathered(dict(self.answer(asked, max_new_tokens, batch)))
+        found = gathered(dict(self.answer(asked, max_new_tokens, batch, steady)))
         return [found[number] for number in range(len(asked))]
 
     def _generate(self, ids: list[torch.Tensor], pixels: list[torch.Tensor | None], max_new_tokens: int) -> list[str]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from bettersynth.configuration.threshold import Threshold
 from bettersynth.configuration.types import Configuration
+from bettersynth.configuration.verb import Verb
 from bettersynth.core.layout import Layout
 from bettersynth.core.names import StatKey
 from bettersynth.core.publish import Card, sha256_file
@@ -34,8 +35,7 @@ def build_dataset(name: str, configuration: Configuration, layout: Layout, plan:
         inputs={parent: sha256_file(layout.rows(parent)) for parent in node.parents},
     )
     step = Step(name, layout, plan)
-    nothing = not step.rows.num_rows and not node.verb.takes_rows
-    outcome: Outcome = split(step.rows, Reasons(0)) if nothing else node.verb.apply(step)
+    outcome = applied(node.verb, step)
     ledger = outcome.ledger()
     if not ledger["out"]:
         logger.warning(_empty(name, node.from_, ledger))
@@ -47,6 +47,13 @@ def build_dataset(name: str, configuration: Configuration, layout: Layout, plan:
     return card.write(
         layout.dataset_card(name), ledger=ledger, rows=ledger["out"], sha256=sha256_file(layout.rows(name))
     )
+
+
+def applied(verb: Verb, step: Step) -> Outcome:
+    """What the verb leaves of the rows; of none nothing, unless it takes rows of others."""
+    nothing = not step.rows.num_rows and not verb.takes_rows
+    outcome: Outcome = split(step.rows, Reasons(0)) if nothing else verb.apply(step)
+    return outcome
 
 
 def _empty(name: str, parent: str, ledger: dict[str, Any]) -> str:

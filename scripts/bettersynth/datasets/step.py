@@ -23,15 +23,19 @@ class Step:
         self.layout = layout
         self.plan = plan
 
+    def rows_of(self, dataset: str) -> pa.Table:
+        """Rows `(id, source)` of a dataset that is made."""
+        return read_rows(dataset, self.layout)
+
     @cached_property
     def rows(self) -> pa.Table:
         """Rows `(id, source)` of the dataset that `from` names."""
-        return read_rows(self.plan.dataset(self.name).from_, self.layout)
+        return self.rows_of(self.plan.dataset(self.name).from_)
 
     @cached_property
     def others(self) -> dict[str, pa.Table]:
         """Rows of the other datasets that the verb names, in its order."""
-        return {name: read_rows(name, self.layout) for name in self.plan.dataset(self.name).verb.others()}
+        return {name: self.rows_of(name) for name in self.plan.dataset(self.name).verb.others()}
 
     def values(self, key: StatKey) -> Values:
         """The values of a score for every row of `rows`, in order; raises ValueError for a missing or stale score."""
@@ -63,4 +67,4 @@ class Step:
         above = set(plan.lineage(plan.dataset(self.name).from_))
         steps = (step for other in self.others for step in plan.lineage(other))
         generators = [name for name in steps if name in plan.generators and name not in above]
-        return [read_rows(plan.dataset(name).from_, self.layout) for name in generators]
+        return [self.rows_of(plan.dataset(name).from_) for name in generators]

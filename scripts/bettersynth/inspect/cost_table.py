@@ -8,7 +8,7 @@ from itertools import groupby
 from bettersynth.inspect.cost import Line, Origin
 from bettersynth.workflow.expected import Basis
 
-MARKS = {Basis.MADE: "", Basis.COUNTED: "", Basis.PUBLISHED: "~", Basis.RECKONED: "~", Basis.AT_MOST: "≤"}
+MARKS = dict.fromkeys(Basis, "") | {Basis.PUBLISHED: "~", Basis.RECKONED: "~", Basis.AT_MOST: "≤"}
 HEADINGS = ("", "jobs", "amount", "GPU h", "CPU h", "disk", "rate, and where it comes from")
 
 
@@ -53,7 +53,7 @@ def _cells(line: Line) -> tuple[str, ...]:
 def _notes(lines: list[Line], resume_bytes: float) -> Iterator[str]:
     bases = {line.basis for line in lines}
     if Basis.AT_MOST in bases:
-        yield "≤: at most so many; what a filter keeps is known once it has run."
+        yield "≤: at most so many; what a filter keeps is known once its scores are there."
     if bases & {Basis.PUBLISHED, Basis.RECKONED}:
         yield "~: as many as were published, or as follow from that or from what is made so far."
     guessed = [line for line in lines if line.rate.origin == Origin.GUESS and line.unit]

@@ -18,6 +18,7 @@ INK, GREY, GREEN, PAPER = "#1f2937", "#6b7280", "#15803d", "#ffffff"
 COLOURS = {"pool": "#e5e7eb", "choice": "#dbeafe", "generator": "#fef3c7", "splice": "#ede9fe"}
 ROWS = {
     Basis.MADE: "{} rows",
+    Basis.APPLIED: "{} rows",
     Basis.COUNTED: "{} rows",
     Basis.PUBLISHED: "{} rows published",
     Basis.RECKONED: "about {} rows",

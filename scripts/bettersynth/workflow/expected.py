@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import IntEnum
 from functools import cache
 from pathlib import Path
@@ -26,13 +26,15 @@ class Basis(IntEnum):
 
     MADE = 0
     """Results are there and belong to the present configuration."""
-    COUNTED = 1
+    APPLIED = 1
+    """Its verb was applied to the rows and scores that are there, without making anything."""
+    COUNTED = 2
     """Records in the raw files, before their images were looked at."""
-    PUBLISHED = 2
+    PUBLISHED = 3
     """The configuration states it as published."""
-    RECKONED = 3
+    RECKONED = 4
     """It follows from its parents' rows, or what is known of them."""
-    AT_MOST = 4
+    AT_MOST = 5
     """What a filter keeps is not known before it runs."""
 
 
@@ -45,6 +47,7 @@ class Rows(NamedTuple):
     def __str__(self) -> str:
         words = {
             Basis.MADE: "{} rows",
+            Basis.APPLIED: "{} rows, by the scores that are there",
             Basis.COUNTED: "{} rows, by the raw files",
             Basis.PUBLISHED: "{} rows, as published",
             Basis.RECKONED: "{} rows, by those of its parents",
@@ -60,6 +63,14 @@ class Expected:
         self.configuration = configuration
         self.layout = layout
         self.plan = plan
+        self._applied: Callable[[str], int | None] = lambda dataset: None
+
+    def apply_by(self, applied: Callable[[str], int | None]) -> None:
+        """Ask this how many rows a dataset's verb leaves of what is there, None where that is not to be known yet.
+
+        Verbs work on rows, which nothing in this package opens: `bettersynth.datasets.trial` does.
+        """
+        self._applied = applied
 
     @cached_method
     def card(self, dataset: str) -> dict[str, Any] | None:
@@ -91,6 +102,8 @@ class Expected:
             return Rows(card["rows"], Basis.MADE)
         if dataset == POOL and (counted := sum(self._raw_records().values())):
             return Rows(counted, Basis.COUNTED)
+        if dataset != POOL and (applied := self._applied(dataset)) is not None:
+            return Rows(applied, Basis.APPLIED)
         if (published := self.published(dataset)) is not None:
             return Rows(published, Basis.PUBLISHED)
         return Rows(0, Basis.COUNTED) if dataset == POOL else self._reckoned(self.plan.dataset(dataset))
@@ -112,8 +125,9 @@ class Expected:
     def shard(self, source: str, shard: str) -> Rows:
         """Records of one shard of a source."""
         if source != POOL:
-            asked = self.rows(self.plan.dataset(source).from_)
-            return Rows(-(-asked.number // len(self.plan.shards(source))), asked.basis)
+            asked, shards = self.rows(self.plan.dataset(source).from_), self.plan.shards(source)
+            each, rest = divmod(asked.number, len(shards))
+            return Rows(each + (shards.index(shard) < rest), asked.basis)
         ledger = self.layout.file_ledger(ShardName.parse(shard).prefix)
         if ledger.exists() and shard in (made := read_json(ledger)["shards"]):
             return Rows(made[shard]["rows"], Basis.MADE)

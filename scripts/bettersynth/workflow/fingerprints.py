@@ -139,8 +139,8 @@ class Fingerprints:
         trains = {"trains": self.contents(*self.configuration.pool.restore)} if self.configuration.trains else {}
         return {**self.configuration.pool.checks, "version": versions.INGEST, **trains}
 
-    def is_scored(self, chunk: Chunk, shard: str) -> bool:
-        """Whether the pool's shard, as the raw file and the checks make it now, is the one that the pass scored."""
+    def is_ingested(self, shard: str) -> bool:
+        """Whether the pool's shard is there as the raw file and the checks make it now."""
         file = ShardName.parse(shard).prefix
         ledger = self._ledger(file)
         made = ledger.get("shards", {}).get(shard)
@@ -149,8 +149,14 @@ class Fingerprints:
             and shard not in self.pictures(file).shards
             and made["digest"] == self.digest(file).shards[shard]
             and {key: ledger["parameters"].get(key) for key in self.checks} == self.checks
-            and self._scored_records(chunk).get(shard) == made["sha256"]
         )
+
+    def is_scored(self, chunk: Chunk, shard: str) -> bool:
+        """Whether the pool's shard, as the raw file and the checks make it now, is the one that the pass scored."""
+        if not self.is_ingested(shard):
+            return False
+        made = self._ledger(ShardName.parse(shard).prefix)["shards"][shard]
+        return bool(self._scored_records(chunk).get(shard) == made["sha256"])
 
     @cached_method
     def _scored_records(self, chunk: Chunk) -> dict[str, str]:

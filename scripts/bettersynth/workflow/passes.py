@@ -101,7 +101,7 @@ class Passes:
         planned = self._known(chunk.scoring).items()
         present = self._plan.configuration.operators
         current = [name for name, known in planned if name in present and self._fingerprint(name) == known]
-        return any(not set(chunk_shards(chunk.chunk)) <= self._made(source, name).keys() for name in current)
+        return any(not set(chunk_shards(chunk.chunk)) <= self.made(source, name).keys() for name in current)
 
     @cached_property
     def _wanted(self) -> dict[str, set[str]]:
@@ -112,7 +112,7 @@ class Passes:
 
     def _plan_passes(self, source: str, operators: list[str]) -> None:
         """Find or plan the passes of operators of one device."""
-        made = {name: self._made(source, name) for name in operators}
+        made = {name: self.made(source, name) for name in operators}
         due = {
             shard: tuple(name for name in operators if shard not in made[name]) for shard in self._plan.shards(source)
         }
@@ -124,7 +124,7 @@ class Passes:
         for name in operators:
             self._chunks[source, name] = chunks[name]
 
-    def _made(self, source: str, operator: str) -> dict[str, Chunk]:
+    def made(self, source: str, operator: str) -> dict[str, Chunk]:
         """Shard → the pass that has scored it by the operator as it is now."""
         present = self._plan.shards(source)
         found: dict[str, Chunk] = {}

@@ -42,7 +42,7 @@ class Jobs:
     ) -> None:
         """`targets` are asked for, and with `looks` the pool's pictures looked at, once the graph needs them."""
         plan = plan or Plan(configuration)
-        self.configuration = configuration
+        self.configuration, self.layout, self.plan = configuration, layout, plan
         self.fingerprints = Fingerprints(configuration, layout, looks=looks)
         self.passes = Passes(
             plan,
@@ -51,8 +51,8 @@ class Jobs:
             lambda: plan.wanted_scores(targets()),
             configuration.scoring.shards_per_job,
         )
-        expected = Expected(configuration, layout, plan)
-        context = Context(configuration, layout, plan, self.fingerprints, self.passes, expected)
+        self.expected = Expected(configuration, layout, plan)
+        context = Context(configuration, layout, plan, self.fingerprints, self.passes, self.expected)
         self.ingest = Ingest(context)
         self.pool_index = PoolIndex(context)
         self.score_neural = ScoreNeural(context)

@@ -173,6 +173,19 @@ class ScoresOf(Rule):
         for card in self._shard_cards(source, operator):
             yield Evidence(kind, f"score {operator}", card, [card.with_suffix(".parquet")])
 
+    def is_current(self, source: str, operator: str) -> bool:
+        """Whether the table is there and of what passes by the operator as it is now found in the present records."""
+        path, found = self.layout.scores_card(source, operator), self.passes.made(source, operator)
+        if not path.exists() or found.keys() != set(self.plan.shards(source)):
+            return False
+        gathered = read_json(path)["shards"]
+        for shard, chunk in found.items():
+            scored = read_json(self.layout.pass_card(source, *chunk))["shards"][shard]["scores"][operator]
+            in_table = shard in gathered and gathered[shard]["key"] == scored
+            if not in_table or (source == POOL and not self.fingerprints.is_scored(chunk, shard)):
+                return False
+        return True
+
     def passes_over(self, source: str, operator: str) -> list[Path]:
         """Cards of the passes that score a source by an operator."""
         return [self.layout.pass_card(source, *chunk) for chunk in self.passes.chunks(source, operator)]

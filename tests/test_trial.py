@@ -32,7 +32,7 @@ def scored(tmp_path_factory) -> Run:
         "again": {"from": "scored_again", "recaption": {"captioner": "blip2", "seed": 1}},
     }
     run = Run(folder, configuration)
-    run.snakemake("--", "results/small/scores/pool/words_num.parquet")
+    run.snakemake("--", "pool", "results/small/scores/pool/words_num.parquet")
     return run
 
 

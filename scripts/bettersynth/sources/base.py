@@ -18,7 +18,7 @@ class GeneratorError(RuntimeError):
     """A record stopped the generator; the message names it."""
 
 
-class Outcome(NamedTuple):
+class Generation(NamedTuple):
     """What became of a record: its new version (or several), or the reason why there is none."""
 
     records: list[Record]
@@ -27,20 +27,20 @@ class Outcome(NamedTuple):
     """Captions that were chosen among, for each image, where there were several; kept in the journal alone."""
 
 
-Made = dict[int, Outcome]
-"""Outcomes of some of the records that a generator was given, by their places."""
+Made = dict[int, Generation]
+"""Generations of some of the records that a generator was given, by their places."""
 
 
 class Generator(Protocol):
     """Makes new records, some at a time."""
 
     facts: dict[str, Any]
-    """All that decides an outcome apart from the record; of one that does not resume, also what it did."""
+    """All that decides a generation apart from the record; of one that does not resume, also what it did."""
     resumes: bool
-    """Whether outcomes are dear: they are then kept in a journal as they get done, and used again."""
+    """Whether generations are dear: they are then kept in a journal as they get done, and used again."""
 
     def make(self, records: Sequence[Record]) -> Iterator[Made]:
-        """Outcomes as they get done, every record's once."""
+        """Generations as they get done, every record's once."""
 
 
 def image_key(record: Record, number: int) -> str:

@@ -11,7 +11,7 @@ from bettersynth.core.records import Record, caption_of
 from bettersynth.operators.batched.load import load_scorer
 from bettersynth.operators.scoring import operator_facts
 from bettersynth.pool.images import ImageRoots
-from bettersynth.sources.base import Made, Outcome
+from bettersynth.sources.base import Generation, Made
 from bettersynth.sources.cleaning import OTHER_LANGUAGE, Cleaning, Language, clean_text
 
 
@@ -32,27 +32,27 @@ class Cleaner:
         """All records with clean captions, at one time."""
         cleaned = [clean_text(record.text, self.parameters) for record in records]
         self.facts["repaired"] = dict(sorted(Counter(kind for found in cleaned for kind in found.repairs).items()))
-        outcomes = [
-            Outcome([], found.reason) if found.text is None else Outcome([record._replace(text=found.text)])
+        generations = [
+            Generation([], found.reason) if found.text is None else Generation([record._replace(text=found.text)])
             for record, found in zip(records, cleaned, strict=True)
         ]
         if self.parameters.language:
-            outcomes = self._in_language(outcomes, self.parameters.language)
-        yield dict(enumerate(outcomes))
+            generations = self._in_language(generations, self.parameters.language)
+        yield dict(enumerate(generations))
 
-    def _in_language(self, outcomes: list[Outcome], language: Language) -> list[Outcome]:
+    def _in_language(self, generations: list[Generation], language: Language) -> list[Generation]:
         """Without the records whose captions the operator takes for another language, or for none with confidence."""
-        captions = [Record(record.id, caption_of(record.text), []) for made in outcomes for record in made.records]
+        captions = [Record(record.id, caption_of(record.text), []) for made in generations for record in made.records]
         if not captions:
-            return outcomes
+            return generations
         scorer = load_scorer([language.operator], self._configuration)
         stats = iter(scorer.score(captions, self._roots)[language.operator].stats)
 
-        def kept(outcome: Outcome) -> Outcome:
-            if not outcome.records:
-                return outcome
+        def kept(generation: Generation) -> Generation:
+            if not generation.records:
+                return generation
             found = next(stats)
             right = found["lang"] in language.one_of and found["lang_score"] >= language.min
-            return outcome if right else Outcome([], OTHER_LANGUAGE)
+            return generation if right else Generation([], OTHER_LANGUAGE)
 
-        return [kept(outcome) for outcome in outcomes]
+        return [kept(generation) for generation in generations]

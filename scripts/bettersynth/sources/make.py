@@ -21,7 +21,7 @@ from bettersynth.core.steady import Steady
 from bettersynth.core.tables import write_table
 from bettersynth.pool.images import ImageRoots
 from bettersynth.pool.rows import asked_rows, load_records, read_rows
-from bettersynth.sources.base import Generator, Outcome
+from bettersynth.sources.base import Generation, Generator
 from bettersynth.sources.journal import Journal
 from bettersynth.workflow.plan import Plan
 
@@ -40,23 +40,23 @@ def make_source_shard(source: str, shard: str, configuration: Configuration, lay
     table = load_records(rows, layout, plan).select(list(Record._fields))
     records = [Record(**row) for row in table.to_pylist()]
     roots = ImageRoots(configuration.pool, layout).load()
-    outcomes: list[Outcome] = []
+    generations: list[Generation] = []
     reused, facts = 0, dict[str, Any]()
     if records:
         generator: Generator = verb.generator(source, configuration, roots, layout.source_images(source))
         journal = Journal(layout.work(source, shard)) if generator.resumes else None
         steady = Steady()
-        outcomes, reused = _outcomes(records, generator, journal, roots, shard, steady)
+        generations, reused = _generations(records, generator, journal, roots, shard, steady)
         facts = generator.facts | (steady.facts() if journal else {})
     else:
         logger.info("%s: no rows of `%s` are in this shard; nothing is made and no model loaded", shard, node.from_)
 
-    made = [record for outcome in outcomes for record in outcome.records]
+    made = [record for generation in generations for record in generation.records]
     sources = rows["source"].to_pylist()
     failed = [
-        (record.id, old, outcome.reason)
-        for record, old, outcome in zip(records, sources, outcomes, strict=True)
-        if not outcome.records
+        (record.id, old, generation.reason)
+        for record, old, generation in zip(records, sources, generations, strict=True)
+        if not generation.records
     ]
     path = layout.records(source, shard)
     write_records(path, made)
@@ -75,12 +75,12 @@ def make_source_shard(source: str, shard: str, configuration: Configuration, lay
     )
 
 
-def _outcomes(
+def _generations(
     records: list[Record], generator: Generator, journal: Journal | None, roots: ImageRoots, shard: str, steady: Steady
-) -> tuple[list[Outcome], int]:
-    """The records' outcomes, and how many of them came from the journal."""
+) -> tuple[list[Generation], int]:
+    """The records' generations, and how many of them came from the journal."""
     if journal is None:
-        made = {place: outcome for part in generator.make(records) for place, outcome in part.items()}
+        made = {place: generation for part in generator.make(records) for place, generation in part.items()}
         return [made[place] for place in range(len(records))], 0
     keys = [
         sha256_json([[*record[:4], *([record.image_sha256] if record.image_sha256 else [])], generator.facts])
@@ -91,17 +91,17 @@ def _outcomes(
     if done := len(records) - len(todo):
         logger.info("%s: %d of %d records were made before", shard, done, len(records))
     for made in progress(generator.make([record for _, record in todo]), len(todo), shard, size=len):
-        outcomes = {todo[place][0]: outcome for place, outcome in made.items()}
+        generations = {todo[place][0]: generation for place, generation in made.items()}
         steady.add(len(made))
-        journal.append({key: outcome._asdict() for key, outcome in outcomes.items()})
-        found.update(outcomes)
+        journal.append({key: generation._asdict() for key, generation in generations.items()})
+        found.update(generations)
     return [found[key] for key in keys], done  # type: ignore[misc]
 
 
-def _recalled(entry: dict[str, Any] | None, roots: ImageRoots) -> Outcome | None:
-    """A journal entry as outcome; nothing when an image may be mended by now, or one that was made is gone."""
+def _recalled(entry: dict[str, Any] | None, roots: ImageRoots) -> Generation | None:
+    """A journal entry as generation; nothing when an image may be mended by now, or one that was made is gone."""
     if entry is None or entry["reason"] in set(ImageReason):
         return None
     records = [Record(*record) for record in entry["records"]]
     images = ((record.image_root, image) for record in records for image in record.images)
-    return Outcome(records, entry["reason"]) if all(roots.path(*image).is_file() for image in images) else None
+    return Generation(records, entry["reason"]) if all(roots.path(*image).is_file() for image in images) else None

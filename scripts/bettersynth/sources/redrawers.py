@@ -27,7 +27,7 @@ from bettersynth.core.records import Record, caption_of
 from bettersynth.core.seeding import record_seed
 from bettersynth.pool.images import ImageProblem, ImageReason, ImageRoots
 from bettersynth.runtime.devices import BatchSize, default_device, model_dtype
-from bettersynth.sources.base import Made, Outcome, image_key, opened_images, prepare_offline
+from bettersynth.sources.base import Generation, Made, image_key, opened_images, prepare_offline
 
 logger = logging.getLogger(__name__)
 
@@ -79,29 +79,33 @@ class Redrawing:
         for numbers in batches(range(len(records)), self.settings.batch):
             yield dict(zip(numbers, self._redrawn([records[number] for number in numbers]), strict=True))
 
-    def _redrawn(self, records: list[Record]) -> list[Outcome]:
+    def _redrawn(self, records: list[Record]) -> list[Generation]:
         asked = [self._drawings(record) for record in records]
-        drawings_of_all = [drawing for drawings in asked if not isinstance(drawings, Outcome) for drawing in drawings]
+        drawings_of_all = [
+            drawing for drawings in asked if not isinstance(drawings, Generation) for drawing in drawings
+        ]
         drawn = iter(self.model.draw(drawings_of_all, self.seed))
-        outcomes = []
+        generations = []
         for record, drawings in zip(records, asked, strict=True):
-            if isinstance(drawings, Outcome):
-                outcomes.append(drawings)
+            if isinstance(drawings, Generation):
+                generations.append(drawings)
                 continue
             images = [next(drawn) for _ in drawings]
             reasons = [image or UNSAFE for image in images if not isinstance(image, Image.Image)]
             if reasons:
-                outcomes.append(Outcome([], str(reasons[0])))
+                generations.append(Generation([], str(reasons[0])))
             else:
                 names = [
                     save_image(_squeezed(image, drawing.size or image.size), self.images)
                     for drawing, image in zip(drawings, images, strict=True)
                     if isinstance(image, Image.Image)
                 ]
-                outcomes.append(Outcome([record._replace(images=names, image_root=self.source, image_sha256=None)]))
-        return outcomes
+                generations.append(
+                    Generation([record._replace(images=names, image_root=self.source, image_sha256=None)])
+                )
+        return generations
 
-    def _drawings(self, record: Record) -> list[Drawing] | Outcome:
+    def _drawings(self, record: Record) -> list[Drawing] | Generation:
         """What is asked for a record, or the failure of a damaged image."""
         caption = caption_of(record.text)
         if self.settings.strength is None:
@@ -113,7 +117,7 @@ class Redrawing:
                 for number, image in enumerate(opened_images(record, self.roots))
             ]
         except ImageProblem as problem:
-            return Outcome([], str(problem.reason))
+            return Generation([], str(problem.reason))
 
 
 class DiffusionModel:

@@ -21,7 +21,7 @@ from bettersynth.operators.batched.load import load_scorer
 from bettersynth.operators.scoring import operator_facts
 from bettersynth.pool.images import ImageProblem, ImageReason, ImageRoots, check_image
 from bettersynth.runtime.devices import BatchSize, default_device
-from bettersynth.sources.base import GeneratorError, Made, Outcome, image_key, prepare_offline
+from bettersynth.sources.base import Generation, GeneratorError, Made, image_key, prepare_offline
 from bettersynth.sources.captioners.choice import candidate_problem, captioned_text, keep_candidate
 from bettersynth.sources.captioners.families import Family, open_family
 from bettersynth.sources.captioners.reading import Group, Reader, Request, read_groups
@@ -82,7 +82,7 @@ class Recaptioner:
         return load_scorer([self.settings.keep.operator], self._configuration)
 
     def make(self, records: Sequence[Record]) -> Iterator[Made]:
-        """The outcomes of the records, a group's worth at a time, as their captions get done."""
+        """The generations of the records, a group's worth at a time, as their captions get done."""
         pending = _Pending(len(records))
         requests = []
         for place, record in enumerate(records):
@@ -95,19 +95,19 @@ class Recaptioner:
         for request, candidates in self._writer.write(requests) if requests else ():
             pending.answer(request, candidates)
             if len(pending.complete) >= min(GROUP, self.settings.batch):
-                yield self._outcomes(records, pending.take())
-        yield self._outcomes(records, pending.take())
+                yield self._generations(records, pending.take())
+        yield self._generations(records, pending.take())
 
-    def _outcomes(self, records: Sequence[Record], answers: dict[int, Answer]) -> Made:
+    def _generations(self, records: Sequence[Record], answers: dict[int, Answer]) -> Made:
         """The records made new from the candidates of each of their images, or the reason that there are none."""
         texts = {place: self._texts(records[place], answer) for place, answer in answers.items()}
         if isinstance(self.settings.keep, BestBy):
             texts = self._best(records, texts, self.settings.keep)
         several = self.settings.candidates > 1
-        made = {place: self._outcome(records[place], found) for place, found in texts.items()}
+        made = {place: self._generation(records[place], found) for place, found in texts.items()}
         return {
-            place: outcome._replace(candidates=answers[place]) if several and outcome.records else outcome
-            for place, outcome in made.items()
+            place: generation._replace(candidates=answers[place]) if several and generation.records else generation
+            for place, generation in made.items()
         }
 
     def _texts(self, record: Record, answer: Answer) -> list[str] | str:
@@ -144,11 +144,11 @@ class Recaptioner:
                 best[place] = value, text
         return texts | {place: [text] for place, (_, text) in best.items()}
 
-    def _outcome(self, record: Record, texts: list[str] | str) -> Outcome:
+    def _generation(self, record: Record, texts: list[str] | str) -> Generation:
         if isinstance(texts, str):
-            return Outcome([], texts)
+            return Generation([], texts)
         ids = [variant_id(record.id, number) for number in range(1, len(texts) + 1)] if self.variants else [record.id]
-        return Outcome([record._replace(id=key, text=text) for key, text in zip(ids, texts, strict=True)])
+        return Generation([record._replace(id=key, text=text) for key, text in zip(ids, texts, strict=True)])
 
 
 class Writer:

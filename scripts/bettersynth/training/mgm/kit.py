@@ -34,7 +34,7 @@ from bettersynth.core.steady import Steady
 from bettersynth.runtime.patches.environment import ENVIRONMENT
 from bettersynth.training.mgm import published
 from bettersynth.training.mgm.model import MGMConfig
-from bettersynth.training.mgm.trainer import REPORT_SECONDS, Outcome
+from bettersynth.training.mgm.trainer import REPORT_SECONDS, TrainingSummary
 
 logger = logging.getLogger(__name__)
 
@@ -224,7 +224,7 @@ class KitProgram:
             "rows": len(read_json(data)),
             "parameters": stage.model_dump(),
             "processes": gpus,
-            **Outcome(len(losses), losses, 0, time.monotonic() - started, [], steady).facts(stage.global_batch),
+            **TrainingSummary(len(losses), losses, 0, time.monotonic() - started, [], steady).facts(stage.global_batch),
         }
 
     def _environment(self) -> dict[str, str]:

@@ -42,7 +42,7 @@ LAST_PART = 5
 """The loss that a run is judged by is the mean over its last fifth: one step alone is noise."""
 
 
-class Outcome(NamedTuple):
+class TrainingSummary(NamedTuple):
     """What a stage did."""
 
     steps: int
@@ -109,7 +109,7 @@ def train_stage(
     pad_token_id: int,
     resume_from: Path | None = None,
     stop_at: int | None = None,
-) -> Outcome:
+) -> TrainingSummary:
     """Train the parameters of `model` that require a gradient.
 
     Checkpoints go to `folder/checkpoints`, the log to `folder/log.jsonl`. A checkpoint of the same `inputs` that is
@@ -154,7 +154,9 @@ def train_stage(
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     resumed_from = 0 if checkpoint is None else checkpoints.step_of(checkpoint)
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return Outcome(trainer.state.global_step, losses, resumed_from, time.monotonic() - started, log.moments, log.steady)
+    return TrainingSummary(
+        trainer.state.global_step, losses, resumed_from, time.monotonic() - started, log.moments, log.steady
+    )
 
 
 def _arguments(stage: Stage, steps: int, seed: int, folder: Path) -> TrainingArguments:

@@ -244,7 +244,7 @@ class _Run:
             as_published=as_published,
             lost=None if left_out is None else Lost(folder / LOST, left_out),
         )
-        outcome = train_stage(
+        summary = train_stage(
             model,
             dataset,
             stage,
@@ -261,7 +261,7 @@ class _Run:
             **({} if dataset.lost is None else {"lost": dataset.lost.rows()}),
             "parameters": stage.model_dump(),
             "processes": int(os.environ.get("WORLD_SIZE", "1")),
-            **outcome.facts(stage.global_batch),
+            **summary.facts(stage.global_batch),
         }
 
 

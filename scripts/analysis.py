@@ -1,8 +1,8 @@
 """Take the quartiles of scores over a dataset (rule `analysis`)."""
 
-from bettersynth.runtime.job import Job
+from bettersynth.runtime.job import RunningJob
 
-job = Job(snakemake)
+job = RunningJob(snakemake)
 
 from bettersynth.datasets.analysis import build_analysis
 

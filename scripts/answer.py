@@ -1,8 +1,8 @@
 """Answer the questions of the benchmarks with a trained model (rule `answer`)."""
 
-from bettersynth.runtime.job import Job
+from bettersynth.runtime.job import RunningJob
 
-job = Job(snakemake)
+job = RunningJob(snakemake)
 
 from bettersynth.evaluation.answering import write_answers
 

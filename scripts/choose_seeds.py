@@ -1,8 +1,8 @@
 """Decide which seeds of a recipe go on after the probe (rule `choose_seeds`)."""
 
-from bettersynth.runtime.job import Job
+from bettersynth.runtime.job import RunningJob
 
-job = Job(snakemake)
+job = RunningJob(snakemake)
 
 from bettersynth.training.mgm.seeds import choose_seeds
 

@@ -1,8 +1,8 @@
 """Choose the rows of one dataset by its verb (rule `dataset`)."""
 
-from bettersynth.runtime.job import Job
+from bettersynth.runtime.job import RunningJob
 
-job = Job(snakemake)
+job = RunningJob(snakemake)
 
 from bettersynth.datasets.build import build_dataset
 

@@ -1,8 +1,8 @@
 """Write a dataset in a format that other tools read (rule `export`)."""
 
-from bettersynth.runtime.job import Job
+from bettersynth.runtime.job import RunningJob
 
-job = Job(snakemake)
+job = RunningJob(snakemake)
 
 from bettersynth.training.export import export_dataset
 

@@ -1,8 +1,8 @@
 """Stage 2: train connector and language model on instructions (rule `finetune`)."""
 
-from bettersynth.runtime.job import Job
+from bettersynth.runtime.job import RunningJob
 
-job = Job(snakemake)
+job = RunningJob(snakemake)
 
 from bettersynth.training.mgm.processes import run
 

@@ -1,8 +1,8 @@
 """Make one shard of a generated source (rules `recaption`, `redraw` and `clean`)."""
 
-from bettersynth.runtime.job import Job
+from bettersynth.runtime.job import RunningJob
 
-job = Job(snakemake)
+job = RunningJob(snakemake)
 
 from bettersynth.sources.make import make_source_shard
 

@@ -1,8 +1,8 @@
 """Read one raw file into sharded records (rules `ingest_<file>`)."""
 
-from bettersynth.runtime.job import Job
+from bettersynth.runtime.job import RunningJob
 
-job = Job(snakemake)
+job = RunningJob(snakemake)
 
 from bettersynth.pool.ingest import check_quarantined, ingest_file
 

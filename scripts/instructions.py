@@ -1,8 +1,8 @@
 """State what stage 2 trains on, looking at a set again that changed since its preflight (rule `instructions`)."""
 
-from bettersynth.runtime.job import Job
+from bettersynth.runtime.job import RunningJob
 
-job = Job(snakemake)
+job = RunningJob(snakemake)
 
 from bettersynth.configuration.instructions import instruction_sets
 from bettersynth.core.publish import write_json

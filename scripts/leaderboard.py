@@ -1,8 +1,8 @@
 """Compare the recipes (rule `leaderboard`)."""
 
-from bettersynth.runtime.job import Job
+from bettersynth.runtime.job import RunningJob
 
-job = Job(snakemake)
+job = RunningJob(snakemake)
 
 from bettersynth.report.leaderboard import build_leaderboard
 

@@ -1,8 +1,8 @@
 """Order the whole pool and resolve ids that several files hold (rule `pool_index`)."""
 
-from bettersynth.runtime.job import Job
+from bettersynth.runtime.job import RunningJob
 
-job = Job(snakemake)
+job = RunningJob(snakemake)
 
 from bettersynth.pool.ingest import build_index
 

@@ -1,8 +1,8 @@
 """Look at an instruction set's rows and pictures, and write what is used of it (rule `preflight`)."""
 
-from bettersynth.runtime.job import Job
+from bettersynth.runtime.job import RunningJob
 
-job = Job(snakemake)
+job = RunningJob(snakemake)
 
 from bettersynth.core.publish import write_json
 from bettersynth.training.mgm.instructions import check_instructions

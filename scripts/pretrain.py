@@ -1,8 +1,8 @@
 """Stage 1: train the connector on captions (rule `pretrain`)."""
 
-from bettersynth.runtime.job import Job
+from bettersynth.runtime.job import RunningJob
 
-job = Job(snakemake)
+job = RunningJob(snakemake)
 
 from bettersynth.training.mgm.processes import run
 

@@ -1,8 +1,8 @@
 """Train the first steps of stage 1 (rule `probe`)."""
 
-from bettersynth.runtime.job import Job
+from bettersynth.runtime.job import RunningJob
 
-job = Job(snakemake)
+job = RunningJob(snakemake)
 
 from bettersynth.training.mgm.processes import run
 

@@ -1,8 +1,8 @@
 """Look at a benchmark's questions and pictures (rule `questions`)."""
 
-from bettersynth.runtime.job import Job
+from bettersynth.runtime.job import RunningJob
 
-job = Job(snakemake)
+job = RunningJob(snakemake)
 
 from bettersynth.evaluation.preflight import check_questions
 

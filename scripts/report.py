@@ -1,8 +1,8 @@
 """Write the report page (rule `report`)."""
 
-from bettersynth.runtime.job import Job
+from bettersynth.runtime.job import RunningJob
 
-job = Job(snakemake)
+job = RunningJob(snakemake)
 
 from bettersynth.report import build_report
 

@@ -1,8 +1,8 @@
 """Score a chunk of a source's shards by the operators of a pass (rules `score_neural` and `score_plain`)."""
 
-from bettersynth.runtime.job import Job
+from bettersynth.runtime.job import RunningJob
 
-job = Job(snakemake)
+job = RunningJob(snakemake)
 
 from bettersynth.operators.scoring import score_chunk
 from bettersynth.workflow.fingerprints import Fingerprints

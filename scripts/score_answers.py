@@ -1,8 +1,8 @@
 """Score the answers to a benchmark (rule `score_answers`)."""
 
-from bettersynth.runtime.job import Job
+from bettersynth.runtime.job import RunningJob
 
-job = Job(snakemake)
+job = RunningJob(snakemake)
 
 from bettersynth.evaluation.scoring import score_answers
 

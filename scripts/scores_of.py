@@ -1,8 +1,8 @@
 """Gather the scores of a source by one operator (rule `scores_of`)."""
 
-from bettersynth.runtime.job import Job
+from bettersynth.runtime.job import RunningJob
 
-job = Job(snakemake)
+job = RunningJob(snakemake)
 
 from bettersynth.operators.gather import gather_scores
 

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 STAMP = VENV / "setup.json"
 NEEDED_GIB = {"cpu": 4, "cuda": 9}
-STAGE = ROOT / "stage"
+STAGING = ROOT / "stage"
 
 
 def wanted(torch: str) -> dict[str, str]:
@@ -61,7 +61,7 @@ def is_moved() -> bool:
 def fetch_pip(python: Path) -> None:
     """Install pip from its own wheel, which runs as it is: a staged one, or from the index that pip would use."""
     with tempfile.TemporaryDirectory() as folder:
-        staged = sorted(STAGE.glob("wheels/*/pip-*-py3-none-any.whl"))
+        staged = sorted(STAGING.glob("wheels/*/pip-*-py3-none-any.whl"))
         wheel = staged[-1] if staged else download_pip(Path(folder))
         subprocess.run([python, f"{wheel}/pip", "install", "--quiet", "--no-index", wheel], check=True)
 
@@ -82,19 +82,19 @@ def download_pip(folder: Path) -> Path:
 
 def staged_torch() -> str | None:
     """The build of torch that wheels are staged for, if it is one."""
-    found = [torch for torch in NEEDED_GIB if any((STAGE / "wheels" / torch).glob("*.whl"))]
+    found = [torch for torch in NEEDED_GIB if any((STAGING / "wheels" / torch).glob("*.whl"))]
     return found[0] if len(found) == 1 else None
 
 
 def use_staged_wheels(torch: str) -> None:
     """Make pip, here and in every process started from here, take packages from the staged wheels and nowhere else."""
-    wheels = STAGE / "wheels" / torch
+    wheels = STAGING / "wheels" / torch
     if not any(wheels.glob("*.whl")):
         raise SystemExit(
             f"setup: no wheels in {wheels}; on a machine with a network: make stage WHEELS={torch}, then copy stage/ "
             "here. Another build of torch than is staged: make setup OFFLINE=1 TORCH=…"
         )
-    for manifest in sorted(STAGE.glob("*.json")):
+    for manifest in sorted(STAGING.glob("*.json")):
         staged = json.loads(manifest.read_text(encoding="utf-8")).get("wheels", {})
         if staged.get("torch") == torch:
             check_staged_wheels(wheels, staged)

@@ -1,8 +1,8 @@
 """Write the training file of a recipe and open each of its images (rule `trainset`)."""
 
-from bettersynth.runtime.job import Job
+from bettersynth.runtime.job import RunningJob
 
-job = Job(snakemake)
+job = RunningJob(snakemake)
 
 from bettersynth.training.trainset import build_trainset
 

@@ -190,11 +190,11 @@ def test_resume_cancels_jobs_on_this_machine_when_asked(left_alone, tmp_path):
 SECOND = """
 import sys
 from types import SimpleNamespace
-from bettersynth.runtime.job import Job
+from bettersynth.runtime.job import RunningJob
 sys.path.insert(0, sys.argv[1])
 from workflow import CONFIGURATION
 names = ("wildcards", "params", "input", "output")
-Job(SimpleNamespace(threads=1, config={**CONFIGURATION, "name": "small"}, log=["logs/small/dataset/best.log"],
+RunningJob(SimpleNamespace(threads=1, config={**CONFIGURATION, "name": "small"}, log=["logs/small/dataset/best.log"],
                     rule="dataset", resources={}, **dict.fromkeys(names, {})))
 """
 

@@ -8,9 +8,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 from bettersynth.core.publish import publish
-from bettersynth.runtime.job import Job
+from bettersynth.runtime.job import RunningJob
 
-job = Job(snakemake)
+job = RunningJob(snakemake)
 name = job.wildcards.name
 starts = job.layout.root / "starts" / name
 starts.parent.mkdir(parents=True, exist_ok=True)

@@ -28,10 +28,10 @@ from bettersynth.core.digests import files_below
 from bettersynth.core.publish import publish, sha256_bytes, sha256_file, write_json
 from bettersynth.core.resources import StagingError, fetch_resources, resource
 from bettersynth.deploy import hub
-from bettersynth.workflow.manifest import STAGE, check_folder, describe, manifest_path, read_manifest
+from bettersynth.workflow.manifest import STAGING, check_folder, describe, manifest_path, read_manifest
 from bettersynth.workflow.needs import configuration_needs, data_files
 
-WHEELS = STAGE / "wheels"
+WHEELS = STAGING / "wheels"
 LONGEST_LINE = 10_000
 """Characters; no line of a configuration is broken when it is written again."""
 ENVS = Path(__file__).resolve().parents[3] / "envs"

@@ -28,8 +28,8 @@ from bettersynth.workflow.manifest import check_needs, require
 from bettersynth.workflow.plan import Plan
 
 
-class Job:
-    """One Snakemake job: its configuration, the paths of its run and its wildcards.
+class RunningJob:
+    """One Snakemake job in its own process: its configuration, the paths of its run and its wildcards.
 
     Make it before importing torch, transformers or Data-Juicer: they read the offline switches and the number of
     threads when they are imported.

@@ -18,7 +18,7 @@ from bettersynth.core.publish import read_json
 from bettersynth.core.resources import resource
 from bettersynth.workflow.needs import Needs, configuration_needs, data_files
 
-STAGE = Path("stage")
+STAGING = Path("stage")
 
 
 class Problem(NamedTuple):
@@ -38,7 +38,7 @@ class StagedError(RuntimeError):
 
 def manifest_path(configuration: Configuration) -> Path:
     """Where a configuration's manifest lies, relative to the working directory of every job."""
-    return STAGE / f"{configuration.name}.json"
+    return STAGING / f"{configuration.name}.json"
 
 
 def read_manifest(configuration: Configuration) -> dict[str, Any]:

@@ -3,11 +3,13 @@
 import base64
 import io
 import json
+import shutil
 
 import pytest
 from tiny_mgm import make_image, make_run, make_talker
 
 from bettersynth.configuration.types import Configuration
+from bettersynth.core.digests import sha256_folder
 from bettersynth.core.layout import Layout
 from bettersynth.core.publish import read_json, write_json
 from bettersynth.evaluation.answering import write_answers
@@ -81,7 +83,7 @@ def run(checkpoint, tmp_path):
         }
     )
     layout = Layout(tmp_path / "results")
-    write_json(layout.finetune("tiny", 1) / "card.json", {"status": "done", "sha256": "of the model"})
+    write_json(layout.finetune("tiny", 1) / "card.json", {"status": "done", "sha256": sha256_folder(checkpoint)})
     (layout.finetune("tiny", 1) / "checkpoint").symlink_to(checkpoint)
     return configuration, layout
 
@@ -228,7 +230,12 @@ def test_the_model_is_loaded_once_and_only_what_is_new_is_asked(run, loaded):
     longer = configuration.evaluation.mmbench.model_dump() | {"max_new_tokens": 2}
     write_answers("tiny", 1, changed(configuration, mmbench=longer), layout)
     assert (len(loads), asked) == (3, [3, 3, 3]) and read_json(cards[0]) == first
-    write_json(layout.finetune("tiny", 1) / "card.json", {"status": "done", "sha256": "of another model"})
+    model = layout.finetune("tiny", 1)
+    other = shutil.copytree((model / "checkpoint").resolve(), model.parent / "other")
+    (other / "more.json").write_text("{}")
+    (model / "checkpoint").unlink()
+    (model / "checkpoint").symlink_to(other)
+    write_json(model / "card.json", {"status": "done", "sha256": sha256_folder(other)})
     write_answers("tiny", 1, configuration, layout)
     assert (len(loads), asked) == (4, [3, 3, 3, 3, 3])
 

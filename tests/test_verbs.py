@@ -3,6 +3,7 @@
 import math
 import random
 from collections import Counter
+from importlib import import_module
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pairs import MemoryStep, pairs_of
 
+from bettersynth.configuration import verb
 from bettersynth.configuration.threshold import Threshold
 from bettersynth.core.records import ROWS, text_of
 from bettersynth.datasets import dedup
@@ -287,7 +289,7 @@ def test_near_captions_of_languages_without_blanks_go():
     thai = "สุนัขสีขาวตัวเล็กนั่งอยู่บนโซฟาสีเทาในห้องนั่งเล่นและมองออกไปนอกหน้าต่าง"
     captions = [chinese, chinese + "。", "一只猫", thai, thai + "ไป", "一条狗在海边跑"]
     near = "near-duplicate text"
-    assert dedup.text_reasons(captions, 0.9).tolist() == [None, near, None, None, near, None]
+    assert [reason for reason, _ in by_text(captions, 0.9)] == [None, near, None, None, near, None]
     assert dedup.shingles("一只黑猫 cat food,") == {"一 只 黑", "只 黑 猫", "黑 猫 cat", "猫 cat food,"}
 
 
@@ -327,3 +329,16 @@ def test_images_with_equal_bytes_go_whatever_the_distance():
     hashes = [["0" * 16], ["f" * 16], *[["0" * 16] * 2] * 2]
     reasons = by_image([["a"], ["a"], ["a", "b"], ["a", "b"]], hashes, 0)
     assert reasons == [(None, None), ("duplicate image", "0"), (None, None), ("duplicate image", "2")]
+
+
+def test_the_verb_in_the_docstring_works_as_it_stands_there(tmp_path, monkeypatch):
+    lines = verb.__doc__.splitlines()
+    code = "\n".join(line.removeprefix("    ") for line in lines if line.startswith("    ") or not line)
+    (tmp_path / "a_verb_by_the_docstring.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    head = import_module("a_verb_by_the_docstring").Head.model_validate(2)
+    outcome = head.apply(MemoryStep(rows_of("abc")))
+    check(outcome, rows_of("abc"))
+    assert outcome.rows["id"].to_pylist() == ["a", "b"] and head.name == "head"
+    assert outcome.ledger()["dropped"] == {"beyond the first 2": 1}
+    assert (head.brief(), head.sentence(None)) == ("first 2", "head 2")

@@ -192,6 +192,6 @@ def test_missing_vllm_is_said_before_anything_is_opened(folders, pictures):
 def test_another_engine_makes_another_source(folders, pictures, tmp_path):
     def decides(engine):
         asked = configuration(folders["llava"], pictures, engine=engine)
-        return Jobs(asked, Layout(tmp_path)).recaption.parameters("new", "new-0000")
+        return Jobs(asked, Layout(tmp_path))["recaption"].parameters("new", "new-0000")
 
     assert decides("vllm") != decides("transformers")

@@ -1,24 +1,36 @@
 """What a verb is: all that the library knows of it stands in one module, and nothing else asks for its name.
 
 To add a verb, write one file: `scripts/bettersynth/datasets/verbs/<verb>.py` here, or `bettersynth_plugin_<any>.py` in
-a folder that PYTHONPATH names. It defines one class, whose name in lower case is the key in a dataset:
+a folder that PYTHONPATH names. It defines a class, whose name in lower case is the verb's key in a dataset:
 
-    class Head(Verb, Value[int]):            # `head: 100`; a verb with keys of its own is a `Verb, Section`
-        "Keep the first rows of the parent."  # the class's docstring is its line in docs/configuration.md
+    from typing import Annotated
 
-        def apply(self, step: Step) -> Outcome:
-            places = np.arange(step.rows.num_rows)
-            return split(step.rows, because(places >= self.root, Reason("head", "beyond the first", self.root)))
+    from pydantic import Field
+
+    from bettersynth.configuration.section import Value
+    from bettersynth.configuration.verb import Verb
+    from bettersynth.datasets.ledger import Outcome, Reasons, split
+
+    class Head(Verb, Value[Annotated[int, Field(ge=1)]]):
+        "Keep the first rows of the parent."
+
+        def apply(self, step) -> Outcome:
+            reasons = Reasons(step.rows.num_rows)
+            reasons.drop(range(self.root, step.rows.num_rows), "beyond the first", str(self.root))
+            return split(step.rows, reasons)
 
         def brief(self) -> str:
             return f"first {self.root:,}"
 
-        def sentence(self, configuration: Configuration) -> str:
-            return f"keep the first {self.root:,} rows"
-
-`apply` alone is needed; the other methods of `Verb` have defaults, and each docstring says when it is to be written.
-Import what works on rows (`bettersynth.datasets.…`, pandas) inside `apply`: the module is read whenever the graph is
-built. A verb that makes records anew is a `Generator`. Then `make reference`, and a test that applies the verb.
+- `Value[…]` is for a verb with one parameter (`head: 100`), which is in `self.root`; a verb with keys of its own is a
+  `Verb, Section` with fields. Limits, defaults and descriptions are pydantic's.
+- `apply` alone is needed. `step` is a `bettersynth.datasets.step.Step`: rows of the parents, their scores and records.
+  The docstrings of `Verb` say what else can be told, and when it is to be.
+- The module is read whenever the graph is built, so what is slow to import (pandas, `bettersynth.datasets.step`) is
+  imported inside `apply`, or for annotations under `TYPE_CHECKING`.
+- A verb that makes records anew is a `Generator`; `tests/toys/bettersynth_plugin_toy_generator.py` is a whole one.
+- `make reference` writes the verb into the schema and the reference page. A test applies it to rows in memory
+  (`MemoryStep` in `tests/pairs.py`).
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from bettersynth.core.digests import check
+from bettersynth.core.digests import check, digests
 from bettersynth.core.layout import Layout
 from bettersynth.core.publish import Card, read_json, sha256_file
 from bettersynth.core.remedy import DamagedError
@@ -38,6 +38,7 @@ def gather_scores(source: str, operator: str, pass_cards: Iterable[str | Path], 
         for shard in plan.shards(source)
     }
     paths = [layout.score_shard(source, operator, shard, entry["key"]) for shard, entry in shards.items()]
+    digests(path for path in paths if path.exists())  # all at one time, for the checks below
     tables, cards = [], []
     for path in paths:
         cards.append(_card_of(path))

@@ -43,7 +43,7 @@ def circles() -> Iterator[set[str]]:
     import grimp
     import networkx
 
-    graph = grimp.build_graph("bettersynth", "miniature", "bench", include_external_packages=False)
+    graph = grimp.build_graph("bettersynth", "miniature", "bench", exclude_type_checking_imports=True)
     imports = networkx.DiGraph()
     for module in graph.modules:
         imports.add_edges_from((module, other) for other in graph.find_modules_directly_imported_by(module))

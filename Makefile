@@ -139,10 +139,11 @@ test:  ## run every test (about ten minutes); those on a SLURM of their own wher
 	@pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-slurm:  ## run the tests that start a SLURM of their own on this machine (as root, with SLURM installed)
-	@pytest -q tests/test_slurm.py
+	@pytest -q tests/slurm/test_slurm.py
 
-test-quick:  ## run the tests that start no workflow
-	@pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile -m "not workflow"
+test-quick:  ## run the tests that start no workflow and load no model (under a minute)
+	@pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile -m "not workflow and not models and not slurm" \
+		$(addprefix --ignore tests/,operators sources training miniature)
 
 lint: $(WORLD)  ## ruff, snakefmt, mypy, import-linter and Snakemake's own linter
 	@ruff check . && ruff format --check . && snakefmt --check Snakefile rules && mypy && lint-imports && $(SNAKEMAKE) --lint

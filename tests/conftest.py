@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from bettersynth.runtime import gpus
 
@@ -18,6 +19,20 @@ A test sees the first: a process that trains refuses several, and jobs that a te
 """
 if GPUS[0]:
     os.environ["CUDA_VISIBLE_DEVICES"] = GPUS[0]
+
+
+LOADS_MODELS = {"operators", "sources", "training", "miniature"}
+"""Packages whose tests nearly all load models."""
+
+settings.register_profile("shared machine", deadline=None)
+settings.load_profile("shared machine")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of packages that load models, for `make test-quick`."""
+    for item in items:
+        if item.path.parent.name in LOADS_MODELS:
+            item.add_marker("models")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -30,7 +30,7 @@ a folder that PYTHONPATH names. It defines a class, whose name in lower case is 
   imported inside `apply`, or for annotations under `TYPE_CHECKING`.
 - A verb that makes records anew is a `Generator`; `tests/toys/bettersynth_plugin_toy_generator.py` is a whole one.
 - `make reference` writes the verb into the schema and the reference page. A test applies it to rows in memory
-  (`MemoryStep` in `tests/pairs.py`).
+  (`MemoryStep` in `tests/support/pairs.py`).
 """
 
 from __future__ import annotations

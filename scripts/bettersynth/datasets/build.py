@@ -16,7 +16,7 @@ from bettersynth.configuration.verb import Verb
 from bettersynth.core.layout import Layout
 from bettersynth.core.names import StatKey
 from bettersynth.core.publish import Card, sha256_file
-from bettersynth.core.records import write_table
+from bettersynth.core.tables import write_table
 from bettersynth.datasets.ledger import Outcome, Reasons, split, write_dropped
 from bettersynth.datasets.step import Step
 from bettersynth.workflow.plan import Plan

@@ -12,7 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bettersynth.core.records import ROWS, read_table, write_table
+from bettersynth.core.records import ROWS
+from bettersynth.core.tables import read_table, write_table
 
 PARTS = ("key", "bound", "value")
 DROPPED = pa.schema([*ROWS, *((part, pa.string()) for part in PARTS)])

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from bettersynth.core.layout import Layout
 from bettersynth.core.names import StatKey
-from bettersynth.core.records import read_table
+from bettersynth.core.tables import read_table
 from bettersynth.datasets.scores import load_scores, load_values
 from bettersynth.datasets.values import Values
 from bettersynth.pool.rows import load_records, read_rows

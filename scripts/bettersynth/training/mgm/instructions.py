@@ -40,11 +40,11 @@ class Row(NamedTuple):
     entry: dict[str, Any]
     problems: list[Problem]
     changed: bool
-    """Whether its picture's path is another than it says."""
+    """Whether its picture's path is written otherwise than it says."""
 
 
 class Used(NamedTuple):
-    """What stage 2 trains on."""
+    """What stage 2 trains on: a JSON list, which is the set's own file when all of it is used as it stands there."""
 
     path: Path
     sha256: str
@@ -57,7 +57,13 @@ def used_instructions(stage: Finetune, configuration: Configuration, layout: Lay
     card = read_json(card_path) if card_path.exists() and layout.instructions(name).exists() else None
     if card is None or (raw.exists() and card["inputs"][stage.instructions] != sha256_file(raw)):
         card = check_instructions(name, configuration, layout)
-    return Used(layout.instructions(name), card["data_sha256"])
+    is_used_as_it_is = card["data_sha256"] != card["sha256"] and raw.suffix == ".json" and raw.exists()
+    return Used(raw if is_used_as_it_is and _is_plain_list(raw) else layout.instructions(name), card["data_sha256"])
+
+
+def _is_plain_list(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4096).lstrip().startswith(b"[")
 
 
 def check_instructions(name: str, configuration: Configuration, layout: Layout) -> dict[str, Any]:
@@ -133,7 +139,7 @@ def _row(number: int, row_id: str, value: dict[str, Any], stage: Finetune) -> Ro
     entry: dict[str, Any] = {"id": row_id, "conversations": value.get("conversations")}
     if isinstance(image, str):
         entry["image"] = published_path(image, Path(stage.images)) if stage.image_paths == "published" else image
-    return Row(number, row_id, entry, found, entry.get("image") != image)
+    return Row(number, row_id, entry, found, entry.get("image") != value.get("image"))
 
 
 def published_path(image: str, folder: Path) -> str:

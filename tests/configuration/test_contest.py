@@ -82,7 +82,7 @@ def test_the_contest_s_operators_have_its_models_and_parameters():
         hub = CONTEST.models[by_op[op].model].hub if by_op[op].model else None
         assert hub == expected.get("hub"), op
         parameters = {key: value for key, value in expected.items() if key != "hub"}
-        assert operator_spec(op).completed(by_op[op].parameters) == parameters, op
+        assert parameters.items() <= operator_spec(op).completed(by_op[op].parameters).items(), op
 
 
 @pytest.mark.parametrize("number", range(1, 19))

@@ -8,7 +8,7 @@ import sys
 
 import pyarrow.parquet as pq
 import pytest
-from test_toy_benchmark import TOYS, places
+from toys import TOYS, places
 from workflow import CONFIGURATION, ROOT, Run
 
 from bettersynth.core.records import POOL, caption_of

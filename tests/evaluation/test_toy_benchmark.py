@@ -3,14 +3,13 @@
 import copy
 import json
 import re
-import subprocess
 
 import pytest
-from workflow import CONFIGURATION, ROOT, Run
+from toys import TOYS, places
+from workflow import CONFIGURATION, Run
 
 from miniature.render import render_world
 
-TOYS = ROOT / "tests" / "toys"
 TOY = "toy_signs"
 
 
@@ -48,12 +47,6 @@ def test_a_benchmark_is_added_by_one_file_and_only_its_questions_are_asked(tmp_p
     card = run.results / "runs" / "unfiltered" / "seed-1" / "finetune" / "checkpoint" / "README.md"
     assert f"| {TOY} | " in card.read_text()
     assert places(TOY) == ["tests/toys/bettersynth_plugin_toy_benchmark.py"]
-
-
-def places(name: str) -> list[str]:
-    """Files of the project, this one left out, that name a thing."""
-    command = ["git", "grep", "--untracked", "--name-only", "--word-regexp", name, "--", ":!tests/**/test_*.py"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
 
 
 def test_a_configuration_names_known_benchmarks_and_at_least_one(tmp_path):

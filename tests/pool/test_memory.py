@@ -79,7 +79,7 @@ def pictures(tmp_path_factory):
 def test_no_picture_takes_more_than_two_gigabytes(pictures, tmp_path, job):
     for path in pictures.iterdir():
         (tmp_path / path.name).symlink_to(path)
-    paths = f"{REPOSITORY / 'scripts'}:{REPOSITORY / 'tests'}"
+    paths = f"{REPOSITORY / 'scripts'}:{REPOSITORY / 'tests' / 'support'}"
     done = subprocess.run(
         [sys.executable, "-c", START + JOBS[job] + END, str(tmp_path)],
         env={"PYTHONPATH": paths, "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "HOME": str(tmp_path)},

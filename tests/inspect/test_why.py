@@ -82,6 +82,16 @@ def test_a_dropped_record_has_its_reason(made, story):
     assert "\nTraining files" not in told or "unfiltered: entr" in told
 
 
+def test_a_dataset_of_an_earlier_definition_is_said_to_be_so(made, monkeypatch):
+    dropped = rows(made, "datasets/wordy/dropped.parquet")[0]
+    monkeypatch.chdir(made.folder)
+    datasets = {**made.configuration["datasets"], "wordy": {"from": "pool", "filter": {"words_num": {"min": 5}}}}
+    configuration = configure({**made.configuration, "datasets": datasets}, "small.yaml")
+    layout = Layout(made.results.relative_to(made.folder))
+    now = Story(opened.Run(configuration, layout, Plan(configuration), Path("small.yaml")))
+    assert "wordy (as last made, of an earlier definition): dropped, " in now.of_record(dropped["id"])
+
+
 def test_a_refused_line_is_found_by_its_id_and_by_its_image(made, story):
     lines = (made.results / "pool" / "files" / "stage_1.quarantine.jsonl").read_text().splitlines()
     refused = next(entry for entry in map(json.loads, lines) if entry["reason"] == "image missing")

@@ -19,6 +19,7 @@ from bettersynth.core.errors import PersonError
 from bettersynth.core.names import ShardName
 from bettersynth.core.records import POOL, caption_of, variant_id
 from bettersynth.datasets.ledger import reason_of
+from bettersynth.workflow.expected import Expected
 from bettersynth.workflow.run import Run
 
 MOST_POSITIONS = 5
@@ -31,6 +32,7 @@ class Story:
     def __init__(self, run: Run) -> None:
         self.configuration, self.layout, self.plan = run.configuration, run.layout, run.plan
         self.config_file = run.config_file
+        self.expected = Expected(run.configuration, run.layout, run.plan)
 
     def of_record(self, record_id: str) -> str:
         """The story of an id. Raises PersonError when no file of the run names it."""
@@ -115,13 +117,14 @@ class Story:
         for dataset in self.configuration.datasets:
             if not self.layout.dataset_card(dataset).exists():
                 continue
-            places = _places(self.layout.rows(dataset), record_id)
-            for (row_id, source), positions in places.items():
+            made = (
+                f"{dataset} (as last made, of an earlier definition)" * (self.expected.card(dataset) is None) or dataset
+            )
+            for (row_id, source), positions in _places(self.layout.rows(dataset), record_id).items():
                 named = "" if row_id == record_id else f"{row_id}, "
-                yield f"{dataset}: kept, {named}from {source}, {_positions('row', positions)}"
-            dropped = list(self._with_variants(self.layout.dropped(dataset), record_id))
-            for row in dropped:
-                yield f"{dataset}: dropped, {_named(row, record_id)}{reason_of(row)}"
+                yield f"{made}: kept, {named}from {source}, {_positions('row', positions)}"
+            for row in self._with_variants(self.layout.dropped(dataset), record_id):
+                yield f"{made}: dropped, {_named(row, record_id)}{reason_of(row)}"
 
     def _training_files(self, record_id: str) -> Iterator[str]:
         for recipe, definition in self.configuration.recipes.items():

@@ -313,7 +313,7 @@ def test_after_a_bad_day_nothing_is_left_behind(bad_day):
 GPU_RULES = ("score_neural", "recaption", "redraw", "probe", "pretrain", "finetune", "answer")
 FOLDERS = {"score_neural": "score", "recaption": "generate/rewritten", "redraw": "generate/drawn"}
 """Of the rules' logs, where they are not the rule's name and the recipe."""
-CPU_RULES = ("ingest_stage_1", "score_plain", "trainset", "export")
+CPU_RULES = ("ingest_stage_1", "score_plain", "trainset", "instructions", "questions", "preflight", "export")
 
 
 @pytest.fixture(scope="module")

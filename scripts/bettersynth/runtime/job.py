@@ -62,7 +62,7 @@ class RunningJob:
         self._verify(snakemake.rule, name)
 
     def _verify(self, rule: str, name: str) -> None:
-        """Compare the models that a job of ours loads with what was staged; StagedError before anything is spent on it."""
+        """Compare the models that the job loads with what was staged; StagedError before anything is spent on it."""
         try:
             needs = Jobs(self.configuration, self.layout, self.plan).job(rule, dict(self.wildcards.items())).needs
         except KeyError:  # a rule of another Snakefile, as the tests have

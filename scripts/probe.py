@@ -4,6 +4,8 @@ from bettersynth.runtime.job import RunningJob
 
 job = RunningJob(snakemake)
 
+from bettersynth.training.mgm.instructions import look_again
 from bettersynth.training.mgm.processes import run
 
+look_again(job.wildcards.recipe, job.configuration, job.layout)
 run("probe", job.wildcards.recipe, int(job.wildcards.seed), job.configuration, job.layout, nodes=job.nodes)

@@ -133,7 +133,7 @@ def test_every_shipped_folder_has_a_card_and_no_pickle() -> None:
 
 
 def test_training_runs_and_resumes_from_what_it_wrote(tmp_path: Path) -> None:
-    command = [sys.executable, ROOT / "miniature/train_models.py", "train", "--only", "nsfw", "--scenes", "40"]
+    command = [sys.executable, "-m", "miniature.train_models", "train", "--only", "nsfw", "--scenes", "40"]
     command += ["--out", tmp_path, "--pace", "0.002", "--batch", "0.03", "--device", "cpu", "--workers", "1"]
     subprocess.run(command, check=True, capture_output=True)
     subprocess.run([*command, "--resume"], check=True, capture_output=True)

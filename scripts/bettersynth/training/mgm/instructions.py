@@ -61,6 +61,16 @@ def used_instructions(stage: Finetune, configuration: Configuration, layout: Lay
     return Used(raw if is_used_as_it_is and _is_plain_list(raw) else layout.instructions(name), card["data_sha256"])
 
 
+def look_again(recipe: str, configuration: Configuration, layout: Layout) -> None:
+    """Before stage 1 is paid for: look at the recipe's instruction set where it changed since its preflight.
+
+    On a machine that has it; elsewhere only what stage 1 reads came along. Raises PreflightError.
+    """
+    stage = recipe_training(configuration, recipe).finetune
+    if Path(stage.instructions).exists():
+        used_instructions(stage, configuration, layout)
+
+
 def _is_plain_list(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(4096).lstrip().startswith(b"[")

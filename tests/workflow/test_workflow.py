@@ -205,11 +205,8 @@ def test_odd_instructions_are_said_before_stage_1_is_paid_for(run):
     run.configure(seeds)
     (run.results / "runs" / "unfiltered" / "seed-1" / "pretrain" / "log.jsonl").unlink()
     run.snakemake("recipe_unfiltered")
-    (card,) = (
-        json.loads(path.read_text())
-        for path in (run.results / "instructions").glob("*.card.json")
-        if "drop" in path.read_text()
-    )
+    cards = (json.loads(path.read_text()) for path in (run.results / "instructions").glob("*.card.json"))
+    (card,) = (card for card in cards if card["parameters"]["unusable"] == "drop")
     trained = json.loads((run.results / "runs" / "unfiltered" / "seed-7" / "finetune" / "card.json").read_text())
     assert card["dropped"] >= 2 and trained["rows"] == card["rows"] == len(rows) - card["dropped"]
     assert not (run.results / "runs" / "unfiltered" / "seed-1" / "pretrain" / "log.jsonl").exists(), "trained again"

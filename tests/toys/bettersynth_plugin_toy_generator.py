@@ -47,10 +47,12 @@ class Shouter:
     facts: ClassVar[dict[str, str]] = {"voice": "loud"}
 
     def make(self, records: Sequence[Record]) -> Iterator[Made]:
-        from bettersynth.sources.base import Outcome
+        from bettersynth.sources.base import Generation
 
         for place, record in enumerate(records):
             text = text_of(caption_of(record.text).upper())
             yield {
-                place: Outcome([record._replace(text=text)]) if "the" in record.text else Outcome([], "nothing loud")
+                place: Generation([record._replace(text=text)])
+                if "the" in record.text
+                else Generation([], "nothing loud")
             }

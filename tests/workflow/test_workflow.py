@@ -230,10 +230,22 @@ def test_one_changed_word_scores_one_shard(run):
 def test_another_file_scores_only_its_own_shards(run):
     data = run.folder / "data"
     lines_of_two = lines(data / "mgm_pretrain_stage_2.jsonl")
-    extra = [json.dumps({**json.loads(line), "id": f"7{json.loads(line)['id'][1:]}"}) for line in lines_of_two[:5]]
-    (data / "more.jsonl").write_text("\n".join([*extra, lines_of_two[0]]) + "\n")
+    records = [json.loads(line) for line in lines_of_two[:5]]
+    named = [(f"7{record['id'][1:]}", record) for record in records] + [(records[0]["id"], records[0])]
+    more = [
+        {
+            "id": name,
+            "image": record["images"][0],
+            "conversations": [
+                {"from": "human", "value": "<image>\nWhat is it?"},
+                {"from": "gpt", "value": record["text"].removeprefix("<__dj__image>\n").removesuffix(" <|__dj__eoc|>")},
+            ],
+        }
+        for name, record in named
+    ]
+    (data / "more.json").write_text(json.dumps(more))  # in LLaVA's form, with questions of its own
     changed = copy.deepcopy(run.configuration)
-    changed["pool"]["files"].append({"name": "more", "path": "data/more.jsonl"})
+    changed["pool"]["files"].append({"name": "more", "path": "data/more.json"})
     run.configure(changed)
     jobs = run.would_run("scores")
     assert jobs == {"ingest_more": 1, "pool_index": 1, "score_neural": 1, "score_plain": 1, "scores_of": 2}

@@ -60,9 +60,8 @@ class Machine:
     def __call__(self, script, *arguments):
         (self.folder / "small.yaml").write_text(yaml.safe_dump(self.configuration))
         command = [sys.executable, "-m", "bettersynth", f"{script}", "--config", "small.yaml", *arguments]
-        return subprocess.run(
-            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
-        )
+        environment = self.environment | {"PYTHONPATH": str(self.checkout / "scripts")}
+        return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
 
     def stage(self, *arguments):
         result = self("stage", *arguments)

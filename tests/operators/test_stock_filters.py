@@ -222,3 +222,17 @@ def test_what_decides_a_score_is_a_parameter_whatever_its_name():
     assert "min_confidence" in subplot.parameters and "min_confidence" not in subplot.thresholds
     assert operator_spec("alphanumeric_filter").thresholds == {"min_ratio": 0.25, "max_ratio": None}
     assert "trust_remote_code" not in operator_spec("image_pair_similarity_filter").parameters
+
+
+def test_no_operator_changes_how_many_threads_torch_has(models):
+    import torch
+
+    from bettersynth.operators.data_juicer import build
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
+    op = "text_pair_similarity_filter"  # it asks for one thread, process-wide
+    build(Operator(op=op, parameters=CASES[op][1]), Model(path=str(models["clip"])), "cpu")
+    after = torch.get_num_threads()
+    torch.set_num_threads(before)
+    assert after == before + 1

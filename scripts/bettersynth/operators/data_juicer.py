@@ -6,6 +6,7 @@ What is changed of them stands in `runtime.patches.data_juicer`; an operator's o
 from __future__ import annotations
 
 import importlib
+from contextlib import nullcontext
 from typing import Any
 
 from bettersynth.configuration.operator import OperatorSpec
@@ -13,7 +14,7 @@ from bettersynth.configuration.operators import operator_spec
 from bettersynth.configuration.pool import Model, Operator
 from bettersynth.core.resources import staged
 from bettersynth.operators.model_folder import check_model_folder, existing
-from bettersynth.runtime.patches.data_juicer import answer_lookup, import_data_juicer
+from bettersynth.runtime.patches.data_juicer import answer_lookup, import_data_juicer, same_threads
 
 
 def build(operator: Operator, model: Model | None, device: str, kind: type | None = None) -> Any:
@@ -31,7 +32,8 @@ def build(operator: Operator, model: Model | None, device: str, kind: type | Non
         answer_lookup(spec.model_lookup.format(model=existing(model)))
     if spec.prepare is not None:
         spec.prepare(model_utils)
-    built = (kind or _operator_class(operator.op))(**arguments)
+    with same_threads() if spec.loads_model else nullcontext():
+        built = (kind or _operator_class(operator.op))(**arguments)
     for attribute, value in spec.attributes.items():
         setattr(built, attribute, value)
     if spec.loads_model and getattr(built, "model_key", None) is not None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -48,6 +50,18 @@ def import_data_juicer() -> Any:
     nltk_utils.patch_nltk_pickle_security = lambda: True  # it lets NLTK load any pickle
     nltk.forbid_downloads()
     return model_utils
+
+
+@contextmanager
+def same_threads() -> Iterator[None]:
+    """Some of its operators switch torch to one thread, for whatever else the process computes."""
+    import torch
+
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def answer_lookup(path: str) -> None:

@@ -12,7 +12,7 @@ from bettersynth.core import commands
 from bettersynth.runtime import driver
 from bettersynth.configuration import NAME_PATTERN, ConfigurationError, configure, read_yaml
 from bettersynth.configuration.datasets import EXPORT_FORMATS
-from bettersynth.configuration.load import did_you_mean
+from bettersynth.configuration.checks import did_you_mean
 from bettersynth.core.layout import Layout
 from bettersynth.workflow.jobs import Jobs
 from bettersynth.workflow.manifest import missing, missing_words

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from bench import ROOT
 from bettersynth.configuration import load
-from bettersynth.configuration.load import recipe_training
+from bettersynth.configuration.recipes import recipe_training
 from bettersynth.configuration.types import Configuration
 
 

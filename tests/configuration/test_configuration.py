@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bettersynth.configuration import ConfigurationError, configure, load, read_yaml
-from bettersynth.configuration.load import recipe_training
+from bettersynth.configuration.recipes import recipe_training
 from bettersynth.configuration.reference import page, schema
 
 ROOT = Path(__file__).resolve().parents[2]

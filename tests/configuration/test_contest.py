@@ -11,8 +11,8 @@ from workflow import ROOT
 from bench.dry_run import dry_run, place_inputs
 from bettersynth.configuration import load
 from bettersynth.configuration.ledger import read_ledger, recipes_of, with_tables
-from bettersynth.configuration.load import recipe_training, recipe_trainset
 from bettersynth.configuration.operators import operator_spec
+from bettersynth.configuration.recipes import recipe_training, recipe_trainset
 from bettersynth.workflow.plan import Plan
 
 CONFIG = ROOT / "config" / "contest.yaml"

@@ -16,6 +16,7 @@ from bettersynth.configuration import verb
 from bettersynth.configuration.threshold import Threshold
 from bettersynth.core.records import ROWS, text_of
 from bettersynth.datasets import dedup
+from bettersynth.datasets.build import applied
 from bettersynth.datasets.ledger import Reasons
 from bettersynth.datasets.values import values_of
 from bettersynth.datasets.verbs.dedup import Dedup
@@ -119,6 +120,32 @@ def test_samples_of_one_seed_are_nested_and_seeds_differ():
     other = set(Sample(rows=100, seed=1).apply(MemoryStep(rows)).rows["id"].to_pylist())
     assert len(small & other) < 30
     assert Sample(fraction=0.25).apply(MemoryStep(rows)).rows.num_rows == 250
+
+
+@given(some_rows, some_rows, st.integers(0, 3), st.randoms(use_true_random=False))
+def test_a_sample_like_another_has_as_many_ids_each_as_often(rows, other, seed, chance):
+    verb = Sample(like="other", seed=seed)
+    outcome = applied(verb, MemoryStep(rows, others={"other": other}))
+    ledger = outcome.ledger()
+    found, wanted = (Counter(table["id"].to_pylist()) for table in (outcome.rows, other))
+    there = set(rows["id"].to_pylist())
+    assert (ledger["in"], ledger["out"]) == (rows.num_rows, other.num_rows if there else 0)
+    if len(there) >= len(wanted):
+        assert sorted(found.values()) == sorted(wanted.values())
+    else:
+        assert found.keys() == (there if wanted else set()), "of too few, all"
+    order = list(range(rows.num_rows))
+    chance.shuffle(order)
+    shuffled = applied(verb, MemoryStep(rows.take(pa.array(order, pa.int64())), others={"other": other}))
+    assert Counter(shuffled.rows["id"].to_pylist()) == found, "by seed and ids, whatever the rows' order"
+
+
+def test_a_sample_like_a_repeated_set_is_a_whole_set_again():
+    rows, other = rows_of([f"{number}" for number in range(1000)]), rows_of([*"abcdefgh"] * 3)
+    drawn = Sample(like="other").apply(MemoryStep(rows, others={"other": other})).rows["id"].to_pylist()
+    assert drawn == drawn[:8] * 3 and drawn[:8] == sorted(drawn[:8], key=int)
+    once = Sample(rows=8).apply(MemoryStep(rows)).rows["id"].to_pylist()
+    assert drawn[:8] == once, "the ids that a sample of the same seed has"
 
 
 @given(some_rows.filter(lambda rows: rows.num_rows > 0), st.integers(1, 60), st.randoms(use_true_random=False))

@@ -9,7 +9,7 @@ import zstandard
 from PIL import Image
 
 from bettersynth.configuration.instructions import instruction_set, instruction_sets
-from bettersynth.configuration.load import recipe_training
+from bettersynth.configuration.recipes import recipe_training
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import Layout
 from bettersynth.core.publish import read_json, sha256_file

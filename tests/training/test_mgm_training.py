@@ -264,6 +264,29 @@ def test_the_same_is_not_trained_twice(start, monkeypatch):
         assert read_json(folder / "card.json") == card
 
 
+def test_what_another_recipe_trained_of_the_same_is_taken_over(start, monkeypatch):
+    """As two controls do whose sizes come out equal."""
+    configuration, layout = start(recipes={"twin": {"dataset": "pool", "seeds": [1]}})
+    shutil.copy(layout.trainset("tiny"), layout.trainset("twin"))
+    stages = ((pretrain, layout.pretrain), (finetune, layout.finetune))
+    first = [stage("tiny", 1, configuration, layout) for stage, _ in stages]
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.Trainer, "train", lambda *_, **__: pytest.fail("trained again"))
+        for card, (stage, folder) in zip(first, stages, strict=True):
+            taken = stage("twin", 1, configuration, layout)
+            assert (taken["recipe"], taken["taken_over_from"], taken["seconds"]) == ("twin", "tiny", 0)
+            assert taken["sha256"] == card["sha256"] and taken == read_json(folder("twin", 1) / "card.json")
+            assert log_of(folder("twin", 1)) == log_of(folder("tiny", 1))
+            assert stage("twin", 1, configuration, layout) == taken
+    own, other = (layout.finetune(name, 1) / "checkpoint" for name in ("twin", "tiny"))
+    assert (own / "model.safetensors").samefile(other / "model.safetensors")
+    assert "recipe `twin`" in (own / "README.md").read_text() and "recipe `tiny`" in (other / "README.md").read_text()
+    with (layout.pretrain("tiny", 1) / "connector.safetensors").open("ab") as file:
+        file.write(b"damage")
+    shutil.rmtree(layout.pretrain("twin", 1))
+    assert "taken_over_from" not in pretrain("twin", 1, configuration, layout), "what is damaged is not taken"
+
+
 def test_other_data_or_a_damaged_result_are_trained_again(start):
     configuration, layout = start()
     first = pretrain("tiny", 1, configuration, layout)

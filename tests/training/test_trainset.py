@@ -156,6 +156,25 @@ def test_a_recipe_caps_its_own_way(tmp_path):
     assert entries[0]["conversations"][0]["value"] == "Eh?\n<image>"
 
 
+def test_a_small_set_is_filled_up_to_the_cap(tmp_path):
+    records = [pair(f"{number:02d}") for number in range(20)]
+    recipes = {
+        "whole": {"dataset": "all", "trainset": {"fill": True}},
+        "twice": {"dataset": "twice", "trainset": {"fill": True, "cap": 40}},
+        "larger": {"dataset": "twice", "trainset": {"fill": True, "cap": 30}},
+        "unfilled": {"dataset": "twice", "trainset": {"cap": 30}},
+    }
+    world = make(tmp_path, records, trainset={"cap": 50}, recipes=recipes)
+    card, entries = trained(world)
+    ids = [entry["id"] for entry in entries]
+    once = [record["id"] for record in records]
+    assert (card["rows"], card["filled_up"], card["dropped_by_cap"]) == (50, 30, 0)
+    assert ids[:40] == once * 2 and len(set(ids[40:])) == 10, "whole sets, and of the rest a part without repetition"
+    assert world[1].trainset_dropped("whole").exists() and not read_table(world[1].trainset_dropped("whole")).num_rows
+    assert "filled_up" not in trained(world, "twice")[0]
+    assert trained(world, "larger")[1] == trained(world, "unfilled")[1], "more than the cap is the kit's to cut"
+
+
 def test_redrawn_images_are_found_from_the_pools_folder(tmp_path):
     datasets = {"drawn": {"from": "pool", "redraw": {"redrawer": "sd"}}}
     configuration = configure_pairs(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from bettersynth.configuration.load import recipe_training
+from bettersynth.configuration.recipes import recipe_training
 from bettersynth.configuration.training import Finetune
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.publish import sha256_json

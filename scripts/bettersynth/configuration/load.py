@@ -12,13 +12,15 @@ from typing import Any
 from pydantic import BaseModel, RootModel, ValidationError
 
 from bettersynth.configuration.checks import did_you_mean, is_word, kinds, score_problems, unknown
+from bettersynth.configuration.controls import control_problems, with_controls
 from bettersynth.configuration.datasets import Dataset
 from bettersynth.configuration.generators import BestBy
 from bettersynth.configuration.operator import OperatorSpec
 from bettersynth.configuration.operators import UnknownOperatorError, operator_spec
 from bettersynth.configuration.pool import Operator
 from bettersynth.configuration.reading import ConfigurationError, read_yaml
-from bettersynth.configuration.training import Training, Trainset
+from bettersynth.configuration.recipes import recipe_training, recipe_trainset
+from bettersynth.configuration.training import Training
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.records import POOL
 
@@ -39,6 +41,8 @@ def configure(content: dict[str, Any], path: str | Path) -> Configuration:
     content = {"name": Path(path).stem.replace("-", "_"), **content}
     try:
         configuration = Configuration.model_validate(content)
+        if (whole := with_controls(content, configuration)) is not content:
+            configuration = Configuration.model_validate(whole)
     except ValidationError as error:
         raise ConfigurationError(str(path), [_explain(detail) for detail in error.errors()]) from None
     problems = list(_problems(configuration))
@@ -278,6 +282,7 @@ def _recipe_problems(configuration: Configuration) -> Iterator[str]:
         if recipe.dataset not in accepted:
             yield unknown(f"recipes.{name}.dataset", "dataset", recipe.dataset, accepted)
         yield from _override_problems(configuration, name)
+        yield from control_problems(configuration, name)
         try:
             definition = f"{recipe.dataset} {recipe_trainset(configuration, name)}"
             if configuration.training:
@@ -344,39 +349,12 @@ def _kit_problems(key: str, training: Training) -> Iterator[str]:
             yield f"{key}.{stage}.precision: the kit's program trains in bf16"
 
 
-def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`base` with `changes` laid over it, nested mappings key by key."""
-    merged = dict(base)
-    for key, value in changes.items():
-        nested = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = merge(merged[key], value) if nested else value
-    return merged
-
-
 def check_recipe(configuration: Configuration, name: str | None) -> str | None:
     """The name that a person gave for a recipe, if any; ConfigurationError for one that is not configured."""
     if name is not None and name not in configuration.recipes:
         problem = unknown("RECIPE", "recipe", name, configuration.recipes)
         raise ConfigurationError(f"results/{configuration.name}", [problem])
     return name
-
-
-def recipe_trainset(configuration: Configuration, recipe: str) -> Trainset:
-    """The `trainset` section with the recipe's own keys laid over it."""
-    return Trainset.model_validate(merge(configuration.trainset.model_dump(), configuration.recipes[recipe].trainset))
-
-
-def recipe_training(configuration: Configuration, recipe: str) -> Training:
-    """The `training` section with the recipe's own keys laid over it."""
-    if configuration.training is None:
-        raise ValueError(f"recipe {recipe}: the configuration has no `training` section")
-    return Training.model_validate(merge(configuration.training.model_dump(), configuration.recipes[recipe].training))
-
-
-def recipe_start(configuration: Configuration, recipe: str, seed: int) -> tuple[str, int] | None:
-    """Recipe and seed of the run that this one goes on from, if it does."""
-    start = recipe_training(configuration, recipe).start_from
-    return None if start is None else (start.recipe, seed if start.seed is None else start.seed)
 
 
 def _override_problems(configuration: Configuration, name: str) -> Iterator[str]:

@@ -106,6 +106,8 @@ def _words(schema: dict[str, Any], named: dict[str, Any]) -> str:
     if "$ref" in schema:
         title = schema["$ref"].rpartition("/")[2]
         return f"[{title}](#{title.lower()})" if "properties" in named[title] else _words(named[title], named)
+    if "const" in schema:
+        return f"`{schema['const']}`"
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"])
     if "anyOf" in schema:

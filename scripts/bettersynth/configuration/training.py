@@ -28,6 +28,11 @@ class Trainset(Section):
         200_000, ge=1, description="More rows than this are cut by the kit's own sampling: random.sample of the seed."
     )
     cap_seed: Seed = Field(1024, description="Seed of that sampling; the kit's is 1024.")
+    fill: bool = Field(
+        False,
+        description="Fewer rows than the cap are drawn again up to it, so that all sizes train for as many steps: the "
+        "whole set as often as it goes in, and of the rest a random part by `cap_seed` and the ids.",
+    )
     question: str = Field(
         "Render a clear and concise summary of the photo.",
         description="Question for records that came without one, when `pool.restore` names no file.",
@@ -35,9 +40,21 @@ class Trainset(Section):
     unusable: Unusable = "refuse"
     unusable_share: UnusableShare = 0.01
 
+    @model_validator(mode="after")
+    def _filled_to_something(self) -> Trainset:
+        if self.fill and self.cap is None:
+            raise ValueError("`fill` draws rows again up to `cap`, and there is none")
+        return self
+
+    def rows(self, count: int) -> int:
+        """Rows of the training file of a dataset of so many."""
+        if self.cap is None or not count:
+            return count
+        return self.cap if self.fill else min(count, self.cap)
+
     def deciding(self) -> dict[str, Any]:
-        """What decides the training file; what becomes of unusable rows only where it is not the default."""
-        usual = {"unusable"} if self.unusable == "refuse" else set()
+        """What decides the training file; what becomes of unusable rows, and `fill`, only where not the default."""
+        usual = {key for key, default in (("unusable", "refuse"), ("fill", False)) if getattr(self, key) == default}
         return self.model_dump(exclude={"unusable_share", *usual})
 
 

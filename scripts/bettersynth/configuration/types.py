@@ -6,9 +6,9 @@ from them (``make reference``), and a test shows the difference when they are st
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, create_model, field_validator
+from pydantic import ConfigDict, Field, create_model, field_validator
 
 from bettersynth.configuration.benchmark import Benchmark
 from bettersynth.configuration.datasets import Analysis, Dataset, ExportFormat
@@ -17,6 +17,7 @@ from bettersynth.configuration.generators import Captioner, Redrawer
 from bettersynth.configuration.pool import Model, Operator, Pool, Scoring
 from bettersynth.configuration.section import Name, Section, Seed
 from bettersynth.configuration.training import Training, Trainset
+from bettersynth.core.records import POOL
 
 
 class _Published(Section):
@@ -49,6 +50,19 @@ else:
     )
 
 
+class Control(Section):
+    """A recipe's fair opponent: a random part as large as its dataset, cut, filled and trained in the same way."""
+
+    from_: Name = Field(POOL, alias="from", description="`pool`, or the dataset that the part is drawn of.")
+    seed: Seed = Field(0, description="Decides, with the ids, which part.")
+
+    model_config = ConfigDict(populate_by_name=True)
+
+
+Controlled = Literal["random"] | Control
+"""`random` is a control with the defaults."""
+
+
 class Recipe(Section):
     """A dataset that is trained and evaluated."""
 
@@ -62,6 +76,16 @@ class Recipe(Section):
         default_factory=dict, description="Keys of `training`, nested, that differ for this recipe."
     )
     note: str | None = Field(None, description="A line for the leaderboard.")
+    control: Controlled | Literal["none"] | None = Field(
+        None,
+        description="Adds a recipe `random_like_…`: as many ids as the dataset has, of all pairs (`random`) or of "
+        "those that a mapping names, each as often, with the same seeds, cap and training. Recipes whose sizes must "
+        "be equal share one. Not given: as the key `control` of the whole configuration says.",
+    )
+    control_of: list[Name] = Field(
+        default_factory=list,
+        description="Recipes that this one is the control of. `control` writes it; give it for one of your own.",
+    )
 
     @field_validator("seeds")
     @classmethod
@@ -100,6 +124,9 @@ class Configuration(Section):
     training: Training | None = Field(None, description="Needed by recipes; leave out to stop at datasets.")
     evaluation: Evaluation | None = Field(None, description="Needed by recipes.")
     recipes: dict[Name, Recipe] = Field(default_factory=dict)
+    control: Controlled | None = Field(
+        None, description="The control of every recipe that has no `control` of its own and is no random part itself."
+    )
     exports: dict[Name, list[ExportFormat]] = Field(
         default_factory=dict, description="Datasets to write out, and the formats."
     )

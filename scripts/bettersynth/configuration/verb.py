@@ -80,6 +80,8 @@ class Verb(BaseModel):
     """Whether rows of the other parents can be among its own."""
     makes_records: ClassVar[bool] = False
     """Whether it makes a source: whether it is a `Generator`."""
+    is_random: ClassVar[bool] = False
+    """Whether it draws a part of its rows at random."""
     cost: ClassVar[Cost] = Cost(200_000, start=5, bytes=20)
     """What choosing the rows costs, for each row of `from`: a guess, until a job has been measured."""
 
@@ -130,6 +132,11 @@ class Verb(BaseModel):
     def problems(self, key: str, configuration: Configuration) -> Iterable[str]:
         """What cannot be meant in view of other sections, each beginning with the key (`key` is the verb's)."""
         return ()
+
+    @property
+    def times(self) -> int | None:
+        """How often it has each id of `from`, where it leaves none out whatever the rows; else None."""
+        return None
 
     # what it does
     def expected(self, parents: Parents) -> RowCount:

@@ -6,8 +6,9 @@ import textwrap
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from bettersynth.configuration.checks import did_you_mean
 from bettersynth.configuration.evaluation import BENCHMARKS
-from bettersynth.configuration.load import did_you_mean, recipe_training, recipe_trainset
+from bettersynth.configuration.recipes import recipe_training, recipe_trainset
 from bettersynth.configuration.types import Configuration, Recipe
 from bettersynth.configuration.wording import listed
 from bettersynth.core.errors import PersonError
@@ -151,6 +152,8 @@ class Explanation:
         rows = self.expected.trainset(name)
         if rows.number < whole.number:
             return f"{whole}, cut to {rows.number:,} by the kit's random sample (seed {settings.cap_seed})"
+        if rows.number > whole.number:
+            return f"{whole}, filled up to {rows.number:,} (seed {settings.cap_seed})"
         return str(whole)
 
     def _runs(self, name: str) -> Iterator[str]:

@@ -10,8 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bettersynth.configuration.load import recipe_trainset
 from bettersynth.configuration.pool import Pool
+from bettersynth.configuration.recipes import recipe_trainset
+from bettersynth.configuration.training import Trainset
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.commands import make
 from bettersynth.core.image_paths import ImageProblem, resolve
@@ -23,6 +24,7 @@ from bettersynth.core.raw import caption_problem, question_problem
 from bettersynth.core.records import caption_of
 from bettersynth.core.remedy import config_of
 from bettersynth.core.tables import write_table
+from bettersynth.datasets.order import random_order
 from bettersynth.pool.images import ImageRoots, check_image
 from bettersynth.pool.llava import Questions, iterate, kit_cap, llava_entries, write_list
 from bettersynth.pool.rows import load_records, read_rows
@@ -59,8 +61,8 @@ def build_trainset(name: str, configuration: Configuration, layout: Layout, plan
             f"recipe `{name}`: its dataset `{recipe.dataset}` has no rows, so there is nothing to train on; change the "
             f"dataset or leave the recipe out. Where the rows went: {make('explain', DATASET=recipe.dataset)}"
         )
-    kept = kit_cap(rows.num_rows, settings.cap, settings.cap_seed)
-    dropped = 0 if kept is None else rows.num_rows - len(kept)
+    kept = _places(rows, settings)
+    dropped = max(0, rows.num_rows - len(kept)) if kept else 0
     records = load_records(rows if kept is None else rows.take(pa.array(kept)), layout, plan)
 
     roots = ImageRoots(configuration.pool, layout)
@@ -88,6 +90,7 @@ def build_trainset(name: str, configuration: Configuration, layout: Layout, plan
         layout.trainset_card(name),
         rows=written,
         dropped_by_cap=dropped,
+        **({"filled_up": filled} if (filled := max(0, records.num_rows - rows.num_rows)) else {}),
         sha256=sha256_file(path),
         preflight={
             "rows": records.num_rows,
@@ -97,6 +100,16 @@ def build_trainset(name: str, configuration: Configuration, layout: Layout, plan
             **({"dropped": keep.count(False), "findings": counts} if findings else {}),
         },
     )
+
+
+def _places(rows: pa.Table, settings: Trainset) -> Sequence[int] | None:
+    """Places of the rows that the training file has, in its order, after cap and `fill`; None for all, once."""
+    number = rows.num_rows
+    if settings.cap is None or not settings.fill or number >= settings.cap:
+        return kit_cap(number, settings.cap, settings.cap_seed)
+    times, rest = divmod(settings.cap, number)
+    part = sorted(random_order(rows, settings.cap_seed)[:rest].tolist())
+    return [*list(range(number)) * times, *part]
 
 
 def _remedy(layout: Layout) -> str:

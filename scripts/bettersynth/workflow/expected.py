@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bettersynth.configuration.datasets import Dataset
-from bettersynth.configuration.load import recipe_trainset
+from bettersynth.configuration.recipes import recipe_trainset
 from bettersynth.configuration.types import Configuration
 from bettersynth.configuration.verb import Parents
 from bettersynth.core.cached import cached_method
@@ -147,10 +147,9 @@ class Expected:
         return found
 
     def trainset(self, recipe: str) -> Rows:
-        """Rows of a recipe's training file, after the cap."""
+        """Rows of a recipe's training file, cut or filled up to the cap."""
         count, basis = self.rows(self.configuration.recipes[recipe].dataset)
-        cap = recipe_trainset(self.configuration, recipe).cap
-        return Rows(count if cap is None else min(count, cap), basis)
+        return Rows(recipe_trainset(self.configuration, recipe).rows(count), basis)
 
 
 def total(parts: Iterable[Rows]) -> Rows:

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from bettersynth.configuration.load import recipe_start, recipe_training
 from bettersynth.configuration.operators import operator_spec
+from bettersynth.configuration.recipes import recipe_start, recipe_training
 from bettersynth.configuration.types import Configuration
 from bettersynth.configuration.verb import Generator
 from bettersynth.core.resources import RESOURCES

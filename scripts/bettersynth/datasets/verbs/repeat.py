@@ -21,6 +21,11 @@ TIMES = {1: "once", 2: "twice"}
 class Repeat(Verb, Value[Annotated[int, Field(ge=1, le=1000)]]):
     """Times every row appears."""
 
+    @property
+    def times(self) -> int:
+        """So often."""
+        return self.root
+
     def expected(self, parents: Parents) -> RowCount:
         """So many times the parent's."""
         return RowCount(parents.rows[0] * self.root)

@@ -51,6 +51,11 @@ class Splice(Verb, Section):
         """Yes, to tell the unmatched."""
         return True
 
+    @property
+    def times(self) -> int | None:
+        """Once, unless some may be dropped."""
+        return 1 if self.unmatched == "keep" else None
+
     def expected(self, parents: Parents) -> RowCount:
         """All rows, unless some may be dropped."""
         return RowCount(parents.rows[0], is_exact=self.unmatched == "keep")

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bettersynth.configuration.instructions import instruction_set, instruction_sets
-from bettersynth.configuration.load import recipe_training
 from bettersynth.configuration.pool import Reading
+from bettersynth.configuration.recipes import recipe_training
 from bettersynth.configuration.training import PREFLIGHT, Finetune
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import Layout

@@ -26,7 +26,7 @@ import torch
 from torch import distributed
 
 from bettersynth.configuration import read_yaml
-from bettersynth.configuration.load import recipe_training
+from bettersynth.configuration.recipes import recipe_training
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import Layout
 from bettersynth.runtime.network import forbid_network

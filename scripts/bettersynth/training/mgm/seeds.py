@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bettersynth.configuration.load import recipe_training
+from bettersynth.configuration.recipes import recipe_training
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import Layout
 from bettersynth.core.publish import read_json, write_json

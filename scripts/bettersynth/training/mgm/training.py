@@ -5,8 +5,7 @@ goes on. Stage 2 trains connector and language model on the fixed instruction se
 language model and stage 1's connector. A recipe with `start_from` has the model of a finished run in the place of the
 original parts. With `training.kit` the contest's own program trains, by `bettersynth.training.mgm.kit`.
 
-A stage's folder remembers in `done.json` what it was made from. Asked for the same again, a stage publishes its card
-again and trains nothing.
+What was made before of the same inputs is not trained again: `bettersynth.training.mgm.made`.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,29 +21,28 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bettersynth.configuration.load import recipe_start, recipe_training, recipe_trainset
+from bettersynth.configuration.recipes import recipe_start, recipe_training, recipe_trainset
 from bettersynth.configuration.training import Finetune, Stage
 from bettersynth.configuration.types import Configuration
 from bettersynth.core import versions
 from bettersynth.core.digests import check_by_card, sha256_folder
 from bettersynth.core.layout import CARD, CHECKPOINT, Layout
-from bettersynth.core.publish import Card, publish, publish_folder, read_json, sha256_file, write_json
+from bettersynth.core.publish import Card, publish, publish_folder, read_json, sha256_file
 from bettersynth.pool.images import ImageRoots, resolve
 from bettersynth.training.mgm import checkpoints
 from bettersynth.training.mgm.data import ConversationDataset, Lost
 from bettersynth.training.mgm.instructions import used_instructions
 from bettersynth.training.mgm.kit import KitProgram, identity
+from bettersynth.training.mgm.made import RESUME, finish, made_before, made_elsewhere
 from bettersynth.training.mgm.model import MGMForConditionalGeneration
 from bettersynth.training.mgm.processes import is_main_process
 from bettersynth.training.mgm.processing import Processor
 from bettersynth.training.mgm.trainer import train_stage
 from bettersynth.training.model_card import write_model_card
 
-DONE = "done.json"
 CONNECTOR = "connector.safetensors"
 logger = logging.getLogger(__name__)
 
-RESUME = "checkpoints"
 LOST = "lost.jsonl"
 """Rows whose pictures were good at the preflight and could not be read in training."""
 
@@ -57,11 +54,11 @@ def probe(recipe: str, seed: int, configuration: Configuration, layout: Layout) 
     run = _Run(recipe, seed, configuration, layout)
     folder, inputs = layout.probe(recipe, seed), run.pretrain_inputs()
     steps = run.training.probe.steps
-    if earlier := _made_before(folder, inputs | {"probe_steps": steps}):
+    if earlier := made_before(folder, inputs | {"probe_steps": steps}):
         return earlier
     card = run.card(inputs | {"probe_steps": steps})
     card.facts |= run.train_connector("probe", folder, inputs, stop_at=steps)[1]
-    return _finish(folder, card)
+    return finish(folder, card)
 
 
 def pretrain(recipe: str, seed: int, configuration: Configuration, layout: Layout) -> dict[str, Any]:
@@ -74,7 +71,7 @@ def pretrain(recipe: str, seed: int, configuration: Configuration, layout: Layou
         return earlier
     run = _Run(recipe, seed, configuration, layout)
     inputs = run.pretrain_inputs()
-    if earlier := _made_before(folder, inputs, CONNECTOR, sha256_file):
+    if earlier := made_before(folder, inputs, CONNECTOR) or made_elsewhere(recipe, folder, inputs, CONNECTOR):
         return earlier
     card = run.card(inputs)
     state, facts = run.train_connector("pretrain", folder, inputs, resume_from=_probe_checkpoint(run, inputs))
@@ -82,7 +79,7 @@ def pretrain(recipe: str, seed: int, configuration: Configuration, layout: Layou
         with publish(folder / CONNECTOR) as temporary:
             save_file(state, temporary)
         card.facts |= facts | {"sha256": sha256_file(folder / CONNECTOR)}
-    return _finish(folder, card, drop=(folder, layout.probe(recipe, seed)))
+    return finish(folder, card, drop=(folder, layout.probe(recipe, seed)))
 
 
 def finetune(recipe: str, seed: int, configuration: Configuration, layout: Layout) -> dict[str, Any]:
@@ -98,7 +95,11 @@ def finetune(recipe: str, seed: int, configuration: Configuration, layout: Layou
     check_by_card(connector, connector.with_name(CARD))
     data = used_instructions(stage, configuration, layout)
     inputs = run.inputs("finetune", stage, data.sha256) | {"connector_sha256": sha256_file(connector)}
-    if earlier := _made_before(folder, inputs, CHECKPOINT, sha256_folder):
+    if earlier := made_before(folder, inputs, CHECKPOINT, sha256_folder):
+        return earlier
+    if earlier := made_elsewhere(recipe, folder, inputs, CHECKPOINT, sha256_folder):
+        if is_main_process():
+            write_model_card(layout.run(recipe, seed), folder / CHECKPOINT, earlier)
         return earlier
     card = run.card(inputs)
     if run.kit is None:
@@ -108,7 +109,7 @@ def finetune(recipe: str, seed: int, configuration: Configuration, layout: Layou
     if is_main_process():
         card.facts |= facts | {"sha256": sha256_folder(folder / CHECKPOINT)}
         write_model_card(layout.run(recipe, seed), folder / CHECKPOINT, card.facts)
-    return _finish(folder, card, drop=(folder,))
+    return finish(folder, card, drop=(folder,))
 
 
 def _finetune(
@@ -294,43 +295,3 @@ def _stopped(
     if verdict["verdict"] == "go":
         return None
     return Card(recipe=recipe, seed=seed, status="stopped", why=verdict["why"]).write(folder / CARD)
-
-
-def _made_before(
-    folder: Path,
-    inputs: dict[str, Any],
-    result: str | None = None,
-    digest: Callable[[Path], str] = sha256_file,
-) -> dict[str, Any] | None:
-    """The card of an earlier run from the same inputs, published again; None when the stage has to run.
-
-    A finished run from other inputs makes way, and with it the checkpoint that a probe leaves.
-    """
-    try:
-        card = read_json(folder / DONE)
-    except FileNotFoundError:  # never made, or another process has just removed it
-        return None
-    if card["inputs"] == inputs and (result is None or _is_intact(folder / result, digest, card["sha256"])):
-        if is_main_process():
-            logger.info("%s was made before, of the same inputs: nothing is trained", folder)
-            write_json(folder / CARD, card)
-        return card
-    if is_main_process():
-        (folder / DONE).unlink(missing_ok=True)
-        shutil.rmtree(folder / RESUME, ignore_errors=True)
-    return None
-
-
-def _is_intact(path: Path, digest: Callable[[Path], str], sha256: str) -> bool:
-    return path.exists() and digest(path) == sha256
-
-
-def _finish(folder: Path, card: Card, drop: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Write card and `done.json`, and remove the checkpoints in `drop`, which nothing will resume from."""
-    if not is_main_process():
-        return card.facts
-    written = card.write(folder / CARD)
-    write_json(folder / DONE, written)
-    for place in drop:
-        shutil.rmtree(place / RESUME, ignore_errors=True)
-    return written

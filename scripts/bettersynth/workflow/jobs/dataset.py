@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bettersynth.configuration.load import recipe_trainset
+from bettersynth.configuration.recipes import recipe_trainset
 from bettersynth.core import versions
 from bettersynth.core.records import POOL
 from bettersynth.workflow.expected import Rows

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from bettersynth.configuration.instructions import instruction_set
-from bettersynth.configuration.load import recipe_start, recipe_training
+from bettersynth.configuration.recipes import recipe_start, recipe_training
 from bettersynth.configuration.training import KIT_PROGRAM
 from bettersynth.core import versions
 from bettersynth.workflow.expected import Basis, Rows, counted

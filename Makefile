@@ -21,6 +21,7 @@ SPLIT ?=
 MODELS ?=
 RESULTS ?=
 REPLACE ?=
+YES ?=
 CANCEL ?=
 GPUS ?=
 IMAGE ?=
@@ -47,7 +48,7 @@ TAKES_dag := RECIPE
 TAKES_verify := RECIPE
 TAKES_stage := RECIPE FROM PIN DRY_RUN WHEELS PLATFORM PYTHON_VERSION TORCH_INDEX
 TAKES_bundle := TO RECIPE UNTIL PART SPLIT MODELS RESULTS
-TAKES_unbundle := FROM REPLACE
+TAKES_unbundle := FROM REPLACE YES
 TAKES_merge := FROM REPLACE
 GOALS := $(or $(MAKECMDGOALS),help)
 TAKEN := CONFIG PYTHON TAKES_run $(foreach goal,$(GOALS),$(TAKES_$(goal)))
@@ -171,7 +172,7 @@ bundle: ready  ## pack what the next jobs of RECIPE need as TO=….tar.zst (UNTI
 		$(if $(SPLIT),--split $(SPLIT)) $(if $(MODELS),--models) $(if $(RESULTS),--results)
 
 unbundle: environment  ## open a bundle of work here (FROM=….tar.zst)
-	@bettersynth unbundle --from $(or $(FROM),$(error FROM=….tar.zst: which)) $(if $(REPLACE),--replace)
+	@bettersynth unbundle --from $(or $(FROM),$(error FROM=….tar.zst: which)) $(if $(REPLACE),--replace) $(if $(YES),--yes)
 
 merge: environment  ## take the results of another machine in (FROM=….tar.zst)
 	@bettersynth unbundle --results --from $(or $(FROM),$(error FROM=….tar.zst: which)) $(if $(REPLACE),--replace)

@@ -23,7 +23,7 @@ import pytest
 import yaml
 from workflow import CONFIGURATION, MODELS, ROOT
 
-from bettersynth.deploy.relay import CODE_PARTS
+from bettersynth.deploy.places import CODE_PARTS
 from miniature.render import render_world
 
 pytestmark = pytest.mark.workflow
@@ -173,7 +173,7 @@ def scored(home, tmp_path_factory) -> Machine:
         home.bundle("--until", "score_plain", "--part", f"{number}/3", "--to", over / f"{number}.tar.zst")
     for number in (1, 2, 3):
         scorer = Machine(tmp_path_factory.mktemp(f"scorer{number}"), home.python)
-        output = scorer.script("unbundle", "--from", over / f"{number}.tar.zst").stdout
+        output = scorer.script("unbundle", "--yes", "--from", over / f"{number}.tar.zst").stdout
         targets = re.search(r"next: snakemake .* -- (.*)", output)[1].split()
         assert len(targets) in (1, 2) and not (scorer.folder / "data" / "mgm_pretrain_stage_1.jsonl").exists()
         scorer.snakemake(*targets)
@@ -198,7 +198,7 @@ def wandered(scored, tmp_path_factory) -> tuple[Machine, Machine, Machine, Path]
     scored.bundle("--recipe", "wordy", "--until", "finetune", "--models", "--split", "1M", "--to", over / "to.tar.zst")
     shift_times(scored.folder, days=-3)
     trainer = Machine(tmp_path_factory.mktemp("trainer"), scored.python)
-    trainer.script("unbundle", "--from", over / "to.tar.zst")
+    trainer.script("unbundle", "--yes", "--from", over / "to.tar.zst")
     return scored, trainer, alone, over
 
 
@@ -275,21 +275,21 @@ def test_a_bundle_holds_what_its_jobs_need_and_nothing_else(wandered):
 
 def test_opening_it_twice_changes_nothing(wandered):
     _, trainer, _, over = wandered
-    assert trainer.script("unbundle", "--from", over / "to.tar.zst").stdout.startswith("0 files unpacked")
+    assert trainer.script("unbundle", "--yes", "--from", over / "to.tar.zst").stdout.startswith("0 files unpacked")
 
 
 def test_other_bytes_are_a_conflict(wandered, tmp_path):
     _, trainer, _, over = wandered
     other = Machine(tmp_path / "other")
-    other.script("unbundle", "--from", over / "to.tar.zst")
+    other.script("unbundle", "--yes", "--from", over / "to.tar.zst")
     (other.folder / "results/small/trainsets/wordy.json").write_text("[]")
-    refused = other.script("unbundle", "--from", over / "to.tar.zst", check=False)
+    refused = other.script("unbundle", "--yes", "--from", over / "to.tar.zst", check=False)
     assert refused.returncode != 0
     assert "results/small/trainsets/wordy.json: here with other bytes" in refused.stderr
     assert other.read("results/small/trainsets/wordy.json") == b"[]"
     refused = other.script("unbundle", "--results", "--replace", "--from", over / "back.tar.zst", check=False)
     assert "results/small/trainsets/wordy.json: the results were made from another" in refused.stderr
-    other.script("unbundle", "--replace", "--from", over / "to.tar.zst")
+    other.script("unbundle", "--yes", "--replace", "--from", over / "to.tar.zst")
     assert other.read("results/small/trainsets/wordy.json") == trainer.read("results/small/trainsets/wordy.json")
-    mixed = other.script("unbundle", "--from", over / "back.tar.zst", check=False)
+    mixed = other.script("unbundle", "--yes", "--from", over / "back.tar.zst", check=False)
     assert "make merge FROM=" in mixed.stderr

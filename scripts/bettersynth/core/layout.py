@@ -10,6 +10,11 @@ CARD = "card.json"
 """What a training stage's folder holds beside its result: what was done."""
 CHECKPOINT = "checkpoint"
 """The model in the folder of stage 2."""
+FOLDERS = frozenset(
+    {"pool", "sources", "scores", "datasets", "analyses", "exports", "trainsets"}
+    | {"instructions", "benchmarks", "runs", "report"}
+)
+"""Folders of results; beside them lies what is known of who is at work and of what was received."""
 
 
 class Layout:
@@ -17,6 +22,13 @@ class Layout:
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
+
+    def holds(self, path: Path) -> bool:
+        """Whether a path is one of a result: not a lease, nor what is remembered of inputs, nor a hidden file."""
+        if not path.is_relative_to(self.root) or path in (self.digests, self.looks):
+            return False
+        folder, *rest = path.relative_to(self.root).parts or ("",)
+        return folder in FOLDERS and bool(rest) and not any(part.startswith(".") for part in rest)
 
     # beside the results
     @property

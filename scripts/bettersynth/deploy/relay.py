@@ -13,10 +13,12 @@ import os
 import re
 import subprocess
 import sys
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ValidationError
 
 from bettersynth.configuration.section import NAME_PATTERN
 from bettersynth.configuration.types import Configuration
@@ -26,7 +28,8 @@ from bettersynth.core.layout import Layout
 from bettersynth.core.publish import read_json, sha256_file, write_json
 from bettersynth.core.resources import resource
 from bettersynth.core.tables import read_table
-from bettersynth.deploy.archive import SHOWN, differing, read_manifest, unpack
+from bettersynth.deploy.archive import SHOWN, differing, first_problem, read_manifest, unpack
+from bettersynth.deploy.places import CODE_PARTS, COMES_HOME, METADATA, RUNS, place, recorded_output
 from bettersynth.pool.images import ImageRoots
 from bettersynth.pool.rows import load_records, read_rows
 from bettersynth.report.history import commit
@@ -44,8 +47,6 @@ from bettersynth.workflow.manifest import manifest_path
 from bettersynth.workflow.plan import Plan
 
 CODE = Path(__file__).resolve().parents[3]
-CODE_PARTS = ("Snakefile", "Makefile", "rules", "scripts", "profiles", "slurm", "envs")
-METADATA = Path(".snakemake") / "metadata"
 INCOMPLETE = Path(".snakemake") / "incomplete"
 IMAGE_COLUMNS = ["images", "image_root"]
 
@@ -244,18 +245,35 @@ class Relay:
         return found
 
 
-def receive(archive: Path, kind: str, *, replace: bool = False) -> tuple[dict[str, Any], int]:
+class _Facts(BaseModel):
+    """What the manifest of a bundle says beside its files, as far as it is used where the bundle is opened."""
+
+    configuration: str
+    config_file: str | None = None
+    recipe: str | None = None
+    targets: list[str] = []
+    memory: dict[str, dict[str, Any]] = {}
+    elsewhere: list[str] = []
+    made_from: dict[str, str] = {}
+
+
+def receive(
+    archive: Path, kind: str, *, replace: bool = False, takes: Callable[[list[str]], bool] = lambda names: False
+) -> tuple[dict[str, Any], int]:
     """Unpack a bundle of a kind (`work`, `results`) into the working directory; return its manifest and new files.
 
     Files that are here with the same bytes stay untouched. Raises RelayError when some are here with other bytes,
-    unless these are to be replaced, or when results were made from other inputs than those here.
+    unless these are to be replaced, when results were made from other inputs than those here, when files belong
+    elsewhere, and when the person does not take (`takes`) the code and configuration that come with it.
     """
     manifest = read_manifest(archive)
     if manifest.get("kind") != kind:
-        other = {"work": "make unbundle", "results": "make merge"}.get(manifest.get("kind", ""), "tar -xf")
+        other = {"work": "make unbundle", "results": "make merge"}.get(str(manifest.get("kind")), "tar -xf")
         raise RelayError(f"{archive}: not {kind}; open it with: {other} FROM={archive}")
-    if not re.fullmatch(NAME_PATTERN, manifest["configuration"]):
-        raise RelayError(f"{archive}: {manifest['configuration']!r} is no name of a configuration")
+    layout = _check_facts(archive, manifest)
+    places = {name: place(name, layout, manifest.get("config_file")) for name in manifest["files"]}
+    astray = [name for name, what in places.items() if what is None or (kind == "results" and what not in COMES_HOME)]
+    _refuse(archive, [f"{name}: no place for {kind}" for name in astray], "Bundles that `make bundle` makes hold none.")
     missing, other_bytes = differing(manifest, Path())
     beside = {name for name in other_bytes if name.startswith((f"{METADATA}/", "logs/", "benchmarks/"))}
     changed = {*missing, *other_bytes}
@@ -264,11 +282,39 @@ def receive(archive: Path, kind: str, *, replace: bool = False) -> tuple[dict[st
         _refuse(archive, conflicts, "Move away what is not wanted, or take the bundle's files instead: REPLACE=1")
     made_from_others = _other_inputs(manifest, changed)
     _refuse(archive, made_from_others, "Bundle the work again from what is here, or bring back what it was made from.")
+    if (runs := _unknown_code(manifest, changed)) and not takes(runs):
+        raise RelayError(f"{archive}: nothing was unpacked. To take code and configuration that it brings: YES=1")
     kept = {str(_record_of(name)) for name in manifest["files"] if name not in changed}
     wanted = changed - (kept & beside)
     unpack(archive, manifest, Path(), wanted)
     _remember(manifest, wanted)
     return manifest, len(changed)
+
+
+def _check_facts(archive: Path, manifest: Mapping[str, Any]) -> Layout:
+    """Where the results of a bundle belong. Raises RelayError for a manifest that no bundle of ours has."""
+    try:
+        facts = _Facts.model_validate(manifest, strict=True)
+    except ValidationError as error:
+        raise RelayError(f"{archive}: {first_problem(error)}; copy it here again") from error
+    for key, name in (("configuration", facts.configuration), ("recipe", facts.recipe)):
+        if name is not None and not re.fullmatch(NAME_PATTERN, name):
+            raise RelayError(f"{archive}: {name!r} is no name of a {key}")
+    printed = [*facts.targets, *facts.elsewhere]
+    if odd := next((text for text in printed if not text.isprintable() or text.startswith("-")), None):
+        raise RelayError(f"{archive}: {odd!r} is no name of a file")
+    if manifest["kind"] == "work" and facts.config_file not in manifest["files"]:
+        raise RelayError(f"{archive}: its configuration {facts.config_file!r} is not in it")
+    return Layout(Path("results") / facts.configuration)
+
+
+def _unknown_code(manifest: Mapping[str, Any], changed: set[str]) -> list[str]:
+    """Code and configuration that would come here and is neither here already nor what runs now."""
+    layout = Layout(Path("results") / manifest["configuration"])
+    runs = [name for name in sorted(changed) if place(name, layout, manifest.get("config_file")) in RUNS]
+    running = (CODE / name for name in runs)
+    digests = [sha256_file(path) if path.is_file() else None for path in running]
+    return [name for name, digest in zip(runs, digests, strict=True) if digest != manifest["files"][name]["sha256"]]
 
 
 def _remember(manifest: Mapping[str, Any], unpacked: Iterable[str]) -> None:
@@ -317,9 +363,8 @@ def recorded_outputs() -> list[str]:
     """Outputs of the jobs that Snakemake has on record as finished."""
     found = []
     for name in files_below(METADATA):
-        *folders, last = name.split("/")
-        if not (INCOMPLETE / name).exists():
-            found.append(urlsafe_b64decode("".join(folder[1:] for folder in folders) + last).decode())
+        if not (INCOMPLETE / name).exists() and (output := recorded_output(PurePosixPath(name))):
+            found.append(output)
     return sorted(found)
 
 

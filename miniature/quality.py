@@ -7,7 +7,7 @@ the same processors, truncation and formulas. `TARGETS` says what each figure sh
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +32,8 @@ from transformers import (
 )
 from transformers.loss.loss_for_object_detection import box_iou
 
+from bettersynth.runtime.patches.weights import open_model, refuse_made_up_parts
+from bettersynth.training.mgm.model import TEXT_TOWER
 from miniature import questions
 from miniature.captions import caption, errors, full_caption, is_right, missing
 from miniature.defects import made_unsafe, one_attribute_wrong, uglified, watermarked
@@ -134,10 +136,10 @@ class Exam:
         """The model's folder."""
         return self.models / FOLDERS.get(name, name)
 
-    def open(self, name: str, kind: Any) -> tuple[Any, Any]:
-        """Model and processor."""
+    def open(self, name: str, kind: Any, spare: Sequence[str] = ()) -> tuple[Any, Any]:
+        """Model and processor; `spare` as of `open_model`."""
         folder = self.folder(name)
-        model = kind.from_pretrained(folder, local_files_only=True, dtype=torch.float32).to(self.device).eval()
+        model = open_model(kind, folder, spare=spare, dtype=torch.float32).to(self.device).eval()
         return model, Processor.from_pretrained(folder, local_files_only=True)
 
 
@@ -344,6 +346,7 @@ def diffusion(exam: Exam) -> dict[str, float]:
     """
     from diffusers import StableDiffusionImg2ImgPipeline
 
+    refuse_made_up_parts()
     pipeline = StableDiffusionImg2ImgPipeline.from_pretrained(
         exam.folder("diffusion"), local_files_only=True, use_safetensors=True, torch_dtype=torch.float32
     ).to(exam.device)
@@ -395,8 +398,8 @@ def towers(exam: Exam) -> dict[str, float]:
     numbers = exam.few(4)
     images = [exam.images[number] for number in numbers]
     labels = torch.stack([torch.from_numpy(patch_labels(exam.scenes[number])) for number in numbers])
-    clip, processor = exam.open("clip", CLIPVisionModel)
-    convnext = ConvNextModel.from_pretrained(exam.folder("convnext"), local_files_only=True).to(exam.device).eval()
+    clip, processor = exam.open("clip", CLIPVisionModel, TEXT_TOWER)
+    convnext = open_model(ConvNextModel, exam.folder("convnext")).to(exam.device).eval()
     seen, detail = [], []
     for part in exam.batches(len(images)):
         pixels = processor(images=images[part], return_tensors="pt").pixel_values.to(exam.device)
@@ -414,7 +417,7 @@ def gemma(exam: Exam) -> dict[str, float]:
     As one word a patch, and as the mean vector of all words that name it.
     """
     folder = exam.folder("gemma")
-    model = GemmaForCausalLM.from_pretrained(folder, local_files_only=True, dtype=torch.float32).to(exam.device).eval()
+    model = open_model(GemmaForCausalLM, folder, dtype=torch.float32).to(exam.device).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
     def vectors(text: str) -> Tensor:

@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import CLIPVisionModel
 
+from bettersynth.runtime.patches.weights import open_model
+from bettersynth.training.mgm.model import TEXT_TOWER
 from miniature import models
 from miniature.material import GRID
 from miniature.tokenizers import opt_words
@@ -77,7 +79,7 @@ def train_llava(lesson: Lesson) -> dict[str, Any]:
     folder = models.llava(lesson.words)
     model, tokenizer = begin(lesson, "llava", folder), folder.beside[0].tokenizer
     if not lesson.resume:
-        tower = CLIPVisionModel.from_pretrained(lesson.out / "clip", local_files_only=True)
+        tower = open_model(CLIPVisionModel, lesson.out / "clip", spare=TEXT_TOWER)
         model.model.vision_tower.load_state_dict(tower.state_dict())
     pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
     tables = [token_table(lesson, tokenizer, [text["long"][k] for text in lesson.texts], end=end) for k in range(2)]

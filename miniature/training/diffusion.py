@@ -10,6 +10,7 @@ from diffusers import StableDiffusionImg2ImgPipeline
 from torch import Tensor
 from torch.nn import functional
 
+from bettersynth.runtime.patches.weights import refuse_made_up_parts
 from miniature import models
 from miniature.training.lesson import Lesson, finish, fit
 from miniature.training.parts import clip_table
@@ -19,6 +20,7 @@ def train_diffusion(lesson: Lesson) -> dict[str, Any]:
     """First the autoencoder, then noise prediction in its latents, conditioned on captions (dropped 1 in 10)."""
     folder = models.diffusion(lesson.words)
     if lesson.resume:
+        refuse_made_up_parts()
         folder.model = StableDiffusionImg2ImgPipeline.from_pretrained(lesson.out / "diffusion", local_files_only=True)
     vae, unet, text = (
         part.train().to(lesson.device) for part in (folder.model.vae, folder.model.unet, folder.model.text_encoder)

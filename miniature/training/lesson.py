@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bettersynth.runtime.patches.weights import open_model
 from miniature import models
 from miniature.material import IMAGE_DEFECTS, Material
 
@@ -136,8 +137,10 @@ def begin(lesson: Lesson, name: str, folder: models.Folder) -> Any:
     """The model on its device; with the weights it has in `out` when the lesson resumes."""
     if lesson.resume:
         path = lesson.out / FOLDERS.get(name, name)
-        folder.model = type(folder.model).from_pretrained(path, local_files_only=True, dtype=torch.float32)
-        folder.beside = tuple(type(part).from_pretrained(path, local_files_only=True) for part in folder.beside)
+        folder.model = open_model(type(folder.model), path, dtype=torch.float32)
+        folder.beside = tuple(
+            type(processor).from_pretrained(path, local_files_only=True) for processor in folder.beside
+        )
     return folder.model.train().to(lesson.device)
 
 

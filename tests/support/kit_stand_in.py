@@ -33,7 +33,7 @@ def train() -> None:
     seen = vars(options) | {name: os.environ.get(name) for name in names}
     stage = "pretrain" if options.tune_mm_mlp_adapter else "finetune"
     (kit / f"{stage}.json").write_text(json.dumps({key: value for key, value in seen.items() if value is not None}))
-    sys.path.append((kit / "modules.txt").read_text())
+    sys.path.insert(0, (kit / "modules.txt").read_text())
 
     rows = json.loads(Path(options.data_path).read_text())
     for row in rows:
@@ -76,7 +76,7 @@ def write(options: argparse.Namespace, output: Path) -> None:
             torch.save(trained | {frozen: kept[frozen]}, output / "mm_projector.bin")
             return
         adapter = Path(options.pretrain_mm_mlp_adapter)
-        model.load_connector(published.read_connector(adapter, model.config))
+        model.load_connector(published.read_connector(adapter, model.config), adapter)
         model.language_model.model.norm.weight.data.fill_(0.5)
         model.save_pretrained(place / "trained")
         Processor.load(Path(options.model_name_or_path), Path(options.vision_tower), model.config).save(

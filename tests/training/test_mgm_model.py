@@ -225,7 +225,7 @@ def test_connector_travels_from_one_stage_to_the_next(parts):
     first, second = (
         MGMForConditionalGeneration.from_parts(**parts, image_size_aux=AUX_SIDE, seed=seed) for seed in (1, 2)
     )
-    second.load_connector(first.connector_state())
+    second.load_connector(first.connector_state(), "connector.safetensors")
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 

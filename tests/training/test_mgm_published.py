@@ -13,6 +13,7 @@ from test_mgm_model import REAL_CLIP, REAL_CONVNEXT, REAL_GEMMA
 from tiny_mgm import make_tokenizer
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel, ConvNextConfig, GemmaConfig
 
+from bettersynth.runtime.patches.weights import WeightsError
 from bettersynth.training.mgm.data import Collator
 from bettersynth.training.mgm.model import IGNORE_INDEX, ConvNextTower, MGMConfig, MGMForConditionalGeneration
 from bettersynth.training.mgm.processing import Encoded
@@ -165,8 +166,12 @@ def test_what_is_not_the_published_form_is_refused(towers, tmp_path):
     with pytest.raises(PublishedWeightsError, match="not OpenCLIP's ConvNeXt"):
         convert_open_clip(towers["vision_tower"] / "model.safetensors", tmp_path / "none")
     source = make_published(tmp_path / "published", leave_out=("model.mm_projector.2", "lm_head"))
-    with pytest.raises(PublishedWeightsError, match=r"tensors are missing, first connector\.projector\.2"):
+    with pytest.raises(WeightsError, match=r"2 missing: model\.mm_projector\.2\.bias, model\.mm_projector\.2\.weight"):
         import_published(source, tmp_path / "ours", **towers)
+    more = make_published(tmp_path / "more")
+    save_file({"model.layers.2.mlp.up_proj.weight": torch.ones(2, 2)}, more / "model-2.safetensors", {"format": "pt"})
+    with pytest.raises(WeightsError, match=r"1 unexpected: model\.layers\.2\.mlp"):
+        import_published(more, tmp_path / "ours", **towers)
     for file in source.glob("*.safetensors"):
         file.unlink()
     (source / "pytorch_model.bin").write_bytes(b"pickle")

@@ -197,11 +197,12 @@ def open_clip_weights(folder: Path) -> Path | None:
 
 def _convert(weights: Path, path: Path) -> None:
     """Put OpenCLIP's ConvNeXt at `path` as transformers opens it: MGM's second vision tower."""
-    from bettersynth.training.mgm.published import PublishedWeightsError, convert_open_clip
+    from bettersynth.runtime.patches.weights import WeightsError
+    from bettersynth.training.mgm.published import convert_open_clip
 
     try:
         convert_open_clip(weights, path)
-    except PublishedWeightsError as error:
+    except WeightsError as error:
         raise StagingError(f"{error}; of OpenCLIP's models, only ConvNeXt is converted") from error
 
 

@@ -27,6 +27,7 @@ from bettersynth.core.records import Record, caption_of
 from bettersynth.core.seeding import record_seed
 from bettersynth.pool.images import ImageProblem, ImageReason, ImageRoots
 from bettersynth.runtime.devices import BatchSize, default_device, model_dtype
+from bettersynth.runtime.patches.weights import refuse_made_up_parts
 from bettersynth.sources.base import Generation, Made, image_key, opened_images, prepare_offline
 
 logger = logging.getLogger(__name__)
@@ -126,10 +127,11 @@ class DiffusionModel:
     def __init__(self, settings: Redrawer, folder: Path, device: str) -> None:
         from diffusers import AutoPipelineForImage2Image, AutoPipelineForText2Image
 
+        refuse_made_up_parts()
         index = pipeline_index(folder)
         absent = {part: None for part, kind in index.items() if kind == [None, None]}  # such as SD 3 without its T5
-        kind = AutoPipelineForText2Image if settings.strength is None else AutoPipelineForImage2Image
-        pipeline = kind.from_pretrained(
+        pipelines = AutoPipelineForText2Image if settings.strength is None else AutoPipelineForImage2Image
+        pipeline = pipelines.from_pretrained(
             folder,
             local_files_only=True,
             use_safetensors=True,

@@ -19,12 +19,14 @@ def load_predictor(pretrained_model_name_or_path: str, **parameters: Any) -> tup
     import aesthetics_predictor
     from transformers import CLIPProcessor
 
+    from bettersynth.runtime.patches.weights import open_model
+
     name = model_architecture(Path(pretrained_model_name_or_path))
     if not name.startswith("AestheticsPredictor") or not hasattr(aesthetics_predictor, name):
         raise ValueError(f"{pretrained_model_name_or_path}: {name} is no class of simple-aesthetics-predictor")
     device = parameters.pop("device", "cpu")
     processor = CLIPProcessor.from_pretrained(pretrained_model_name_or_path, **parameters)
-    model = getattr(aesthetics_predictor, name).from_pretrained(pretrained_model_name_or_path, **parameters)
+    model = open_model(getattr(aesthetics_predictor, name), pretrained_model_name_or_path, **parameters)
     return model.to(device), processor
 
 

@@ -18,9 +18,14 @@ from bettersynth.core.publish import read_json
 from bettersynth.core.records import caption_of
 from bettersynth.core.vectors import as_bytes
 from bettersynth.operators.model_folder import check_model_folder, model_architecture
+from bettersynth.runtime.patches.weights import open_model
 
 POOLING = Path("1_Pooling") / "config.json"
 """Where sentence-transformers folders say which tokens make the sentence's vector."""
+UNUSED = (r"pooler\.",)
+"""Weights of an encoder that no vector is made of; many encoders are published without."""
+HEADS = (r"cls\.", r"lm_head\.", r"vocab_\w+\.", r"classifier\.")
+"""Those of the task that an encoder was trained by."""
 
 
 class TextEmbedding:
@@ -30,8 +35,7 @@ class TextEmbedding:
         self.is_clip = model_architecture(check_model_folder(folder)) == "CLIPModel"
         self.takes_first = not self.is_clip and _takes_first(folder)
         self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        options = {"local_files_only": True, "use_safetensors": True, "dtype": torch.float32}
-        self.model = AutoModel.from_pretrained(folder, **options).eval()
+        self.model = open_model(AutoModel, folder, may_lack=UNUSED, spare=HEADS, dtype=torch.float32).eval()
 
     def stats(self, texts: list[str], images: list[list[str]], decoded: list[dict[str, Image]]) -> list[dict[str, Any]]:
         """Stats of each record from its text."""

@@ -23,6 +23,7 @@ from bettersynth.operators.batched.pixels import MOST_RESIZED, Geometry, split
 from bettersynth.operators.model_folder import check_model_folder
 from bettersynth.runtime.devices import model_dtype
 from bettersynth.runtime.patches.transformers import image_only
+from bettersynth.runtime.patches.weights import open_model
 from bettersynth.sources.captioners.sampling import OwnNoise, Sampler
 from bettersynth.sources.captioners.slots import Prompts
 
@@ -62,8 +63,7 @@ class Family:
     def model(self) -> Any:
         """The model with its weights, on its device and in its precision."""
         kind = getattr(transformers, self.spec.architecture)
-        model = kind.from_pretrained(self.folder, dtype=self.dtype, local_files_only=True, use_safetensors=True)
-        return model.to(self.device).eval()
+        return open_model(kind, self.folder, dtype=self.dtype).to(self.device).eval()
 
     @property
     def language_model(self) -> Any:

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from transformers.trainer_callback import TrainerState
 
 from bettersynth.core.publish import publish_folder, read_json, write_json
+from bettersynth.core.remedy import again
+from bettersynth.runtime.patches.weights import check_weights
 
 PREFIX = "checkpoint-"
 INPUTS = "inputs.json"
@@ -112,10 +114,12 @@ def latest_checkpoint(folder: Path, inputs: dict[str, Any]) -> Path | None:
 
 
 def load_weights(checkpoint: Path, model: nn.Module) -> None:
-    """Put the trained weights into the model."""
-    saved = load_file(checkpoint / WEIGHTS)
+    """Put the trained weights into the model. Raises WeightsError for those of another model."""
+    saved, trained = load_file(checkpoint / WEIGHTS), trained_parameters(model)
+    remedy = f"Begin the stage anew: {again(checkpoint)}"
+    check_weights(type(model), checkpoint / WEIGHTS, trained, saved, remedy=remedy)
     with torch.no_grad():
-        for name, parameter in trained_parameters(model).items():
+        for name, parameter in trained.items():
             parameter.copy_(saved[name])
 
 

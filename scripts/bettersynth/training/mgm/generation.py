@@ -19,6 +19,7 @@ from bettersynth.core.progress import progress
 from bettersynth.core.steady import Steady
 from bettersynth.pool.images import ImageProblem, open_image, rgb
 from bettersynth.runtime.devices import attention_of_many_shapes
+from bettersynth.runtime.patches.weights import open_model
 from bettersynth.training.mgm.model import MGMForConditionalGeneration
 from bettersynth.training.mgm.processes import gathered
 from bettersynth.training.mgm.processing import ConversationError, Processor
@@ -40,7 +41,7 @@ class Answerer:
     def open(cls, folder: str | Path, precision: str = "fp16", reading: Reading = USUAL) -> Answerer:
         """The model of a folder, on the GPU if there is one."""
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else "cpu"
-        model = MGMForConditionalGeneration.from_pretrained(folder, local_files_only=True, dtype=DTYPES[precision])
+        model = open_model(MGMForConditionalGeneration, folder, dtype=DTYPES[precision])
         return cls(model.to(device), Processor.load(folder, folder, model.config), reading)
 
     def answer(

@@ -36,6 +36,9 @@ from transformers.models.convnext.modeling_convnext import (
 )
 from transformers.models.gemma.modeling_gemma import GemmaDecoderLayer
 
+from bettersynth.core.remedy import again
+from bettersynth.runtime.patches.weights import check_weights, open_model
+
 IGNORE_INDEX = -100
 """Label of a token that is not to be learned."""
 
@@ -48,6 +51,9 @@ POSITIONS = 2048
 
 PIXELS = 8 * 768 * 768
 """Pixels that the towers see at once: eight images at the published size."""
+
+TEXT_TOWER = (r"text_model\.", r"(text|visual)_projection\.", r"logit_scale$")
+"""Weights of a CLIP beside its vision tower."""
 
 SubConfig = TypeVar("SubConfig", bound=PretrainedConfig)
 
@@ -260,10 +266,10 @@ class MGMForConditionalGeneration(PreTrainedModel):
         )
         with torch.device("meta"):
             model = cls(config)
-        options = {"local_files_only": True, "dtype": torch.float32}
-        model.language_model = GemmaForCausalLM.from_pretrained(language_model, **options)
-        model.vision_tower = CLIPVisionModel.from_pretrained(vision_tower, **options)
-        model.vision_tower_aux = ConvNextTower.from_pretrained(vision_tower_aux, config=config_aux, **options)
+        fp32 = torch.float32
+        model.language_model = open_model(GemmaForCausalLM, language_model, dtype=fp32)
+        model.vision_tower = open_model(CLIPVisionModel, vision_tower, spare=TEXT_TOWER, dtype=fp32)
+        model.vision_tower_aux = open_model(ConvNextTower, vision_tower_aux, config=config_aux, dtype=fp32)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model.connector = Connector(config)
@@ -407,6 +413,8 @@ class MGMForConditionalGeneration(PreTrainedModel):
         """What stage 1 trained, in fp32 on the CPU."""
         return {name: value.detach().float().cpu().contiguous() for name, value in self.connector.state_dict().items()}
 
-    def load_connector(self, state: dict[str, Tensor]) -> None:
-        """Take over a `connector_state`."""
+    def load_connector(self, state: dict[str, Tensor], source: str | Path) -> None:
+        """Take over a `connector_state`, read from `source`. Raises WeightsError for one of another model."""
+        remedy = f"Make it again: {again(source)}"
+        check_weights(Connector, source, self.connector.state_dict(), state, remedy=remedy)
         self.connector.load_state_dict(state)

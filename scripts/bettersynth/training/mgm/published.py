@@ -10,7 +10,7 @@ from __future__ import annotations
 import pickle
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPVisionConfig, ConvNextConfig, GemmaConfig
 
-from bettersynth.core.errors import PersonError
 from bettersynth.core.publish import publish_folder, read_json, write_json
+from bettersynth.runtime.patches.weights import WeightsError, check_weights, open_model
 from bettersynth.training.mgm.model import Connector, ConvNextTower, MGMConfig, MGMForConditionalGeneration
 from bettersynth.training.mgm.processing import Processor
 
@@ -30,6 +30,8 @@ CONVNEXT_FOLDER = "model_zoo/OpenAI/openclip-convnext-large-d-320-laion2B-s29B-b
 """Where the published program looks for its towers, from its own folder."""
 
 INDEX = "model.safetensors.index.json"
+BUFFERS = (r".*\.position_ids$", r".*\.inv_freq$")
+"""What older versions of transformers wrote beside the weights."""
 
 # Ours (as in transformers) and timm's, each a prefix of a parameter's name within the ConvNeXt.
 _CONVNEXT = [
@@ -50,7 +52,7 @@ _MGM = [
 ]
 
 
-class PublishedWeightsError(PersonError, ValueError):
+class PublishedWeightsError(WeightsError):
     """A file or folder that is not what the published program has."""
 
 
@@ -89,7 +91,7 @@ def convert_open_clip(source: Path, folder: Path) -> None:
     config = _convnext_config(state)
     with torch.device("meta"):
         tower = ConvNextTower(config)
-    _assign(tower, {name: state.get(timm_name(name)) for name in tower.state_dict()}, source)
+    _assign(tower, timm_name, state, source, spare=(r"head\.",))
     with publish_folder(folder) as temporary:
         tower.save_pretrained(temporary)
 
@@ -132,10 +134,13 @@ def import_published(source: Path, folder: Path, vision_tower: Path, vision_towe
     with torch.device("meta"):
         model = MGMForConditionalGeneration(config)
     found = _tensors(source)
-    found.setdefault("lm_head.weight", found["model.embed_tokens.weight"])
-    towers = {"vision_tower": vision_tower, "vision_tower_aux": vision_tower_aux}
-    spare = {f"{tower}.{name}": value for tower, path in towers.items() for name, value in _tensors(path).items()}
-    _assign(model, {name: found.get(published_name(name), spare.get(name)) for name in model.state_dict()}, source)
+    if "model.embed_tokens.weight" in found:
+        found.setdefault("lm_head.weight", found["model.embed_tokens.weight"])
+    for tower, path in (("vision_tower", vision_tower), ("vision_tower_aux", vision_tower_aux)):
+        for name, value in _tensors(path).items():
+            if (own := f"{tower}.{name}") in model.state_dict():
+                found.setdefault(published_name(own), value)
+    _assign(model, published_name, found, source, spare=BUFFERS)
     model.tie_weights()
     with publish_folder(folder) as temporary:
         model.save_pretrained(temporary)
@@ -150,7 +155,7 @@ def export_published(
     `vision_tower` and `vision_tower_aux` are the folders in which that program will find its towers; it asks for
     `openai` and `openclip` in their names, and for `mgm` and `2b` in the model folder's.
     """
-    model = MGMForConditionalGeneration.from_pretrained(source, local_files_only=True, dtype="auto")
+    model = open_model(MGMForConditionalGeneration, source, dtype="auto")
     config = model.config
     state = {published_name(name): value.contiguous() for name, value in model.state_dict().items()}
     state.pop("lm_head.weight")  # is the embedding
@@ -172,7 +177,7 @@ def write_open_clip(source: Path, folder: Path, vision_tower: Path) -> None:
     Beside the weights that asks for the images' normalisation, which must be that of the other tower.
     """
     seen: Any = CLIPImageProcessor.from_pretrained(vision_tower, local_files_only=True)
-    state = ConvNextTower.from_pretrained(source, local_files_only=True).state_dict()
+    state = open_model(ConvNextTower, source).state_dict()
     folder.mkdir(parents=True)
     torch.save(
         {f"visual.trunk.{timm_name(name)}": value for name, value in state.items()},
@@ -194,7 +199,7 @@ def read_connector(path: Path, config: MGMConfig) -> dict[str, Tensor]:
         raise PublishedWeightsError(f"{path}: holds more than tensors and is not opened") from error
     with torch.device("meta"):
         connector = Connector(config)
-    _assign(connector, {name: found.get(published_name(f"connector.{name}")) for name in connector.state_dict()}, path)
+    _assign(connector, lambda name: published_name(f"connector.{name}"), found, path, spare=(r"model\.vision_tower",))
     return {name: value.float().contiguous() for name, value in connector.state_dict().items()}
 
 
@@ -239,12 +244,15 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     return found
 
 
-def _assign(model: torch.nn.Module, state: dict[str, Tensor | None], source: Path) -> None:
-    """Give a model on the meta device its weights."""
-    missing = [name for name, value in state.items() if value is None]
-    if missing:
-        raise PublishedWeightsError(f"{source}: {len(missing)} of {len(state)} tensors are missing, first {missing[0]}")
-    try:
-        model.load_state_dict(state, assign=True)
-    except RuntimeError as error:
-        raise PublishedWeightsError(f"{source}: {error}") from error
+def _assign(
+    model: torch.nn.Module,
+    renamed: Callable[[str], str],
+    found: dict[str, Tensor],
+    source: Path,
+    *,
+    spare: Sequence[str],
+) -> None:
+    """Give a model on the meta device the weights of `source`, where they have the names that `renamed` gives."""
+    own = model.state_dict()
+    check_weights(type(model), source, {renamed(name): value for name, value in own.items()}, found, spare=spare)
+    model.load_state_dict({name: found[renamed(name)] for name in own}, assign=True)

@@ -29,6 +29,7 @@ from bettersynth.core.digests import check_by_card, sha256_folder
 from bettersynth.core.layout import CARD, CHECKPOINT, Layout
 from bettersynth.core.publish import Card, publish, publish_folder, read_json, sha256_file
 from bettersynth.pool.images import ImageRoots, resolve
+from bettersynth.runtime.patches.weights import open_model
 from bettersynth.training.mgm import checkpoints
 from bettersynth.training.mgm.data import ConversationDataset, Lost
 from bettersynth.training.mgm.instructions import used_instructions
@@ -116,7 +117,7 @@ def _finetune(
     run: _Run, stage: Finetune, data: Path, connector: Path, folder: Path, inputs: dict[str, Any]
 ) -> dict[str, Any]:
     model, processor = run.assemble(stage)
-    model.load_connector(load_file(connector))
+    model.load_connector(load_file(connector), connector)
     model.language_model.requires_grad_(True)
     find = functools.partial(resolve, stage.images)
     options: dict[str, Any] = {
@@ -184,7 +185,7 @@ class _Run:
     def assemble(self, stage: Stage) -> tuple[MGMForConditionalGeneration, Processor]:
         """The model from its parts or from the run it starts from, all but the connector frozen, and its processor."""
         if self._start is not None:
-            model = MGMForConditionalGeneration.from_pretrained(self._start, local_files_only=True, dtype=torch.float32)
+            model = open_model(MGMForConditionalGeneration, self._start, dtype=torch.float32)
             model.config.image_aspect = stage.image_aspect
             folders = self._start, self._start
         else:

@@ -71,9 +71,37 @@ rule export:
         "../scripts/export.py"
 
 
+if configuration.held_out:
+
+    rule held_out:
+        input:
+            rows=jobs.held_out.input("rows"),
+            index=jobs.held_out.input("index"),
+            images=jobs.held_out.input("images"),
+            records=jobs.held_out.input("records"),
+            questions=jobs.held_out.input("questions"),
+            restore=jobs.held_out.input("restore"),
+        output:
+            pairs=jobs.held_out.output("pairs"),
+            card=jobs.held_out.output("card"),
+        log:
+            jobs.held_out.log(),
+        benchmark:
+            jobs.held_out.benchmark()
+        conda:
+            "../envs/conda-cpu.yaml"
+        params:
+            jobs.held_out.params,
+        message:
+            jobs.held_out.message
+        script:
+            "../scripts/held_out.py"
+
+
 rule trainset:
     input:
         rows=jobs.trainset.input("rows"),
+        held_out=jobs.trainset.input("held_out"),
         index=jobs.trainset.input("index"),
         images=jobs.trainset.input("images"),
         records=jobs.trainset.input("records"),

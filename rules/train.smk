@@ -1,4 +1,4 @@
-# What stage 2 and the benchmarks read is looked at; then every recipe, every seed: probe, choice of seeds, stage 1, stage 2.
+# What stage 2 and the benchmarks read is looked at; then every recipe, every seed: probes, choices of seeds, both stages.
 rule preflight:
     input:
         jobs.preflight.input("instructions"),
@@ -61,7 +61,9 @@ rule probe:
     input:
         trainset=jobs.probe.input("trainset"),
         trainset_card=jobs.probe.input("trainset_card"),
+        held_out=jobs.probe.input("held_out"),
         checked=jobs.probe.input("checked"),
+        seeds=jobs.probe.input("seeds"),
         start=jobs.probe.input("start"),
     output:
         jobs.probe.output("card"),
@@ -69,6 +71,8 @@ rule probe:
         jobs.probe.log(),
     benchmark:
         jobs.probe.benchmark()
+    wildcard_constraints:
+        rung=r"probe(-\d+)?",
     conda:
         "../envs/conda-cuda.yaml"
     params:
@@ -86,6 +90,8 @@ rule choose_seeds:
         jobs.choose_seeds.output("seeds"),
     log:
         jobs.choose_seeds.log(),
+    wildcard_constraints:
+        choice=r"seeds(-\d+)?",
     localrule: True
     conda:
         "../envs/conda-cpu.yaml"
@@ -102,6 +108,7 @@ rule pretrain:
     input:
         trainset=jobs.pretrain.input("trainset"),
         trainset_card=jobs.pretrain.input("trainset_card"),
+        held_out=jobs.pretrain.input("held_out"),
         checked=jobs.pretrain.input("checked"),
         seeds=jobs.pretrain.input("seeds"),
         start=jobs.pretrain.input("start"),
@@ -124,6 +131,7 @@ rule pretrain:
 rule finetune:
     input:
         pretrain=jobs.finetune.input("pretrain"),
+        seeds=jobs.finetune.input("seeds"),
         start=jobs.finetune.input("start"),
         instructions=jobs.finetune.input("instructions"),
     output:

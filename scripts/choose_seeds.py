@@ -1,4 +1,4 @@
-"""Decide which seeds of a recipe go on after the probe (rule `choose_seeds`)."""
+"""Decide which seeds of a recipe go on from a rung (rule `choose_seeds`)."""
 
 from bettersynth.runtime.job import RunningJob
 
@@ -6,4 +6,4 @@ job = RunningJob(snakemake)
 
 from bettersynth.training.mgm.seeds import choose_seeds
 
-choose_seeds(job.wildcards.recipe, job.configuration, job.layout)
+choose_seeds(job.wildcards.recipe, job.configuration, job.layout, job.wildcards.choice)

@@ -1,4 +1,4 @@
-"""Train the first steps of stage 1 (rule `probe`)."""
+"""Train stage 1 up to a rung (rule `probe`)."""
 
 from bettersynth.runtime.job import RunningJob
 
@@ -8,4 +8,4 @@ from bettersynth.training.mgm.instructions import look_again
 from bettersynth.training.mgm.processes import run
 
 look_again(job.wildcards.recipe, job.configuration, job.layout)
-run("probe", job.wildcards.recipe, int(job.wildcards.seed), job.configuration, job.layout, nodes=job.nodes)
+run(job.wildcards.rung, job.wildcards.recipe, int(job.wildcards.seed), job.configuration, job.layout, nodes=job.nodes)

@@ -126,12 +126,13 @@ def make_run(
     seeds: tuple[int, ...] = (1,),
     keep: int | None = None,
     recipes: dict[str, Any] | None = None,
+    held_out: bool = False,
     **training: Any,
 ) -> Configuration:
     """A configuration of recipe `tiny` over 24 captions and 24 instructions, a third of these without an image.
 
-    `recipes` are further ones. Models, images, data and questions lie in `folder`; the training set is for the caller
-    to put in place.
+    `recipes` are further ones. Models, images, data and questions lie in `folder`; the training set, and the pairs of
+    `held_out.json` with `held_out`, are for the caller to put in place.
     """
     parts = make_parts(folder / "models")
     (folder / "images").mkdir()
@@ -141,6 +142,8 @@ def make_run(
     instructions = [text_only(number) if number % 3 == 2 else conversation(number) for number in range(24)]
     (folder / "captions.json").write_text(json.dumps(captions))
     (folder / "instructions.json").write_text(json.dumps(instructions))
+    held = [conversation(number, f"{WORDS[number % 3]} " * (1 + number % 4)) for number in range(100, 110)]
+    (folder / "held_out.json").write_text(json.dumps(held))
     stage = {
         "global_batch": 4,
         "device_batch": 2,
@@ -154,6 +157,8 @@ def make_run(
         {
             "name": "test",
             "pool": {"files": [{"path": "none.jsonl", "name": "none"}], "images": str(folder / "images")},
+            "datasets": {"held": {"from": "pool", "sample": {"rows": len(held)}}},
+            "held_out": "held" if held_out else None,
             "models": {name: {"path": str(path)} for name, path in parts.items()},
             "training": {
                 "architecture": {name: name for name in parts} | {"image_size_aux": AUX_SIDE},

@@ -52,7 +52,7 @@ def start(tmp_path, checkout, monkeypatch):
         folder.mkdir()
         place = {"path": str(checkout), "python": sys.executable} | kit
         stage = {"precision": "bf16", "compile": False}
-        configuration = make_run(folder, kit=place if by_kit else None, pretrain=stage, finetune=stage)
+        configuration = make_run(folder, keep=1, kit=place if by_kit else None, pretrain=stage, finetune=stage)
         layout = Layout(folder / "results")
         layout.trainset("tiny").parent.mkdir(parents=True)
         shutil.copy(folder / "captions.json", layout.trainset("tiny"))
@@ -204,8 +204,10 @@ def test_a_program_that_fails_is_quoted(start, checkout, capfd):
         pretrain("tiny", 1, configuration, layout)
     assert "too little of it" in capfd.readouterr().out and len(str(e.value).splitlines()) <= 21
     (checkout / "mgm" / "train" / "train.py").write_text("def train():\n    print({'loss': float('nan')})\n")
-    with pytest.raises(FloatingPointError, match="the loss is nan at step 1"):
-        pretrain("tiny", 1, configuration, layout)
+    card = pretrain("tiny", 1, configuration, layout)
+    assert (card["fate"], card["why"]) == ("failed", "the loss was nan at step 1 of pretrain")
+    assert not (layout.pretrain("tiny", 1) / "kit").exists()
+    shutil.rmtree(layout.pretrain("tiny", 1))
     (checkout / "mgm" / "train" / "train.py").write_text("def train():\n    print('done')\n")
     with pytest.raises(RuntimeError, match="no loss is among the lines"):
         pretrain("tiny", 1, configuration, layout)

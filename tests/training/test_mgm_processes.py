@@ -38,6 +38,8 @@ def start(tmp_path):
         layout = Layout(folder / "results")
         layout.trainset("tiny").parent.mkdir(parents=True)
         shutil.copy(folder / "captions.json", layout.trainset("tiny"))
+        layout.held_out.parent.mkdir()
+        shutil.copy(folder / "held_out.json", layout.held_out)
         return configuration, layout
 
     return make
@@ -57,15 +59,23 @@ def test_two_processes_train_what_one_trains(start, capfd):
     stage = {"precision": "fp32", "device_batch": 1}
     results = []
     for count in (1, 2):
-        configuration, layout = start(f"{count}", pretrain=stage)
+        configuration, layout = start(f"{count}", pretrain=stage, probe={"steps": 2}, held_out=True)
         run("pretrain", "tiny", 1, configuration, layout, processes=count)
         card = read_json(layout.pretrain("tiny", 1) / "card.json")
         assert (card["processes"], card["steps"], card["rows"]) == (count, 6, 24)
-        results.append((card["last_loss"], load_file(layout.pretrain("tiny", 1) / "connector.safetensors")))
-    (first_loss, first), (second_loss, second) = results
-    assert second_loss == pytest.approx(first_loss, rel=1e-3)
+        losses = [card["last_loss"], *(each["loss"] for each in card["held_out"])]
+        results.append((losses, load_file(layout.pretrain("tiny", 1) / "connector.safetensors")))
+    (first_losses, first), (second_losses, second) = results
+    assert len(first_losses) == 3 and second_losses == pytest.approx(first_losses, rel=1e-3)
     for name in first.keys() - {"aux_projector.0.bias", "aux_projector.1.bias"}:
         torch.testing.assert_close(first[name], second[name], rtol=1e-2, atol=2e-4)
+
+
+def test_a_loss_that_is_no_number_ends_all_processes_on_record(start):
+    configuration, layout = start("failing", pretrain={"learning_rate": 1e30, "device_batch": 1}, held_out=True)
+    run("pretrain", "tiny", 1, configuration, layout, processes=2)
+    card = read_json(layout.pretrain("tiny", 1) / "card.json")
+    assert (card["status"], card["fate"], card["loss"]) == ("stopped", "failed", None)
 
 
 def asking(configuration: Configuration, folder: Path) -> Configuration:

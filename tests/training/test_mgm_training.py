@@ -41,6 +41,9 @@ def start(tmp_path):
         layout = Layout(folder / "results")
         layout.trainset("tiny").parent.mkdir(parents=True)
         shutil.copy(folder / "captions.json", layout.trainset("tiny"))
+        if configuration.held_out:
+            layout.held_out.parent.mkdir()
+            shutil.copy(folder / "held_out.json", layout.held_out)
         write_json(layout.seeds("tiny"), GO)
         return configuration, layout
 
@@ -120,7 +123,7 @@ def test_stage_1_leaves_the_language_model_alone(start, monkeypatch):
 def test_stage_1_goes_on_from_the_probe_as_if_it_had_not_stopped(start):
     straight, straight_layout = start("straight")
     pretrain("tiny", 1, straight, straight_layout)
-    configuration, layout = start("probed")
+    configuration, layout = start("probed", keep=1)
     card = probe("tiny", 1, configuration, layout)
     assert card["steps"] == 2
     assert card["loss"] == log_of(layout.probe("tiny", 1))[-1]["loss"]
@@ -132,7 +135,7 @@ def test_stage_1_goes_on_from_the_probe_as_if_it_had_not_stopped(start):
 
 
 def test_a_probe_that_was_killed_beyond_a_shorter_ones_end_is_made_anew(start, kill):
-    configuration, layout = start(pretrain={"save_steps": 1})
+    configuration, layout = start(pretrain={"save_steps": 1}, keep=1)
 
     def probing(steps: int) -> Configuration:
         content = configuration.model_dump(by_alias=True, exclude_none=True)
@@ -385,8 +388,12 @@ def test_too_few_rows_are_refused(start):
         pretrain("tiny", 1, configuration, layout)
 
 
-def test_a_loss_that_is_no_number_ends_the_run(start):
+def test_a_loss_that_is_no_number_ends_the_run_on_record(start, caplog):
     configuration, layout = start(finetune={"learning_rate": 1e30, "epochs": 2})
     pretrain("tiny", 1, configuration, layout)
-    with pytest.raises(FloatingPointError, match="lower `learning_rate`"):
-        finetune("tiny", 1, configuration, layout)
+    card = finetune("tiny", 1, configuration, layout)
+    assert (card["status"], card["fate"], card["loss"]) == ("stopped", "failed", None)
+    assert card["why"] == f"the loss was nan at step {card['steps']} of finetune"
+    assert "Lower `learning_rate`, or train with `precision: fp32`" in caplog.text
+    assert finetune("tiny", 1, configuration, layout) == card, "the same again fails again, and is not tried"
+    assert not (layout.finetune("tiny", 1) / "checkpoint").exists()

@@ -5,7 +5,9 @@ import os
 import random
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,14 +15,15 @@ from pairs import configure_pairs, llava_pair, make_pool, pair, write_image
 from PIL import ImageFile
 
 from bettersynth.core.publish import read_json, sha256_file
-from bettersynth.core.records import FAILED, IMAGE_TOKEN, Record, read_records, text_of, write_records
+from bettersynth.core.records import FAILED, IMAGE_TOKEN, ROWS, Record, read_records, text_of, write_records
 from bettersynth.core.sharding import shard_name
 from bettersynth.core.tables import read_table, write_table
 from bettersynth.datasets.build import build_dataset
 from bettersynth.pool.images import ImageRoots
 from bettersynth.pool.llava import kit_cap
 from bettersynth.training.preflight import PreflightError
-from bettersynth.training.trainset import build_trainset
+from bettersynth.training.trainset import _without, build_held_out, build_trainset
+from bettersynth.workflow.expected import Basis, Expected
 
 DATASETS = {"all": {"from": "pool", "repeat": 1}, "twice": {"from": "all", "repeat": 2}}
 
@@ -173,6 +176,40 @@ def test_a_small_set_is_filled_up_to_the_cap(tmp_path):
     assert world[1].trainset_dropped("whole").exists() and not read_table(world[1].trainset_dropped("whole")).num_rows
     assert "filled_up" not in trained(world, "twice")[0]
     assert trained(world, "larger")[1] == trained(world, "unfilled")[1], "more than the cap is the kit's to cut"
+
+
+def test_no_recipe_trains_on_held_out_pairs_or_what_was_made_of_them(tmp_path):
+    records = [pair(f"{number:02d}", f"caption {number}") for number in range(20)]
+    datasets = DATASETS | {"held": {"from": "pool", "sample": {"rows": 5}}, "only": {"from": "held", "repeat": 2}}
+    recipes = {"whole": {"dataset": "all"}, "capped": {"dataset": "twice", "trainset": {"cap": 20}}}
+    recipes |= {"only": {"dataset": "only"}}
+    world = make(tmp_path, records, datasets=datasets, recipes=recipes, held_out="held")
+    layout = world[1]
+    card = build_held_out(*world)
+    entries = json.loads(layout.held_out.read_text(encoding="utf-8"))
+    held = {entry["id"] for entry in entries}
+    assert card == read_json(layout.held_out_card) and card["sha256"] == sha256_file(layout.held_out)
+    assert card["rows"] == len(held) == 5 and held == set(read_table(layout.rows("held"))["id"].to_pylist())
+
+    whole, entries = trained(world)
+    assert (whole["held_out"], whole["rows"], whole["dropped_by_cap"]) == (5, 15, 0)
+    assert not held & {entry["id"] for entry in entries} and whole["inputs"]["held"] == card["inputs"]["held"]
+    capped, entries = trained(world, "capped")
+    assert (capped["held_out"], capped["rows"], capped["dropped_by_cap"]) == (10, 20, 10), "before the cap"
+    assert not held & {entry["id"] for entry in entries}
+    with pytest.raises(PreflightError, match="`only` has only held-out pairs"):
+        build_trainset("only", *world)
+
+    some = [f"{next(iter(held))}~2", "x~1", f"{next(iter(held))}~3"]
+    rows = pa.table([some, ["made", "made", "pool"]], ROWS)
+    plan = SimpleNamespace(generators=["made"], makes_variants=lambda source: True)
+    assert _without(rows, read_table(layout.rows("held")), plan)["id"].to_pylist() == some[1:], (
+        "a ~ in a pool's id is none"
+    )
+    expected = Expected(*world).trainset
+    assert expected("whole") == (15, Basis.MADE), "as the training file says"
+    layout.trainset_card("whole").unlink()
+    assert expected("whole").basis == Basis.AT_MOST
 
 
 def test_redrawn_images_are_found_from_the_pools_folder(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import re
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -113,11 +114,17 @@ def test_what_goes_with_an_output_is_what_its_card_tells_of(jobs):
 @pytest.mark.workflow
 def test_snakemake_plans_what_the_specifications_say(tmp_path, monkeypatch):
     render_world(tmp_path / "data", records=60, second_records=12, textvqa=12, mmbench=6, instructions=48)
-    run = Run(tmp_path, copy.deepcopy(CONFIGURATION))
+    rungs = [{"steps": 2, "keep": 2}, {"steps": 3, "keep": 2}, {"steps": "end", "keep": 1}]
+    content = copy.deepcopy(CONFIGURATION) | {"held_out": "held", "control": "random"}
+    content["datasets"]["held"] = {"from": "pool", "sample": {"rows": 8}}
+    content["recipes"]["best"] |= {"seeds": [1, 2, 3], "training": {"probe": {"rungs": rungs}}}
+    run = Run(tmp_path, content)
     monkeypatch.chdir(tmp_path)
     jobs = Jobs(configure({**run.configuration, "name": "small"}, "test"), Layout("results/small"))
     planned = announced_jobs(tmp_path / "small.yaml", ["all"], None)
-    assert len(planned) > 40
+    assert len(planned) > 80
+    made = Counter(each.rule for each in planned)
+    assert (made["held_out"], made["probe"], made["choose_seeds"], made["pretrain"]) == (1, 12, 6, 7)
     by_comment = {job.comment for rule in jobs for job in rule.jobs()}
     for each in planned:
         job = jobs.job(each.rule, each.wildcards)

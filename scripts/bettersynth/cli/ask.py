@@ -60,12 +60,13 @@ def find_model(run: Run, recipe: str | None, seed: int | None) -> Path:
 
 
 def _stopped(run: Run, recipe: str, seed: int | None) -> Iterator[str]:
-    """The seeds (or the one asked for) of a recipe that the probe stopped, and why."""
+    """The seeds (or the one asked for) of a recipe that went no further, and why."""
     for number in run.configuration.recipes[recipe].seeds if seed is None else [seed]:
         card = run.layout.finetune(recipe, number) / "card.json"
         facts = read_json(card) if card.exists() else {}
         if facts.get("status") == "stopped":
-            yield f"the probe stopped {recipe}, seed {number} ({facts.get('why', 'the reason is not known')})"
+            stopped = "training failed of" if facts.get("fate") == "failed" else "the probe stopped"
+            yield f"{stopped} {recipe}, seed {number} ({facts.get('why', 'the reason is not known')})"
 
 
 def answer(folder: Path, question: str, image: Path, max_new_tokens: int, reading: Reading = USUAL) -> str:

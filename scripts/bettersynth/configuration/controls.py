@@ -114,7 +114,7 @@ def _is_same(node: Dataset, definition: dict[str, Any]) -> bool:
 def _picks(configuration: Configuration, recipe: str) -> bool:
     """Whether some of a recipe's seeds are picked."""
     try:
-        return configuration.training is not None and recipe_training(configuration, recipe).probe.keep is not None
+        return configuration.training is not None and bool(recipe_training(configuration, recipe).probe.picks)
     except ValidationError:  # told with the recipe's other problems
         return False
 

@@ -297,6 +297,12 @@ def _recipe_problems(configuration: Configuration) -> Iterator[str]:
         other = definitions.setdefault(definition, name)
         if other != name:
             yield f"recipes.{name}: trains the same as recipes.{other}; add the seeds there instead"
+    held_out = configuration.held_out
+    if held_out is not None and held_out not in configuration.datasets:
+        yield unknown("held_out", "dataset", held_out, configuration.datasets)
+    for name, recipe in recipes.items():
+        if recipe.dataset == held_out:
+            yield f"recipes.{name}.dataset: no recipe trains on `{held_out}`, the held-out pairs"
     baseline = configuration.report.baseline
     if baseline is not None and baseline not in recipes:
         yield unknown("report.baseline", "recipe", baseline, recipes)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from bettersynth.configuration.probe import Probe
 from bettersynth.configuration.section import Name, Section, Seed
 
 Unusable = Annotated[
@@ -144,18 +145,6 @@ class Finetune(Stage):
         "as_written",
         description="`published`: as in the published program, `VG_100K` and `VG_100K_2` in a path are `images`, and "
         "an `ocr` picture that is not there is the one of that name with another ending.",
-    )
-
-
-class Probe(Section):
-    """The first steps of stage 1 for every seed, to see which seeds align."""
-
-    steps: int = Field(50, ge=1)
-    keep: int | None = Field(
-        None,
-        ge=1,
-        description="Seeds that go on, by lowest probe loss; the others stay on record as stopped. "
-        "Not given: every seed goes on, without a probe.",
     )
 
 

@@ -124,6 +124,11 @@ class Configuration(Section):
     training: Training | None = Field(None, description="Needed by recipes; leave out to stop at datasets.")
     evaluation: Evaluation | None = Field(None, description="Needed by recipes.")
     recipes: dict[Name, Recipe] = Field(default_factory=dict)
+    held_out: Name | None = Field(
+        None,
+        description="Dataset whose pairs no recipe trains on, such as 256 of the pool: each run's loss on them is "
+        "measured at the rungs of `training.probe` and at the end of stage 1, and seeds are picked by it.",
+    )
     control: Controlled | None = Field(
         None, description="The control of every recipe that has no `control` of its own and is no random part itself."
     )

@@ -177,6 +177,16 @@ class Layout:
         return self.root / "exports" / dataset / form
 
     # training and evaluation
+    @property
+    def held_out(self) -> Path:
+        """The pairs that no recipe trains on, in the form of a training file."""
+        return self.root / "held_out" / "pairs.json"
+
+    @property
+    def held_out_card(self) -> Path:
+        """Card of the held-out pairs."""
+        return self.held_out.with_name(CARD)
+
     def trainset(self, recipe: str) -> Path:
         """Training file of a recipe."""
         return self.root / "trainsets" / f"{recipe}.json"
@@ -218,13 +228,13 @@ class Layout:
         """Folder of one recipe's run with one seed."""
         return self.root / "runs" / recipe / f"seed-{seed}"
 
-    def probe(self, recipe: str, seed: int | str) -> Path:
-        """Folder of the probe."""
-        return self.run(recipe, seed) / "probe"
+    def probe(self, recipe: str, seed: int | str, rung: str = "probe") -> Path:
+        """Folder of the probe up to a rung: `probe`, `probe-2` and on."""
+        return self.run(recipe, seed) / rung
 
-    def seeds(self, recipe: str) -> Path:
-        """Verdict on a recipe's seeds."""
-        return self.root / "runs" / recipe / "seeds.json"
+    def seeds(self, recipe: str, choice: str = "seeds") -> Path:
+        """Verdict on a recipe's seeds at a rung: `seeds`, `seeds-2` and on."""
+        return self.root / "runs" / recipe / f"{choice}.json"
 
     def pretrain(self, recipe: str, seed: int | str) -> Path:
         """Folder of stage 1."""

@@ -61,6 +61,13 @@ def original_id(variant: str) -> str:
     return variant.rpartition("~")[0]
 
 
+def origins(record_id: str) -> Iterator[str]:
+    """The id, and what it is a variant of, if it is: variants are made of variants too."""
+    while record_id:
+        yield record_id
+        record_id = original_id(record_id)
+
+
 def write_records(path: str | Path, records: Iterable[Record]) -> pa.Table:
     """Publish records as one shard and return the table."""
     rows = list(records)

@@ -166,8 +166,9 @@ class Explanation:
         stage = f"Stage 1: {most}{steps:,} steps of {training.pretrain.global_batch}"
         rate = f"learning rate {training.pretrain.learning_rate:g}"
         yield f"{stage}, {rate}; stage 2 on {training.finetune.instructions}."
-        if training.probe.keep:
-            yield f"After {training.probe.steps} steps the {training.probe.keep} seeds with the lowest loss go on."
+        for pick in training.probe.picks:
+            when = pick.words[0].upper() + pick.words[1:]
+            yield f"{when} the {pick.keep} seeds with the lowest loss go on."
         if self.layout.trainset_card(name).exists() and not self._current(name):
             yield "The runs there are of an earlier training file:"
         for seed in recipe.seeds:
@@ -187,13 +188,19 @@ class Explanation:
             if path.exists():
                 result = read_json(path)
                 if result["status"] == "stopped":
-                    return "stopped after the probe"
+                    return self._fate(name, seed)
                 found.append(f"{benchmark.title} {result['accuracy']:.4f}")
         if found:
             return ", ".join(found)
         stages = {"stage 2": self.layout.finetune, "stage 1": self.layout.pretrain, "the probe": self.layout.probe}
         done = (stage for stage, folder in stages.items() if (folder(name, seed) / "card.json").exists())
         return f"{next(done, None) or 'nothing'} done"
+
+    def _fate(self, name: str, seed: int) -> str:
+        """Why there is no result of a seed."""
+        path = self.layout.finetune(name, seed) / "card.json"
+        card = read_json(path) if path.exists() else {}
+        return f"failed: {card['why']}" if card.get("fate") == "failed" else "stopped after the probe"
 
     def _finished(self, name: str, seed: int) -> bool:
         return all(self.layout.result(name, seed, benchmark).exists() for benchmark in self.configuration.benchmarks)

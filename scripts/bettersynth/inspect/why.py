@@ -136,7 +136,8 @@ class Story:
                 yield f"{recipe}: {named}{_positions('entry', positions)} of {path}"
             dataset = definition.dataset
             if not _entries(path, record_id) and dataset != POOL and _places(self.layout.rows(dataset), record_id):
-                yield f"{recipe}: in {dataset}, but cut by the cap"
+                held_out = self.layout.held_out.exists() and _entries(self.layout.held_out, record_id)
+                yield f"{recipe}: in {dataset}, but {'held out' if held_out else 'cut by the cap'}"
 
     def _with_variants(self, path: Path, record_id: str) -> Iterator[dict[str, Any]]:
         """Rows of the id and of records made from it."""

@@ -16,7 +16,7 @@ from bettersynth.configuration.pool import Pool
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import Layout
 from bettersynth.core.raw import DERIVED_ID, PLAIN_IMAGE_TOKEN, RecordProblem, parse_json, raw_lines
-from bettersynth.core.records import caption_of, original_id
+from bettersynth.core.records import caption_of, origins
 from bettersynth.core.tables import read_table
 from bettersynth.pool.images import ImageRoots
 
@@ -33,7 +33,7 @@ class Questions:
     def __init__(
         self, configuration: Configuration, question: str, ids: Iterable[str], layout: Layout | None = None
     ) -> None:
-        wanted = {one for record_id in ids for one in _origins(record_id)}
+        wanted = {one for record_id in ids for one in origins(record_id)}
         self._files = configuration.pool.restore
         self._same = f"{question}\n{PLAIN_IMAGE_TOKEN}"
         self._own = {} if layout is None else _own_questions(configuration.pool, layout, wanted)
@@ -45,7 +45,7 @@ class Questions:
         Raises ValueError when the restore files do not have the id.
         """
         for known in (self._own, self._restored):
-            for one in _origins(record_id):
+            for one in origins(record_id):
                 if one in known:
                     return known[one]
         if not self._files or record_id.startswith(DERIVED_ID):
@@ -73,13 +73,6 @@ def _own_questions(pool: Pool, layout: Layout, ids: set[str]) -> dict[str, str]:
 def restored_ids(files: Iterable[str]) -> set[str]:
     """The ids that restore files have a question for."""
     return set(_restore(files, None))
-
-
-def _origins(record_id: str) -> Iterator[str]:
-    """The id, and what it is a variant of, if it is: variants are made of variants too."""
-    while record_id:
-        yield record_id
-        record_id = original_id(record_id)
 
 
 def _restore(files: Iterable[str], ids: set[str] | None) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from bettersynth.core.parallel import batches, map_threads
 from bettersynth.core.progress import progress
 from bettersynth.core.publish import Card, publish, sha256_file
 from bettersynth.core.raw import caption_problem, question_problem
-from bettersynth.core.records import caption_of
+from bettersynth.core.records import caption_of, origins
 from bettersynth.core.remedy import config_of
 from bettersynth.core.tables import write_table
 from bettersynth.datasets.order import random_order
@@ -41,30 +41,86 @@ Image = tuple[str, str]
 def build_trainset(name: str, configuration: Configuration, layout: Layout, plan: Plan) -> dict[str, Any]:
     """Check every row and image of the recipe `name`, publish its training file and, last, its card.
 
-    The file is the kit's LLaVA form; `image` is relative to the pool's image folder. All findings are on record beside
-    it. Raises PreflightError when rows cannot be trained on and are not to be dropped, and ValueError for a record
-    without question or with several images.
+    The file is the kit's LLaVA form; `image` is relative to the pool's image folder. Held-out pairs are left out. All
+    findings are on record beside it. Raises PreflightError when rows cannot be trained on and are not to be dropped,
+    and ValueError for a record without question or with several images.
     """
     recipe = configuration.recipes[name]
     settings = recipe_trainset(configuration, name)
-    rows_path, path = layout.rows(recipe.dataset), layout.trainset(name)
     card = Card(
         recipe=name,
         dataset=recipe.dataset,
         parameters={**settings.model_dump(), "images": configuration.pool.images},
-        inputs={recipe.dataset: sha256_file(rows_path)}
-        | {file: sha256_file(file) for file in configuration.pool.restore},
+        inputs=_inputs([recipe.dataset, *filter(None, [configuration.held_out])], configuration, layout),
     )
-    rows = read_rows(recipe.dataset, layout)
+    whole = read_rows(recipe.dataset, layout)
+    rows = whole if configuration.held_out is None else _without(whole, read_rows(configuration.held_out, layout), plan)
+    held_out = whole.num_rows - rows.num_rows
     if not rows.num_rows:
+        none = f"only held-out pairs (of `{configuration.held_out}`)" if held_out else "no rows"
         raise PreflightError(
-            f"recipe `{name}`: its dataset `{recipe.dataset}` has no rows, so there is nothing to train on; change the "
+            f"recipe `{name}`: its dataset `{recipe.dataset}` has {none}, so there is nothing to train on; change the "
             f"dataset or leave the recipe out. Where the rows went: {make('explain', DATASET=recipe.dataset)}"
         )
     kept = _places(rows, settings)
-    dropped = max(0, rows.num_rows - len(kept)) if kept else 0
-    records = load_records(rows if kept is None else rows.take(pa.array(kept)), layout, plan)
+    chosen = rows if kept is None else rows.take(pa.array(kept))
+    facts = _write(f"recipe `{name}`", chosen, settings, layout.trainset(name), configuration, layout, plan)
+    left_out = sorted(set(range(rows.num_rows)) - set(range(rows.num_rows) if kept is None else kept))
+    write_table(layout.trainset_dropped(name), rows.take(pa.array(left_out, pa.int64())).combine_chunks())
+    more = {"held_out": held_out, "filled_up": max(0, chosen.num_rows - rows.num_rows)}
+    return card.write(
+        layout.trainset_card(name),
+        dropped_by_cap=max(0, rows.num_rows - chosen.num_rows),
+        **{key: number for key, number in more.items() if number},
+        **facts,
+    )
 
+
+def build_held_out(configuration: Configuration, layout: Layout, plan: Plan) -> dict[str, Any]:
+    """Publish the pairs that no recipe trains on, in the form of a training file, and its card. Raises as above."""
+    name, settings = configuration.held_out, configuration.trainset
+    if name is None:
+        raise ValueError("the configuration has no `held_out`")
+    card = Card(
+        dataset=name,
+        parameters={**settings.model_dump(), "images": configuration.pool.images},
+        inputs=_inputs([name], configuration, layout),
+    )
+    rows = read_rows(name, layout)
+    if not rows.num_rows:
+        raise PreflightError(f"held_out: `{name}` has no rows. Where they went: {make('explain', DATASET=name)}")
+    facts = _write(f"held_out `{name}`", rows, settings, layout.held_out, configuration, layout, plan)
+    return card.write(layout.held_out_card, **facts)
+
+
+def _inputs(datasets: list[str], configuration: Configuration, layout: Layout) -> dict[str, str]:
+    files = {file: sha256_file(file) for file in configuration.pool.restore}
+    return {dataset: sha256_file(layout.rows(dataset)) for dataset in datasets} | files
+
+
+def _without(rows: pa.Table, held_out: pa.Table, plan: Plan) -> pa.Table:
+    """Rows that are neither held out nor made of the same record as one that is."""
+
+    def origins_of(table: pa.Table) -> Iterator[set[str]]:
+        for name, source in zip(table["id"].to_pylist(), table["source"].to_pylist(), strict=True):
+            yield set(origins(name)) if source in variants else {name}
+
+    variants = {source for source in plan.generators if plan.makes_variants(source)}
+    held = set().union(*origins_of(held_out))
+    return rows.filter(pa.array([held.isdisjoint(names) for names in origins_of(rows)], pa.bool_()))
+
+
+def _write(
+    what: str,
+    rows: pa.Table,
+    settings: Trainset,
+    path: Path,
+    configuration: Configuration,
+    layout: Layout,
+    plan: Plan,
+) -> dict[str, Any]:
+    """Publish the training file `path` of these rows, after its preflight; facts for the card."""
+    records = load_records(rows, layout, plan)
     roots = ImageRoots(configuration.pool, layout)
     questions = Questions(configuration, settings.question, records["id"].to_pylist(), layout)
     images = _distinct_images(records)
@@ -73,33 +129,20 @@ def build_trainset(name: str, configuration: Configuration, layout: Layout, plan
     unusable = {finding.id for finding in findings}
     keep = [record_id not in unusable for record_id in records["id"].to_pylist()]
     wanted = Unusable(settings.unusable, settings.unusable_share, "trainset")
-    counts = settle(
-        f"recipe `{name}`",
-        findings,
-        len(keep),
-        keep.count(False),
-        wanted,
-        layout.findings(path),
-        _remedy(layout),
-    )
+    counts = settle(what, findings, len(keep), keep.count(False), wanted, layout.findings(path), _remedy(layout))
     with publish(path) as temporary, temporary.open("wb") as output:
         written = write_list(output, llava_entries(records.filter(pa.array(keep, pa.bool_())), questions, roots))
-    left_out = sorted(set(range(rows.num_rows)) - set(range(rows.num_rows) if kept is None else kept))
-    write_table(layout.trainset_dropped(name), rows.take(pa.array(left_out, pa.int64())).combine_chunks())
-    return card.write(
-        layout.trainset_card(name),
-        rows=written,
-        dropped_by_cap=dropped,
-        **({"filled_up": filled} if (filled := max(0, records.num_rows - rows.num_rows)) else {}),
-        sha256=sha256_file(path),
-        preflight={
+    return {
+        "rows": written,
+        "sha256": sha256_file(path),
+        "preflight": {
             "rows": records.num_rows,
             "images": images.num_rows,
             "decoded": decoded,
             "failures": len(findings),
             **({"dropped": keep.count(False), "findings": counts} if findings else {}),
         },
-    )
+    }
 
 
 def _places(rows: pa.Table, settings: Trainset) -> Sequence[int] | None:

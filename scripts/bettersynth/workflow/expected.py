@@ -147,9 +147,17 @@ class Expected:
         return found
 
     def trainset(self, recipe: str) -> Rows:
-        """Rows of a recipe's training file, cut or filled up to the cap."""
-        count, basis = self.rows(self.configuration.recipes[recipe].dataset)
-        return Rows(recipe_trainset(self.configuration, recipe).rows(count), basis)
+        """Rows of a recipe's training file, without held-out pairs, cut or filled up to the cap."""
+        held_out = self.configuration.held_out
+        read = self.plan.read_by(recipe)
+        cards, path = [self.card(dataset) for dataset in read], self.layout.trainset_card(recipe)
+        if held_out is not None and all(cards) and path.exists():
+            made = read_json(path)
+            if all(made["inputs"].get(name) == card["sha256"] for name, card in zip(read, cards, strict=True) if card):
+                return Rows(made["rows"], Basis.MADE)
+        count, basis = self.rows(read[0])
+        rows = recipe_trainset(self.configuration, recipe).rows(count)
+        return Rows(rows, basis if held_out is None else Basis.AT_MOST)
 
 
 def total(parts: Iterable[Rows]) -> Rows:

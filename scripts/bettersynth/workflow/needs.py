@@ -32,7 +32,7 @@ def configuration_needs(configuration: Configuration, recipe: str | None = None)
     operators: Iterable[str] = configuration.operators
     if recipe is not None:
         recipes = _with_starts(recipe, configuration)
-        datasets = {name for each in recipes for name in plan.lineage(configuration.recipes[each].dataset)}
+        datasets = {name for each in recipes for read in plan.read_by(each) for name in plan.lineage(read)}
         operators = {operator for dataset in datasets for operator in plan.operators(dataset)}
     training = [training_needs(name, configuration) for name in recipes]
     generators = [generator_needs(source, configuration) for source in datasets]

@@ -103,14 +103,19 @@ class Plan:
                 analysed = {scores for name in self.configuration.analyses for scores in self.analysed(name)}
                 of_pool = {Scores(POOL, operator) for operator in self.configuration.operators}
                 return self._scores_of(self.configuration.datasets) | analysed | of_pool
-            asked.add(self._targets(named["rule"] or named["folder"])[named["name"]])
+            asked.update(self._targets(named["rule"] or named["folder"])[named["name"]])
         return self._scores_of(name for dataset in asked for name in self.lineage(dataset))
 
-    def _targets(self, kind: str) -> dict[str, str]:
-        """Names that a target of this kind may have, and the dataset each stands for."""
+    def _targets(self, kind: str) -> dict[str, list[str]]:
+        """Names that a target of this kind may have, and the datasets each stands for."""
         if kind in ("datasets", "exports"):
-            return {name: name for name in self.configuration.datasets}
-        return {name: recipe.dataset for name, recipe in self.configuration.recipes.items()}
+            return {name: [name] for name in self.configuration.datasets}
+        return {name: self.read_by(name) for name in self.configuration.recipes}
+
+    def read_by(self, recipe: str) -> list[str]:
+        """Datasets that a recipe's runs read: the one that is trained on, and the held-out pairs'."""
+        held_out = self.configuration.held_out
+        return [self.configuration.recipes[recipe].dataset, *([] if held_out is None else [held_out])]
 
     def _scores_of(self, datasets: Iterable[str]) -> set[Scores]:
         return {scores for dataset in datasets for scores in self.scores(dataset)}

@@ -34,7 +34,7 @@ from bettersynth.core.steady import Steady
 from bettersynth.runtime.patches.environment import ENVIRONMENT
 from bettersynth.training.mgm import published
 from bettersynth.training.mgm.model import MGMConfig
-from bettersynth.training.mgm.trainer import REPORT_SECONDS, TrainingSummary
+from bettersynth.training.mgm.trainer import REPORT_SECONDS, LossError, TrainingSummary
 
 logger = logging.getLogger(__name__)
 
@@ -210,7 +210,7 @@ class KitProgram:
                 steady.add(stage.global_batch)
                 step = len(losses)
                 if not math.isfinite(entry["loss"]):
-                    raise FloatingPointError(f"{name}: the loss is {entry['loss']} at step {step}")
+                    raise LossError(name, step, entry["loss"])
                 kept = {"step": step, "loss": entry["loss"], "learning_rate": entry["learning_rate"]}
                 print(json.dumps(kept), file=log, flush=True)
                 if time.monotonic() - reported > REPORT_SECONDS:
@@ -224,7 +224,9 @@ class KitProgram:
             "rows": len(read_json(data)),
             "parameters": stage.model_dump(),
             "processes": gpus,
-            **TrainingSummary(len(losses), losses, 0, time.monotonic() - started, [], steady).facts(stage.global_batch),
+            **TrainingSummary(len(losses), losses, 0, time.monotonic() - started, [], steady, []).facts(
+                stage.global_batch
+            ),
         }
 
     def _environment(self) -> dict[str, str]:

@@ -38,7 +38,8 @@ def made_before(
         card: dict[str, Any] = read_json(folder / DONE)
     except FileNotFoundError:  # never made, or another process has just removed it
         return None
-    if card["inputs"] == inputs and (result is None or _is_intact(folder / result, digest, card["sha256"])):
+    whole = result is None or card["status"] != "done" or _is_intact(folder / result, digest, card["sha256"])
+    if card["inputs"] == inputs and whole:
         if is_main_process():
             logger.info("%s was made before, of the same inputs: nothing is trained", folder)
             write_json(folder / CARD, card)
@@ -62,7 +63,9 @@ def made_elsewhere(
             card = read_json(done)
         except FileNotFoundError:  # another job makes that anew
             continue
-        if other == folder or card["inputs"] != inputs or not _is_intact(other / result, digest, card["sha256"]):
+        if other == folder or card["status"] != "done" or card["inputs"] != inputs:
+            continue
+        if not _is_intact(other / result, digest, card["sha256"]):
             continue
         taken = card | {"recipe": recipe, "taken_over_from": card["recipe"], "seconds": 0.0}
         if is_main_process():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import importlib
 import logging
 import os
@@ -34,7 +35,8 @@ from bettersynth.runtime.network import forbid_network
 logger = logging.getLogger(__name__)
 
 STAGES = ("probe", "pretrain", "finetune")
-"""Work by its short name: functions of `bettersynth.training.mgm.training`, which the kit's program can do as well."""
+"""Work by its short name (that of a further probe has a number, `probe-2`): functions of
+`bettersynth.training.mgm.training`, which the kit's program can do as well."""
 
 OURS = "bettersynth| "
 """Begins those lines of a process that are for people."""
@@ -65,7 +67,7 @@ def run(
     program (`training.kit`) starts its own processes. Raises `RuntimeError` when a process fails, and `ValueError` for
     several nodes outside a job of SLURM or for the kit.
     """
-    if work in STAGES and recipe_training(configuration, recipe).kit:
+    if work.partition("-")[0] in STAGES and recipe_training(configuration, recipe).kit:
         if nodes > 1:
             raise ValueError(f"training.kit trains on one node, and {work} asks for {nodes}: change `nodes`")
         _function(work)(recipe, seed, configuration, layout)
@@ -205,7 +207,9 @@ def _meet() -> None:
 
 def _function(work: str) -> Any:
     module, _, name = work.rpartition(":")
-    return getattr(importlib.import_module(module or "bettersynth.training.mgm.training"), name)
+    stage, numbered, _ = name.partition("-")
+    function = getattr(importlib.import_module(module or "bettersynth.training.mgm.training"), stage)
+    return functools.partial(function, rung=name) if numbered else function
 
 
 def main() -> None:

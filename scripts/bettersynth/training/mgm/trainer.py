@@ -9,12 +9,13 @@ import math
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 from transformers.utils import import_utils
@@ -25,7 +26,7 @@ from bettersynth.core.publish import publish
 from bettersynth.core.steady import Steady
 from bettersynth.training.mgm import checkpoints
 from bettersynth.training.mgm.data import Collator, ConversationDataset, TrainingOrder
-from bettersynth.training.mgm.model import MGMForConditionalGeneration
+from bettersynth.training.mgm.model import IGNORE_INDEX, MGMForConditionalGeneration
 from bettersynth.training.mgm.processes import is_main_process
 
 # Or the Trainer would import Hugging Face's `datasets`, a second of every job, to ask whether ours is one of them.
@@ -38,8 +39,18 @@ REPORT_SECONDS = 15.0
 GPU_LENGTHS = 16
 """A GPU's batches are padded to a multiple of so many tokens: cuDNN plans its attention anew, for some 80 ms each time
 in the forward and in the backward pass, for every length that it meets."""
+HELD_OUT = "held_out_loss"
 LAST_PART = 5
 """The loss that a run is judged by is the mean over its last fifth: one step alone is noise."""
+
+
+class LossError(FloatingPointError):
+    """The loss is no number any more; training ended."""
+
+    def __init__(self, name: str, step: int, loss: float) -> None:
+        super().__init__(f"{name}: the loss is {loss} at step {step}")
+        self.why = f"the loss was {loss} at step {step} of {name.partition(' ')[0]}"
+        self.step = step
 
 
 class TrainingSummary(NamedTuple):
@@ -53,6 +64,8 @@ class TrainingSummary(NamedTuple):
     """When each step of this process was done, on the monotonic clock."""
     steady: Steady
     """Samples after the first step, which loads and compiles."""
+    held_out: list[dict[str, Any]]
+    """`step` and `loss` on the held-out pairs, wherever it was measured; null for one that is no number."""
 
     def facts(self, global_batch: int) -> dict[str, Any]:
         """For the card."""
@@ -63,6 +76,7 @@ class TrainingSummary(NamedTuple):
             "first_loss": self.losses[0],
             "last_loss": self.losses[-1],
             "resumed_from_step": self.resumed_from,
+            **({"held_out": self.held_out} if self.held_out else {}),
             "samples_per_second": round(done * global_batch / self.seconds, 3) if done else None,
             **self.steady.facts(),
         }
@@ -109,14 +123,18 @@ def train_stage(
     pad_token_id: int,
     resume_from: Path | None = None,
     stop_at: int | None = None,
+    held_out: ConversationDataset | None = None,
+    measure_at: Sequence[int] = (),
 ) -> TrainingSummary:
     """Train the parameters of `model` that require a gradient.
 
     Checkpoints go to `folder/checkpoints`, the log to `folder/log.jsonl`. A checkpoint of the same `inputs` that is
     found there, or else `resume_from`, is continued. With `stop_at`, training stops after that many steps of the full
-    schedule and leaves a checkpoint.
+    schedule and leaves a checkpoint. The loss on the pairs `held_out` is measured after the steps `measure_at` and the
+    last. Raises `LossError` when a step's loss is no number.
     """
     steps = steps_of(len(dataset), stage)
+    stop_at = None if stop_at is None else min(stop_at, steps)
     place = folder / "checkpoints"
     order = TrainingOrder(
         len(dataset),
@@ -134,28 +152,39 @@ def train_stage(
     checkpoint = _resumable(place, inputs, stop_at) or resume_from
     if checkpoint is not None and is_main_process():
         logger.info("%s goes on from step %d of %d: %s", name, checkpoints.step_of(checkpoint), steps, checkpoint)
+    log = _Log(folder / "log.jsonl", name, stage.global_batch)
+    collator = Collator(
+        pad_token_id,
+        model.config.image_size_aux,
+        model.vision_tower.dtype,
+        multiple=GPU_LENGTHS if torch.cuda.is_available() else 1,
+    )
     trainer = _StageTrainer(
         model=model,
         args=_arguments(stage, steps, seed, place),
         train_dataset=dataset,
-        data_collator=Collator(
-            pad_token_id,
-            model.config.image_size_aux,
-            model.vision_tower.dtype,
-            multiple=GPU_LENGTHS if torch.cuda.is_available() else 1,
-        ),
-        callbacks=[log := _Log(folder / "log.jsonl", name, stage.global_batch), _Save(stage.save_steps, stop_at)],
+        data_collator=collator,
+        callbacks=[log, _Save(stage.save_steps, stop_at)],
         order=order,
         inputs=inputs,
         over_tokens=stage.loss_mean == "tokens",
     )
     trainer.remove_callback(PrinterCallback)
+    if held_out is not None and is_main_process():
+        at = {*measure_at, steps if stop_at is None else stop_at}
+        trainer.add_callback(_Measure(trainer, held_out, collator, stage, at, log))
     started = time.monotonic()
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     resumed_from = 0 if checkpoint is None else checkpoints.step_of(checkpoint)
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    history = trainer.state.log_history
     return TrainingSummary(
-        trainer.state.global_step, losses, resumed_from, time.monotonic() - started, log.moments, log.steady
+        trainer.state.global_step,
+        [entry["loss"] for entry in history if "loss" in entry],
+        resumed_from,
+        time.monotonic() - started,
+        log.moments,
+        log.steady,
+        [{"step": entry["step"], "loss": entry[HELD_OUT]} for entry in history if HELD_OUT in entry],
     )
 
 
@@ -283,6 +312,59 @@ class _Save(TrainerCallback):
         return control
 
 
+class _Measure(TrainerCallback):
+    """After some steps, the loss on the held-out pairs: in the trainer's history, which checkpoints keep, and the log.
+
+    It comes after the step's own line in the log, and before the checkpoint.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        held_out: ConversationDataset,
+        collator: Collator,
+        stage: Stage,
+        at: set[int],
+        log: _Log,
+    ) -> None:
+        self._trainer, self._at, self._log = trainer, at, log
+        self._batches = DataLoader(
+            held_out,
+            stage.device_batch,
+            collate_fn=collator,
+            num_workers=stage.workers,  # type: ignore[arg-type]
+        )
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module | None = None,
+        **kwargs: Any,
+    ) -> None:
+        measured = any(HELD_OUT in entry and entry["step"] == state.global_step for entry in state.log_history)
+        if state.global_step not in self._at or measured or model is None:
+            return
+        loss = self._loss(model)
+        entry: dict[str, Any] = {"step": state.global_step, HELD_OUT: round(loss, 6) if math.isfinite(loss) else None}
+        state.log_history.append(entry)
+        self._log.write(entry)
+
+    def _loss(self, model: nn.Module) -> float:
+        """Mean over all tokens of the answers, without dropout."""
+        total, tokens = 0.0, 0
+        model.eval()
+        with torch.no_grad(), self._trainer.compute_loss_context_manager():
+            for batch in self._batches:
+                batch = {key: value.to(self._trainer.args.device) for key, value in batch.items()}
+                count = int((batch["labels"][:, 1:] != IGNORE_INDEX).sum())
+                total += float(model(**batch).loss) * count
+                tokens += count
+        model.train()
+        return total / max(tokens, 1)
+
+
 class _Log(TrainerCallback):
     """`log.jsonl`, one line for each step, and a line for people now and then."""
 
@@ -317,14 +399,15 @@ class _Log(TrainerCallback):
         self.moments.append(time.monotonic())
         self.steady.add(self._global_batch)
         if not math.isfinite(entry["loss"]):
-            raise FloatingPointError(
-                f"{self._name}: the loss is {entry['loss']} at step {entry['step']}; lower `learning_rate`, or train "
-                "with `precision: fp32`"
-            )
+            raise LossError(self._name, state.global_step, entry["loss"])
         if state.is_world_process_zero:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(_line(entry))
+            self.write(entry)
             self._report(state, entry)
+
+    def write(self, entry: dict[str, Any]) -> None:
+        """Add a line to the file."""
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(_line(entry))
 
     def _report(self, state: TrainerState, entry: dict[str, float]) -> None:
         now = time.monotonic()
@@ -343,6 +426,6 @@ class _Log(TrainerCallback):
         )
 
 
-def _line(entry: dict[str, float]) -> str:
-    kept = {key: entry[key] for key in ("step", "loss", "learning_rate") if key in entry}
+def _line(entry: dict[str, Any]) -> str:
+    kept = {key: entry[key] for key in ("step", "loss", "learning_rate", HELD_OUT) if key in entry}
     return json.dumps(kept) + "\n"

@@ -1,18 +1,22 @@
-"""The training jobs of a run: probe, stage 1 (`pretrain`) and stage 2 (`finetune`).
+"""The training jobs of a run: probes, stage 1 (`pretrain`) and stage 2 (`finetune`).
 
-Stage 1 trains the connector on captions, everything else frozen. The probe is stage 1's first steps, from which stage 1
-goes on. Stage 2 trains connector and language model on the fixed instruction set, starting from the original
-language model and stage 1's connector. A recipe with `start_from` has the model of a finished run in the place of the
-original parts. With `training.kit` the contest's own program trains, by `bettersynth.training.mgm.kit`.
+Stage 1 trains the connector on captions, everything else frozen. A probe is stage 1 up to a rung, from which the next
+probe, or stage 1, goes on. Stage 2 trains connector and language model on the fixed instruction set, starting from the
+original language model and stage 1's connector. A recipe with `start_from` has the model of a finished run in the place
+of the original parts. With `training.kit` the contest's own program trains, by `bettersynth.training.mgm.kit`.
 
-What was made before of the same inputs is not trained again: `bettersynth.training.mgm.made`.
+A run whose loss is no number any more ends there, on record as stopped. What was made before of the same inputs is not
+trained again: `bettersynth.training.mgm.made`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import json
 import logging
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +25,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from bettersynth.configuration.probe import Pick
 from bettersynth.configuration.recipes import recipe_start, recipe_training, recipe_trainset
 from bettersynth.configuration.training import Finetune, Stage
 from bettersynth.configuration.types import Configuration
@@ -33,12 +38,12 @@ from bettersynth.runtime.patches.weights import open_model
 from bettersynth.training.mgm import checkpoints
 from bettersynth.training.mgm.data import ConversationDataset, Lost
 from bettersynth.training.mgm.instructions import used_instructions
-from bettersynth.training.mgm.kit import KitProgram, identity
-from bettersynth.training.mgm.made import RESUME, finish, made_before, made_elsewhere
+from bettersynth.training.mgm.kit import WORK, KitProgram, identity
+from bettersynth.training.mgm.made import LOG, RESUME, finish, made_before, made_elsewhere
 from bettersynth.training.mgm.model import MGMForConditionalGeneration
 from bettersynth.training.mgm.processes import is_main_process
 from bettersynth.training.mgm.processing import Processor
-from bettersynth.training.mgm.trainer import train_stage
+from bettersynth.training.mgm.trainer import HELD_OUT, LossError, train_stage
 from bettersynth.training.model_card import write_model_card
 
 CONNECTOR = "connector.safetensors"
@@ -50,22 +55,35 @@ LOST = "lost.jsonl"
 PARTS = ("language_model", "vision_tower", "vision_tower_aux")
 
 
-def probe(recipe: str, seed: int, configuration: Configuration, layout: Layout) -> dict[str, Any]:
-    """Train the first steps of stage 1, under its full schedule; write and return the card with their `loss`."""
-    run = _Run(recipe, seed, configuration, layout)
-    folder, inputs = layout.probe(recipe, seed), run.pretrain_inputs()
-    steps = run.training.probe.steps
-    if earlier := made_before(folder, inputs | {"probe_steps": steps}):
+def probe(recipe: str, seed: int, configuration: Configuration, layout: Layout, rung: str = "probe") -> dict[str, Any]:
+    """Train stage 1 up to a rung, under its full schedule; write and return the card with the losses there.
+
+    A seed that was stopped at an earlier rung, or whose loss is no number, gets a card of `status: stopped`.
+    """
+    folder = layout.probe(recipe, seed, rung)
+    pick = next((pick for pick in recipe_training(configuration, recipe).probe.probes if pick.folder == rung), None)
+    if pick is None:
+        raise ValueError(f"recipe {recipe}: no seeds are picked at a rung `{rung}`; set training.probe.keep")
+    if earlier := _stopped(recipe, seed, configuration, layout, folder, before=pick):
         return earlier
-    card = run.card(inputs | {"probe_steps": steps})
-    card.facts |= run.train_connector("probe", folder, inputs, stop_at=steps)[1]
+    run = _Run(recipe, seed, configuration, layout)
+    inputs = run.pretrain_inputs()
+    if earlier := made_before(folder, inputs | {"probe_steps": pick.steps}):
+        return earlier
+    card = run.card(inputs | {"probe_steps": pick.steps})
+    try:
+        card.facts |= run.train_connector(
+            "probe", folder, inputs, resume_from=_probe_checkpoint(run, inputs, before=pick), stop_at=pick.steps
+        )[1]
+    except LossError as error:
+        return _failed(folder, card, error)
     return finish(folder, card)
 
 
 def pretrain(recipe: str, seed: int, configuration: Configuration, layout: Layout) -> dict[str, Any]:
     """Stage 1: train the connector on the training set; write `connector.safetensors`, write and return the card.
 
-    A seed that was stopped after the probe gets a card of `status: stopped` and nothing else.
+    A seed that was stopped at a rung, or whose loss is no number, gets a card of `status: stopped` and nothing else.
     """
     folder = layout.pretrain(recipe, seed)
     if earlier := _stopped(recipe, seed, configuration, layout, folder):
@@ -75,18 +93,21 @@ def pretrain(recipe: str, seed: int, configuration: Configuration, layout: Layou
     if earlier := made_before(folder, inputs, CONNECTOR) or made_elsewhere(recipe, folder, inputs, CONNECTOR):
         return earlier
     card = run.card(inputs)
-    state, facts = run.train_connector("pretrain", folder, inputs, resume_from=_probe_checkpoint(run, inputs))
+    try:
+        state, facts = run.train_connector("pretrain", folder, inputs, resume_from=_probe_checkpoint(run, inputs))
+    except LossError as error:
+        return _failed(folder, card, error)
     if is_main_process():
         with publish(folder / CONNECTOR) as temporary:
             save_file(state, temporary)
         card.facts |= facts | {"sha256": sha256_file(folder / CONNECTOR)}
-    return finish(folder, card, drop=(folder, layout.probe(recipe, seed)))
+    return finish(folder, card, drop=(folder, *run.probe_folders()))
 
 
 def finetune(recipe: str, seed: int, configuration: Configuration, layout: Layout) -> dict[str, Any]:
     """Stage 2: train connector and language model; write the folder `checkpoint`, write and return the card.
 
-    A seed that was stopped after the probe gets a card of `status: stopped` and nothing else.
+    A seed that was stopped at a rung, or whose loss is no number, gets a card of `status: stopped` and nothing else.
     """
     folder = layout.finetune(recipe, seed)
     if earlier := _stopped(recipe, seed, configuration, layout, folder):
@@ -103,10 +124,13 @@ def finetune(recipe: str, seed: int, configuration: Configuration, layout: Layou
             write_model_card(layout.run(recipe, seed), folder / CHECKPOINT, earlier)
         return earlier
     card = run.card(inputs)
-    if run.kit is None:
-        facts = _finetune(run, stage, data.path, connector, folder, inputs)
-    else:
-        facts = run.kit.finetune(run.name("finetune"), stage, data.path, connector, folder)
+    try:
+        if run.kit is None:
+            facts = _finetune(run, stage, data.path, connector, folder, inputs)
+        else:
+            facts = run.kit.finetune(run.name("finetune"), stage, data.path, connector, folder)
+    except LossError as error:
+        return _failed(folder, card, error)
     if is_main_process():
         card.facts |= facts | {"sha256": sha256_folder(folder / CHECKPOINT)}
         write_model_card(layout.run(recipe, seed), folder / CHECKPOINT, card.facts)
@@ -142,6 +166,7 @@ class _Run:
         self.layout = layout
         self.training = recipe_training(configuration, recipe)
         self._pool = configuration.pool
+        self._held_out = None if configuration.held_out is None else layout.held_out
         architecture = self.training.architecture
         self._folders = {part: configuration.models[getattr(architecture, part)].path for part in PARTS}
         kit = self.training.kit
@@ -155,14 +180,24 @@ class _Run:
         """What a stage of this run is called in messages."""
         return f"{stage} {self.recipe} seed {self.seed}"
 
+    def probe_folders(self, before: Pick | None = None) -> list[Path]:
+        """Folders of the probes, or of those before a rung, the last first."""
+        probes = self.training.probe.probes
+        earlier = probes if before is None else probes[: before.number - 1]
+        return [self.layout.probe(self.recipe, self.seed, pick.folder) for pick in reversed(earlier)]
+
     def card(self, inputs: dict[str, Any]) -> Card:
         """A card that says what is made from what."""
         return Card(recipe=self.recipe, seed=self.seed, status="done", inputs=inputs)
 
     def pretrain_inputs(self) -> dict[str, Any]:
-        """What stage 1 is made from; the probe too."""
+        """What stage 1 is made from, and its probes, and what their losses are measured on."""
         check_by_card(self.layout.trainset(self.recipe), self.layout.trainset_card(self.recipe))
-        return self.inputs("pretrain", self.training.pretrain, sha256_file(self.layout.trainset(self.recipe)))
+        inputs = self.inputs("pretrain", self.training.pretrain, sha256_file(self.layout.trainset(self.recipe)))
+        if self._held_out is None:
+            return inputs
+        check_by_card(self._held_out, self.layout.held_out_card)
+        return inputs | {"held_out_sha256": sha256_file(self._held_out)}
 
     def inputs(self, name: str, stage: Stage, data_sha256: str) -> dict[str, Any]:
         """Everything that the result of a stage depends on."""
@@ -218,6 +253,9 @@ class _Run:
         # Our own training file, whose preflight opened every image: a redrawn one lies outside the pool's folder.
         find = ImageRoots(self._pool, self.layout).load().found
         options: dict[str, Any] = {"resume_from": resume_from, "stop_at": stop_at, "left_out": self._left_out}
+        if self._held_out is not None:
+            options["held_out"] = self._conversations(self._held_out, find, processor, stage)
+            options["measure_at"] = self.training.probe.measured
         facts = self.train(model, processor, stage, data, find, name=name, folder=folder, inputs=inputs, **options)
         return model.connector_state(), facts
 
@@ -237,15 +275,8 @@ class _Run:
         **options: Any,
     ) -> dict[str, Any]:
         """Train what is not frozen; facts for the card."""
-        dataset = ConversationDataset(
-            data,
-            find,
-            processor,
-            max_length=stage.max_length,
-            reading=self._pool.reading,
-            as_published=as_published,
-            lost=None if left_out is None else Lost(folder / LOST, left_out),
-        )
+        lost = None if left_out is None else Lost(folder / LOST, left_out)
+        dataset = self._conversations(data, find, processor, stage, as_published=as_published, lost=lost)
         summary = train_stage(
             model,
             dataset,
@@ -266,6 +297,12 @@ class _Run:
             **summary.facts(stage.global_batch),
         }
 
+    def _conversations(
+        self, data: str | Path, find: Callable[[str], Path], processor: Processor, stage: Stage, **options: Any
+    ) -> ConversationDataset:
+        reading = self._pool.reading
+        return ConversationDataset(data, find, processor, max_length=stage.max_length, reading=reading, **options)
+
 
 def _start_checkpoint(recipe: str, start: str, seed: int, layout: Layout) -> Path:
     """The model of the run that `recipe` goes on from. Raises ValueError when that was stopped after its probe."""
@@ -278,21 +315,55 @@ def _start_checkpoint(recipe: str, start: str, seed: int, layout: Layout) -> Pat
     return folder / CHECKPOINT
 
 
-def _probe_checkpoint(run: _Run, inputs: dict[str, Any]) -> Path | None:
-    """The state in which the probe left stage 1, if it is of the same inputs."""
-    try:
-        return checkpoints.latest_checkpoint(run.layout.probe(run.recipe, run.seed) / RESUME, inputs)
-    except checkpoints.ChangedInputsError:
-        return None
+def _probe_checkpoint(run: _Run, inputs: dict[str, Any], before: Pick | None = None) -> Path | None:
+    """The state in which the last probe, or the last before a rung, left stage 1, if it is of the same inputs."""
+    for folder in run.probe_folders(before):
+        with contextlib.suppress(checkpoints.ChangedInputsError):
+            if found := checkpoints.latest_checkpoint(folder / RESUME, inputs):
+                return found
+    return None
 
 
 def _stopped(
-    recipe: str, seed: int, configuration: Configuration, layout: Layout, folder: Path
+    recipe: str, seed: int, configuration: Configuration, layout: Layout, folder: Path, before: Pick | None = None
 ) -> dict[str, Any] | None:
-    """The card of a seed that does not go on after the probe, written; None for one that does."""
-    if recipe_training(configuration, recipe).probe.keep is None:
-        return None
-    verdict = next(entry for entry in read_json(layout.seeds(recipe))["seeds"] if entry["seed"] == seed)
-    if verdict["verdict"] == "go":
-        return None
-    return Card(recipe=recipe, seed=seed, status="stopped", why=verdict["why"]).write(folder / CARD)
+    """The card of a seed that does not come this far, written; None for one that goes on.
+
+    It has what is known of the run till it was stopped: `fate` (`stopped` for its rank, `failed` for its loss), why,
+    steps and losses.
+    """
+    picks = recipe_training(configuration, recipe).probe.picks
+    if before is not None:
+        picks = picks[: before.number - 1]
+    elif folder.name == "pretrain":
+        picks = [pick for pick in picks if pick.steps is not None]
+    earlier = layout.pretrain(recipe, seed) / CARD if folder.name == "finetune" else None
+    if picks:
+        choice = read_json(layout.seeds(recipe, picks[-1].choice))["seeds"]
+        entry = next(entry for entry in choice if entry["seed"] == seed)
+        if entry["verdict"] != "go":
+            known = read_json(layout.probe(recipe, seed, picks[-1].folder) / CARD)
+            return _write_stopped(
+                recipe, seed, folder, known | {"fate": entry.get("fate", "stopped"), "why": entry["why"]}
+            )
+    if earlier is not None and (known := read_json(earlier))["status"] == "stopped":
+        return _write_stopped(recipe, seed, folder, known)
+    return None
+
+
+def _write_stopped(recipe: str, seed: int, folder: Path, known: dict[str, Any]) -> dict[str, Any]:
+    told = {key: known[key] for key in ("fate", "why", "steps", "loss", "held_out") if key in known}
+    return Card(recipe=recipe, seed=seed, status="stopped", **told).write(folder / CARD)
+
+
+def _failed(folder: Path, card: Card, error: LossError) -> dict[str, Any]:
+    """The card of a run whose loss is no number any more, written; its checkpoints go."""
+    logger.warning("%s: it counts as stopped. Lower `learning_rate`, or train with `precision: fp32`", error)
+    log = folder / LOG
+    entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
+    held_out = [{"step": entry["step"], "loss": entry[HELD_OUT]} for entry in entries if HELD_OUT in entry]
+    card.facts |= {"status": "stopped", "fate": "failed", "why": error.why, "steps": error.step, "loss": None}
+    card.facts |= {"held_out": held_out} if held_out else {}
+    if is_main_process():
+        shutil.rmtree(folder / WORK, ignore_errors=True)
+    return finish(folder, card, drop=(folder,))

@@ -13,7 +13,7 @@ from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import Layout
 from bettersynth.workflow.expected import Expected
 from bettersynth.workflow.fingerprints import Fingerprints
-from bettersynth.workflow.jobs.dataset import Analysis, Export, MakeDataset, MakeTrainset
+from bettersynth.workflow.jobs.dataset import Analysis, Export, HeldOut, MakeDataset, MakeTrainset
 from bettersynth.workflow.jobs.evaluate import Answer, ScoreAnswers
 from bettersynth.workflow.jobs.generate import Generate
 from bettersynth.workflow.jobs.pool import Ingest, PoolIndex
@@ -62,6 +62,7 @@ class Jobs:
         self.dataset = MakeDataset(context)
         self.analysis = Analysis(context)
         self.export = Export(context)
+        self.held_out = HeldOut(context)
         self.trainset = MakeTrainset(context)
         self.preflight = Preflight(context)
         self.instructions = Instructions(context)

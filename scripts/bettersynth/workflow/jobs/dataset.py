@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bettersynth.configuration.recipes import recipe_trainset
+from bettersynth.configuration.training import Trainset
 from bettersynth.core import versions
 from bettersynth.core.records import POOL
 from bettersynth.workflow.expected import Rows
@@ -175,26 +176,16 @@ class Export(OfRows):
         return f"export {form}"
 
 
-class MakeTrainset(OfRows):
-    """Write the training file of a recipe."""
+class TrainingFile(OfRows):
+    """A rule that writes records in the form of a training file."""
 
-    name = "trainset"
-    wildcards = ("recipe",)
     kind = Kind.CPU
-    log_name = "trainset/{recipe}"
-    says = "Write the training file of {recipe} and open each of its images"
-    title = "{recipe}"
     phase = "dataset"
     heading = "training sets"
     unit = "rows"
-    group = "{recipe}: {rule}"
 
-    def every(self) -> Iterator[tuple[str, ...]]:
-        return ((recipe,) for recipe in self.configuration.recipes)
-
-    def inputs(self, recipe: str) -> dict[str, Files]:
+    def inputs_of(self, dataset: str) -> dict[str, Files]:
         """Rows of the dataset, their records, the sizes of the images, and the files that restore the questions."""
-        dataset = self.configuration.recipes[recipe].dataset
         return {
             "rows": self.layout.rows(dataset),
             "index": self.layout.index,
@@ -204,23 +195,77 @@ class MakeTrainset(OfRows):
             "restore": self.restored,
         }
 
+    def parameters_of(self, dataset: str, settings: Trainset) -> dict[str, Any]:
+        """What decides a training file, apart from the dataset's rows and records."""
+        return {
+            "dataset": dataset,
+            "settings": json.dumps(settings.deciding(), separators=(",", ":")),
+            "version": versions.TRAINSET,
+            **self.paths_and_questions(dataset),
+        }
+
+    def work_kind(self, **_: str) -> str:
+        return "trainset"
+
+
+class HeldOut(TrainingFile):
+    """Write the pairs that no recipe trains on."""
+
+    name = log_name = "held_out"
+    says = "Write the held-out pairs and open each of their images"
+
+    @property
+    def dataset(self) -> str:
+        """The dataset of these pairs."""
+        return self.configuration.held_out or ""
+
+    def every(self) -> Iterator[tuple[str, ...]]:
+        if self.configuration.held_out:
+            yield ()
+
+    def inputs(self) -> dict[str, Files]:
+        return self.inputs_of(self.dataset)
+
+    def outputs(self) -> dict[str, Files]:
+        return {"pairs": self.layout.held_out, "card": self.layout.held_out_card}
+
+    def parameters(self) -> dict[str, Any]:
+        return self.parameters_of(self.dataset, self.configuration.trainset)
+
+    def also_reads(self) -> Iterator[Read]:
+        yield ImagesOfDataset(self.dataset)
+
+    def amount(self) -> Rows:
+        return self.expected.rows(self.dataset)
+
+
+class MakeTrainset(TrainingFile):
+    """Write the training file of a recipe."""
+
+    name = "trainset"
+    wildcards = ("recipe",)
+    log_name = "trainset/{recipe}"
+    says = "Write the training file of {recipe} and open each of its images"
+    title = "{recipe}"
+    group = "{recipe}: {rule}"
+
+    def every(self) -> Iterator[tuple[str, ...]]:
+        return ((recipe,) for recipe in self.configuration.recipes)
+
+    def inputs(self, recipe: str) -> dict[str, Files]:
+        held_out = self.configuration.held_out
+        own = self.inputs_of(self.configuration.recipes[recipe].dataset)
+        return own | {"held_out": [] if held_out is None else self.layout.rows(held_out)}
+
     def outputs(self, recipe: str) -> dict[str, Files]:
         return {"trainset": self.layout.trainset(recipe), "card": self.layout.trainset_card(recipe)}
 
     def parameters(self, recipe: str) -> dict[str, Any]:
-        """What decides a training file, apart from the dataset's rows and records."""
-        return {
-            "dataset": self.configuration.recipes[recipe].dataset,
-            "settings": json.dumps(recipe_trainset(self.configuration, recipe).deciding(), separators=(",", ":")),
-            "version": versions.TRAINSET,
-            **self.paths_and_questions(self.configuration.recipes[recipe].dataset),
-        }
+        settings = recipe_trainset(self.configuration, recipe)
+        return self.parameters_of(self.configuration.recipes[recipe].dataset, settings)
 
     def also_reads(self, recipe: str) -> Iterator[Read]:
         yield ImagesOfDataset(self.configuration.recipes[recipe].dataset)
 
     def amount(self, recipe: str) -> Rows:
         return self.expected.trainset(recipe)
-
-    def work_kind(self, recipe: str) -> str:
-        return self.name

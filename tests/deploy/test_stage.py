@@ -139,6 +139,27 @@ def test_a_hub_that_always_alters_is_not_believed(machine, hub):
     assert not (machine.folder / "models" / "clip").exists()
 
 
+@pytest.mark.parametrize("name", ["../resources.json", "/etc/x.json", "a/../../x.json", "x\n.json", "./config.json"])
+def test_a_hub_that_names_files_elsewhere_changes_nothing(machine, hub, name):
+    """It would have them removed, to be fetched: a diffusers folder's files may lie in folders."""
+    hub.repositories["tiny/clip"] |= {name: b"{}", "model_index.json": b"{}"}
+    (machine.folder / "models").mkdir()
+    (machine.folder / "models" / "resources.json").write_text("{}")
+    result = machine("stage")
+    assert result.returncode == 1 and "no name of a file in a folder" in result.stderr
+    assert [path.name for path in (machine.folder / "models").iterdir()] == ["resources.json"]
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+
+
+def test_a_hub_that_names_no_commit_is_refused(machine, hub, monkeypatch):
+    monkeypatch.setattr("hub_server.commit", lambda name: "../../x")
+    machine.configuration["models"] = {
+        name: {**model, "revision": "main"} for name, model in machine.configuration["models"].items()
+    }
+    result = machine("stage", "--pin")
+    assert result.returncode == 1 and "which is no commit" in result.stderr and not (machine.folder / "models").exists()
+
+
 def test_local_copies_are_taken_without_a_hub(machine, hub, tmp_path):
     hub.shutdown()
     hub.server_close()
@@ -235,7 +256,7 @@ def test_without_a_hub_a_dry_run_says_what_the_configuration_says(machine, hub):
 
 DAMAGE = {
     "altered: sha256": lambda path: path.write_bytes(path.read_bytes()[:-1] + b"\xff"),
-    "bytes instead of": lambda path: path.write_bytes(path.read_bytes()[:-10]),
+    "so cut short": lambda path: path.write_bytes(path.read_bytes()[:-10]),
     "cut short": lambda path: path.write_bytes(path.read_bytes()[:5]),
     "a Git LFS pointer": lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"),
     "not there": lambda path: path.unlink(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from bettersynth.configuration.load import check_recipe
 from bettersynth.configuration.pool import USUAL, Reading
 from bettersynth.core.errors import PersonError
 from bettersynth.core.publish import read_json
-from bettersynth.runtime.patches.environment import ENVIRONMENT
+from bettersynth.runtime.patches.model_code import forbid_model_code
 from bettersynth.workflow.run import Run
 
 
@@ -32,7 +31,7 @@ def command(
     """Print the answer, and on standard error which model gave it."""
     run = Run.open(config_file)
     folder = find_model(run, recipe, seed)
-    os.environ.update(ENVIRONMENT)
+    forbid_model_code()
     try:
         click.echo(answer(folder, question, image, max_new_tokens, run.configuration.pool.reading))
     except ValueError as error:

@@ -87,6 +87,10 @@ def look_up(model: str, hub: str, revision: str | None) -> Snapshot:
             f"Set HF_ENDPOINT to a mirror, or give local copies: {make('stage', FROM='folder')}"
         ) from error
     files = {entry.rfilename: _hub_file(entry) for entry in found.siblings or []}
+    if odd := next((name for name in files if not _stays_below(name)), None):
+        raise StagingError(f"{key}: {constants.ENDPOINT} lists {odd!r} in {hub}: no name of a file in a folder")
+    if not COMMIT.fullmatch(str(found.sha)):
+        raise StagingError(f"{key}: {constants.ENDPOINT} names {found.sha!r} for {hub}, which is no commit")
     licence = found.card_data.get("license") if found.card_data else None
     chosen = choose_files(f"{key}: {hub}", files)
     return Snapshot(hub, str(found.sha), tuple(files[name] for name in chosen), str(licence or "not stated"))
@@ -103,6 +107,12 @@ def _hub_file(entry: RepoSibling) -> HubFile:
     if entry.lfs:
         return HubFile(entry.rfilename, entry.lfs.size, entry.lfs.sha256, None)
     return HubFile(entry.rfilename, entry.size or 0, None, entry.blob_id)
+
+
+def _stays_below(name: str) -> bool:
+    """Whether a name that the hub gives is one below the folder that the model is put in."""
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts and path.as_posix() == name and name.isprintable()
 
 
 def choose_files(where: str, names: Iterable[str]) -> list[str]:

@@ -15,6 +15,7 @@ from bettersynth.configuration.pool import Model, Operator
 from bettersynth.core.resources import staged
 from bettersynth.operators.model_folder import check_model_folder, existing
 from bettersynth.runtime.patches.data_juicer import answer_lookup, import_data_juicer, same_threads
+from bettersynth.runtime.patches.transformers import refuse_code
 from bettersynth.runtime.patches.weights import refuse_made_up_weights
 
 
@@ -33,6 +34,7 @@ def build(operator: Operator, model: Model | None, device: str, kind: type | Non
         answer_lookup(spec.model_lookup.format(model=existing(model)))
     if spec.model_argument:
         refuse_made_up_weights()
+        refuse_code()
     if spec.prepare is not None:
         spec.prepare(model_utils)
     with same_threads() if spec.loads_model else nullcontext():

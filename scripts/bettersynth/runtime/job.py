@@ -22,7 +22,7 @@ from bettersynth.core.layout import Layout
 from bettersynth.runtime import gpus
 from bettersynth.runtime.lease import HeldError, Lease
 from bettersynth.runtime.network import forbid_network
-from bettersynth.runtime.patches.environment import ENVIRONMENT
+from bettersynth.runtime.patches.model_code import close_standard_input, forbid_model_code
 from bettersynth.workflow.jobs import Jobs
 from bettersynth.workflow.manifest import check_needs, require
 from bettersynth.workflow.plan import Plan
@@ -36,7 +36,8 @@ class RunningJob:
     """
 
     def __init__(self, snakemake: Any) -> None:
-        os.environ.update(ENVIRONMENT)
+        forbid_model_code()
+        close_standard_input()
         os.environ["OMP_NUM_THREADS"] = str(snakemake.threads)
         self.wildcards = snakemake.wildcards
         self.params = snakemake.params

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from bettersynth.core.records import Record
 from bettersynth.pool.images import ImageProblem, ImageReason, ImageRoots
 from bettersynth.runtime import patches
+from bettersynth.runtime.patches.transformers import refuse_code
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -66,3 +67,4 @@ def prepare_offline() -> None:
     """Keep the libraries that load models off the network."""
     with tempfile.TemporaryDirectory() as cache:
         patches.prepare(cache)
+        refuse_code()

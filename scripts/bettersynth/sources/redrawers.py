@@ -11,6 +11,7 @@ import io
 import logging
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ from bettersynth.core.records import Record, caption_of
 from bettersynth.core.seeding import record_seed
 from bettersynth.pool.images import ImageProblem, ImageReason, ImageRoots
 from bettersynth.runtime.devices import BatchSize, default_device, model_dtype
+from bettersynth.runtime.patches.model_code import ModelCodeError
 from bettersynth.runtime.patches.weights import refuse_made_up_parts
 from bettersynth.sources.base import Generation, Made, image_key, opened_images, prepare_offline
 
@@ -211,7 +213,19 @@ def pipeline_index(folder: Path) -> dict[str, Any]:
     if pipeline_family(name) not in redrawer_families():
         known = ", ".join(f"{family}Pipeline" for family in redrawer_families())
         raise ValueError(f"{folder}: {name} is no redrawer known here; known: {known}, and each one's Img2Img")
+    for part, value in index.items():
+        if isinstance(value, list) and value[:1] != [None] and not _is_library(value[0]):
+            raise ModelCodeError(f"{path}: {part}: {value[0]}")
     return index
+
+
+def _is_library(name: Any) -> bool:
+    """Whether the class of a part comes with diffusers or transformers; diffusers imports any module that is named."""
+    if name in ("diffusers", "transformers"):
+        return True
+    found = find_spec("diffusers")
+    folders = found.submodule_search_locations if found else None
+    return str(name).isidentifier() and any(Path(folder, "pipelines", name).is_dir() for folder in folders or ())
 
 
 def save_image(image: Image.Image, folder: Path) -> str:

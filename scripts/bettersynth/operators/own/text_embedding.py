@@ -18,6 +18,7 @@ from bettersynth.core.publish import read_json
 from bettersynth.core.records import caption_of
 from bettersynth.core.vectors import as_bytes
 from bettersynth.operators.model_folder import check_model_folder, model_architecture
+from bettersynth.runtime.patches.transformers import refuse_code
 from bettersynth.runtime.patches.weights import open_model
 
 POOLING = Path("1_Pooling") / "config.json"
@@ -34,6 +35,7 @@ class TextEmbedding:
     def __init__(self, folder: Path) -> None:
         self.is_clip = model_architecture(check_model_folder(folder)) == "CLIPModel"
         self.takes_first = not self.is_clip and _takes_first(folder)
+        refuse_code()
         self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self.model = open_model(AutoModel, folder, may_lack=UNUSED, spare=HEADS, dtype=torch.float32).eval()
 

@@ -24,6 +24,7 @@ from bettersynth.operators.batched.stand_in import AsGiven
 from bettersynth.operators.ray.columns import FACTS, SHARD, STATS
 from bettersynth.runtime.network import forbid_network
 from bettersynth.runtime.patches.data_juicer import import_data_juicer
+from bettersynth.runtime.patches.model_code import forbid_model_code
 
 import_data_juicer()
 
@@ -58,6 +59,7 @@ class ScoringFilter(Filter):
             if not Path(self._folder, folder).is_dir():
                 raise FileNotFoundError(f"{folder}: no such folder ({key}); every node of a Ray needs it")
         os.chdir(self._folder)
+        forbid_model_code()
         forbid_network(f"scoring by {', '.join(self._operators)} on Ray")
         return load_scorer(self._operators, configuration)
 

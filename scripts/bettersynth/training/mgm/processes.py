@@ -31,6 +31,7 @@ from bettersynth.configuration.recipes import recipe_training
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import Layout
 from bettersynth.runtime.network import forbid_network
+from bettersynth.runtime.patches.model_code import forbid_model_code
 
 logger = logging.getLogger(__name__)
 
@@ -222,6 +223,7 @@ def main() -> None:
     parser.add_argument("seed", type=int)
     options = parser.parse_args()
     logging.basicConfig(level=logging.ERROR, format=f"{OURS}%(message)s")
+    forbid_model_code()
     forbid_network(f"{options.work} {options.recipe} {options.seed}")
     if is_main_process():
         logging.getLogger("bettersynth").setLevel(logging.INFO)

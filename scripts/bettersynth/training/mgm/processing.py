@@ -15,6 +15,7 @@ from transformers import AutoTokenizer, CLIPImageProcessor, PreTrainedTokenizerF
 from bettersynth.operators.batched.pixels import Geometry
 from bettersynth.operators.batched.resize import columns_first, weighed
 from bettersynth.operators.batched.taps import Axis, Taps, taps
+from bettersynth.runtime.patches.transformers import refuse_code
 from bettersynth.training.mgm.conversations import (
     ANSWER_BEGINS,
     END_OF_TURN,
@@ -87,6 +88,7 @@ class Processor:
     @classmethod
     def load(cls, language_model: str | Path, vision_tower: str | Path, config: MGMConfig) -> Processor:
         """From the folders of the parts; of a whole model, name its folder twice."""
+        refuse_code()
         return cls(
             AutoTokenizer.from_pretrained(language_model, local_files_only=True),
             CLIPImageProcessor.from_pretrained(vision_tower, local_files_only=True),

@@ -1,4 +1,4 @@
-# The leaderboard and the page.
+# The leaderboard, what an early loss tells of it, and the page.
 rule leaderboard:
     input:
         results=jobs.leaderboard.input("results"),
@@ -19,9 +19,29 @@ rule leaderboard:
         "../scripts/leaderboard.py"
 
 
+rule early_loss:
+    input:
+        results=jobs.early_loss.input("results"),
+        stage_1=jobs.early_loss.input("stage_1"),
+    output:
+        jobs.early_loss.output("early_loss"),
+    log:
+        jobs.early_loss.log(),
+    localrule: True
+    conda:
+        "../envs/conda-cpu.yaml"
+    params:
+        jobs.early_loss.params,
+    message:
+        jobs.early_loss.message
+    script:
+        "../scripts/early_loss.py"
+
+
 rule report:
     input:
         leaderboard=jobs.report.input("leaderboard"),
+        early_loss=jobs.report.input("early_loss"),
         datasets=jobs.report.input("datasets"),
         scores=jobs.report.input("scores"),
         analyses=jobs.report.input("analyses"),

@@ -9,6 +9,7 @@ import click
 from bettersynth.cli.options import config
 from bettersynth.core.layout import Layout
 from bettersynth.report import build_report
+from bettersynth.report.early_loss import build_early_loss
 from bettersynth.report.leaderboard import build_leaderboard
 from bettersynth.workflow.run import Run
 
@@ -35,4 +36,5 @@ def command(config_file: Path) -> None:
     layout = SoFar(run.layout.root)
     if run.configuration.recipes:
         build_leaderboard(run.configuration, layout)
+        build_early_loss(run.configuration, layout)
     click.echo(f"Page: {build_report(run.configuration, layout, run.plan).resolve()}")

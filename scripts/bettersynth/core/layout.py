@@ -278,6 +278,11 @@ class Layout:
         return self.root / "report" / "leaderboard.json"
 
     @property
+    def early_loss(self) -> Path:
+        """Whether an early loss tells which seeds do well."""
+        return self.leaderboard.with_name("early_loss.json")
+
+    @property
     def report(self) -> Path:
         """The report page."""
         return self.root / "report" / "index.html"

@@ -128,6 +128,29 @@ def curves(
     return svg(title, width, height, parts, "curves")
 
 
+def scatter(
+    title: str, dots: Sequence[tuple[float, float, int, str]], *, width: float = 300, height: float = 190
+) -> Markup:
+    """Dots `(x, y, place of the colour, label)`, with lines through zero."""
+    left, right, top, bottom = 38.0, width - 8.0, 8.0, height - 22.0
+
+    def scale(values: Sequence[float], start: float, end: float) -> Scale:
+        low, high = min(0.0, *values), max(0.0, *values)
+        room = 0.06 * (high - low or 1.0)
+        return Scale(low - room, high + room, start, end)
+
+    x, y = scale([dot[0] for dot in dots], left, right), scale([dot[1] for dot in dots], bottom, top)
+    parts = [_line(x(0), top, x(0), bottom, "reference"), _line(left, y(0), right, y(0), "reference")]
+    parts += [_text(x(tick), bottom + 16, number(tick), "tick") for tick in ticks(x.low, x.high, 4)]
+    parts += [_text(left - 5, y(tick) + 3.5, number(tick), "tick end") for tick in ticks(y.low, y.high, 4)]
+    parts += [
+        f'<circle class="dot s{place % SERIES}" cx="{_n(x(across))}" cy="{_n(y(up))}" r="3">'
+        f"<title>{escape(label)}</title></circle>"
+        for across, up, place, label in dots
+    ]
+    return svg(title, width, height, parts, "scatter")
+
+
 def strip(
     title: str,
     scale: tuple[float, float],

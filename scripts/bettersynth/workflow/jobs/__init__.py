@@ -18,7 +18,7 @@ from bettersynth.workflow.jobs.evaluate import Answer, ScoreAnswers
 from bettersynth.workflow.jobs.generate import Generate
 from bettersynth.workflow.jobs.pool import Ingest, PoolIndex
 from bettersynth.workflow.jobs.preflight import Instructions, Preflight, Questions
-from bettersynth.workflow.jobs.report import Leaderboard, Report
+from bettersynth.workflow.jobs.report import EarlyLoss, Leaderboard, Report
 from bettersynth.workflow.jobs.score import ScoreNeural, ScorePlain, ScoresOf
 from bettersynth.workflow.jobs.specification import Context, Job, Rule
 from bettersynth.workflow.jobs.train import ChooseSeeds, Finetune, Pretrain, Probe
@@ -74,6 +74,7 @@ class Jobs:
         self.answer = Answer(context)
         self.score_answers = ScoreAnswers(context)
         self.leaderboard = Leaderboard(context)
+        self.early_loss = EarlyLoss(context)
         self.report = Report(context)
 
     def __iter__(self) -> Iterator[Rule]:

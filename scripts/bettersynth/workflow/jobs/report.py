@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from bettersynth.configuration.evaluation import BENCHMARKS
+from bettersynth.configuration.recipes import recipe_training
 from bettersynth.core import versions
 from bettersynth.core.records import POOL
 from bettersynth.workflow.jobs.specification import Files, Fingerprinted, Rule
 
 
-class Leaderboard(Rule):
+class OfResults(Rule):
+    """A rule that reads the results of all runs."""
+
+    def results(self) -> list[Path]:
+        """Each run's of each benchmark."""
+        return [
+            self.layout.result(name, seed, benchmark)
+            for name, recipe in self.configuration.recipes.items()
+            for seed in recipe.seeds
+            for benchmark in self.configuration.benchmarks
+        ]
+
+
+class Leaderboard(OfResults):
     """Compare the recipes."""
 
     name = log_name = "leaderboard"
@@ -18,16 +33,8 @@ class Leaderboard(Rule):
     says = "Compare the recipes"
 
     def inputs(self) -> dict[str, Files]:
-        recipes = self.configuration.recipes
-        return {
-            "results": [
-                self.layout.result(name, seed, benchmark)
-                for name, recipe in recipes.items()
-                for seed in recipe.seeds
-                for benchmark in self.configuration.benchmarks
-            ],
-            "trainsets": [self.layout.trainset_card(recipe) for recipe in recipes],
-        }
+        trainsets = [self.layout.trainset_card(recipe) for recipe in self.configuration.recipes]
+        return {"results": self.results(), "trainsets": trainsets}
 
     def outputs(self) -> dict[str, Files]:
         return {"leaderboard": self.layout.leaderboard}
@@ -42,6 +49,30 @@ class Leaderboard(Rule):
         return {"baseline": self.configuration.report.baseline, "recipes": recipes}
 
 
+class EarlyLoss(OfResults):
+    """Relate the losses at each rung to the scores."""
+
+    name = log_name = "early_loss"
+    sees_everything = True
+    says = "Relate early losses to the scores"
+
+    def inputs(self) -> dict[str, Files]:
+        cards = [
+            self.layout.pretrain(name, seed) / "card.json"
+            for name, recipe in self.configuration.recipes.items()
+            for seed in recipe.seeds
+        ]
+        return {"results": self.results(), "stage_1": cards}
+
+    def outputs(self) -> dict[str, Files]:
+        return {"early_loss": self.layout.early_loss}
+
+    def parameters(self) -> dict[str, Any]:
+        """Steps at which losses are looked at; what else there is stands in the cards."""
+        recipes = self.configuration.recipes
+        return {"rungs": {name: recipe_training(self.configuration, name).probe.measured for name in recipes}}
+
+
 class Report(Rule):
     """Write the report."""
 
@@ -53,6 +84,7 @@ class Report(Rule):
         configuration, layout = self.configuration, self.layout
         return {
             "leaderboard": layout.leaderboard if configuration.recipes else [],
+            "early_loss": layout.early_loss if configuration.recipes else [],
             "datasets": [layout.dataset_card(dataset) for dataset in configuration.datasets],
             "scores": [layout.scores(POOL, operator) for operator in configuration.operators],
             "analyses": [layout.analysis(name) for name in configuration.analyses],

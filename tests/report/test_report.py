@@ -19,6 +19,7 @@ from bettersynth.datasets.ledger import read_dropped, reason_of, write_dropped
 from bettersynth.report import build_leaderboard, build_report, examples, history
 from bettersynth.report.charts import Node, graph, number, thin, ticks
 from bettersynth.report.distributions import bin_edges, distribution
+from bettersynth.report.early_loss import build_early_loss
 from bettersynth.report.truth import filter_quality
 from bettersynth.workflow.plan import Plan
 
@@ -55,6 +56,7 @@ class Elements(HTMLParser):
 def _build(folder, **options):
     configuration, layout, plan = write_fake_results(folder, **options)
     build_leaderboard(configuration, layout)
+    build_early_loss(configuration, layout)
     path = build_report(configuration, layout, plan)
     return configuration, layout, plan, path.read_text(encoding="utf-8")
 
@@ -162,6 +164,15 @@ def test_verdicts_are_stated_plainly(elements):
     assert "not distinguishable with 2 paired seeds" in words
     assert "every seed was stopped after the probe" in words
     assert "not_run_yet has 0 of 6 evaluations" in words
+
+
+def test_early_losses_and_why_seeds_stopped_are_shown(elements):
+    words = _words(elements)
+    assert words.count("tells which seeds do well (rank correlation") == 2, "at step 10 and at the end"
+    assert "seed 3, stopped: the training loss was high" in words
+    assert (
+        sum(attributes.get("class", "").startswith("dot ") for tag, attributes in elements.tags if tag == "circle") > 10
+    )
 
 
 def test_published_figures_stand_beside_ours(elements):

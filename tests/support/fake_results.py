@@ -300,7 +300,14 @@ def _write_stage(folder: Path, recipe: str, seed: int, steps: int, status: str) 
             for step in range(1, steps + 1)
         ]
         (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    write_json(folder / "card.json", _card(status=status, seed=seed))
+    loss = round(floor + chance.gauss(0, 0.1), 4)
+    facts: dict[str, Any] = {
+        "steps": steps,
+        "held_out": [{"step": 10, "loss": loss + 1}, {"step": steps, "loss": loss}],
+    }
+    if status == "stopped":
+        facts = {"steps": 10, "held_out": facts["held_out"][:1], "fate": "stopped", "why": "the training loss was high"}
+    write_json(folder / "card.json", _card(status=status, seed=seed, **facts))
 
 
 def _write_result(layout: Layout, recipe: str, dataset: str, seed: int, benchmark: str, stopped: bool) -> None:
@@ -331,9 +338,11 @@ def _card(**facts: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    from bettersynth.report.early_loss import build_early_loss
     from bettersynth.report.leaderboard import build_leaderboard
     from bettersynth.report.page import build_report
 
     made = write_fake_results(Path(sys.argv[1]))
     build_leaderboard(made[0], made[1])
+    build_early_loss(made[0], made[1])
     print(build_report(*made))

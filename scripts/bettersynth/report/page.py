@@ -10,13 +10,13 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from bettersynth.configuration.load import recipe_training
 from bettersynth.configuration.types import Configuration
-from bettersynth.core.layout import Layout
+from bettersynth.core.layout import CARD, Layout
 from bettersynth.core.publish import publish, read_json
 from bettersynth.core.records import POOL
 from bettersynth.report import charts
 from bettersynth.report.distributions import QUANTILES, Scores, distributions
+from bettersynth.report.early_loss import picture
 from bettersynth.report.examples import examples
 from bettersynth.report.history import remember
 from bettersynth.report.leaderboard import read_log
@@ -53,6 +53,7 @@ def build_report(configuration: Configuration, layout: Layout, plan: Plan) -> Pa
             quantiles=QUANTILES,
             analyses=list(_analyses(configuration, layout)),
             curves=list(_curves(configuration, layout)),
+            early_losses=_early_losses(layout),
             truth=filter_quality(configuration, layout),
             examples=examples(configuration, layout, plan, scores),
             provenance=provenance(configuration, layout, plan),
@@ -325,10 +326,21 @@ def _curves(configuration: Configuration, layout: Layout) -> Iterator[dict[str, 
             for stage in STAGES
             if any(lines[stage, recipe].values())
         }
-        choice = _read(layout.seeds(recipe)) if recipe_training(configuration, recipe).probe.keep else None
-        seeds = (
-            choice["seeds"]
-            if choice
-            else [{"seed": seed, "verdict": "go"} for seed in configuration.recipes[recipe].seeds]
-        )
+        seeds = [(seed, _stopped(layout, recipe, seed)) for seed in configuration.recipes[recipe].seeds]
         yield {"recipe": recipe, "stages": stages, "seeds": seeds}
+
+
+def _stopped(layout: Layout, recipe: str, seed: int) -> str | None:
+    """Why a seed went no further, in words; None for one that did."""
+    for folder in (layout.pretrain(recipe, seed), layout.finetune(recipe, seed)):
+        if (card := _read(folder / CARD)) and card["status"] == "stopped":
+            return f"{card.get('fate', 'stopped')}: {card.get('why', 'after the probe')}"
+    return None
+
+
+def _early_losses(layout: Layout) -> list[dict[str, Any]]:
+    """What each rung's loss tells of the scores: of the loss on held-out pairs where there is one."""
+    rungs = (_read(layout.early_loss) or {"rungs": []})["rungs"]
+    measured = {rung["rung"] for rung in rungs if rung["by"] == "held_out"}
+    shown = [rung for rung in rungs if rung["by"] == "held_out" or rung["rung"] not in measured]
+    return [{"sentence": rung["sentence"], "chart": picture(rung)} for rung in shown]

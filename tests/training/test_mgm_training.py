@@ -195,6 +195,17 @@ def test_a_run_that_was_stopped_is_no_start(start):
         pretrain("final", 1, configuration, layout)
 
 
+def test_a_run_whose_own_start_was_stopped_is_stopped_too(start):
+    own = {"final": {"dataset": "pool", "seeds": [1], "training": {"start_from": {"recipe": "tiny"}}}}
+    configuration, layout = start(recipes=own)
+    failed = {"status": "stopped", "fate": "failed", "why": "the loss was nan at step 3 of finetune"}
+    write_json(layout.finetune("tiny", 1) / "card.json", failed)
+    card = pretrain("final", 1, configuration, layout)
+    assert (card["status"], card["fate"], card["steps"]) == ("stopped", "failed", 0)
+    assert card["why"] == f"it starts from tiny, seed 1, which did not go on: {failed['why']}"
+    assert finetune("final", 1, configuration, layout)["fate"] == "failed"
+
+
 @pytest.mark.parametrize("stage", ["pretrain", "finetune"])
 def test_a_killed_stage_resumes_to_the_same_result(start, kill, caplog, stage):
     caplog.set_level("INFO")

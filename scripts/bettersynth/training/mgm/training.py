@@ -332,7 +332,13 @@ def _stopped(
     It has what is known of the run till it was stopped: `fate` (`stopped` for its rank, `failed` for its loss), why,
     steps and losses.
     """
-    picks = recipe_training(configuration, recipe).probe.picks
+    training = recipe_training(configuration, recipe)
+    if (start := training.start_from) is not None and start.seed is None:  # one that is named has to be there
+        known = read_json(layout.finetune(start.recipe, seed) / CARD)
+        if known["status"] == "stopped":
+            why = f"it starts from {start.recipe}, seed {seed}, which did not go on: {known.get('why', 'stopped')}"
+            return _write_stopped(recipe, seed, folder, {"fate": known.get("fate", "stopped"), "why": why, "steps": 0})
+    picks = training.probe.picks
     if before is not None:
         picks = picks[: before.number - 1]
     elif folder.name == "pretrain":

@@ -52,6 +52,7 @@ if workflow.is_main_process:
 
 onstart:
     driver.tell_interrupt()
+    driver.warn_of_triggers(workflow.rerun_triggers)
     due = (job for job in workflow.dag.needrun_jobs() if job.output)
     needs = (jobs.job(job.rule.name, job.wildcards_dict).needs for job in due)
     if absent := missing(needs, configuration, config_file):
@@ -60,7 +61,8 @@ onstart:
         driver.start(layout.driver, log[0], workflow.rundir)
         if type(workflow.executor_settings).__module__ == "snakemake_executor_plugin_slurm":
             slurm = workflow.executor_settings
-            refuse_impossible(requests(workflow.dag.needrun_jobs()), slurm.status_command, slurm.partition_config)
+            due = requests(workflow.dag.needrun_jobs())
+            refuse_impossible(due, slurm.status_command, slurm.partition_config, jobs.on_gpu)
     except (driver.DriverError, SlurmError) as error:
         raise WorkflowError(str(error)) from None
 
@@ -86,6 +88,13 @@ include: "rules/generate.smk"
 include: "rules/train.smk"
 include: "rules/evaluate.smk"
 include: "rules/report.smk"
+
+
+try:
+    known = [rule.name for rule in jobs] + [rule.name for rule in workflow.rules]
+    driver.check_names(workflow.resource_settings.overwrite_resources, known)
+except driver.DriverError as error:
+    raise WorkflowError(str(error)) from None
 
 
 rule all:

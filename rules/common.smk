@@ -22,17 +22,7 @@ def requests(due):
     found = {}
     for job in due:
         if not job.is_local:
-            ask = job.resources.get
-            found[job.rule.name] = Request(
-                cpus=ask("cpus_per_task") or job.threads,
-                memory_mb=ask("mem_mb") or 0,
-                minutes=ask("runtime") or 0,
-                gpus=ask("gpu") or 0,
-                gpu_model=ask("gpu_model"),
-                partition=ask("slurm_partition"),
-                nodes=ask("nodes") or 1,
-                mpi=ask("mpi"),
-            )
+            found[job.rule.name] = Request.of(job.resources.get, job.threads)
     return found
 
 

@@ -116,6 +116,8 @@ rule trainset:
         jobs.trainset.benchmark()
     conda:
         "../envs/conda-cpu.yaml"
+    resources:
+        **jobs.trainset.resources,
     params:
         jobs.trainset.params,
     message:

@@ -13,6 +13,8 @@ if configuration.benchmarks:
             jobs.answer.benchmark()
         conda:
             "../envs/conda-cuda.yaml"
+        resources:
+            **jobs.answer.resources,
         params:
             jobs.answer.params,
         message:

@@ -20,6 +20,8 @@ for generator in jobs.generators:
             source=generator.pattern,
         conda:
             "../envs/conda-cuda.yaml"
+        resources:
+            **generator.resources,
         params:
             generator.params,
         message:

@@ -12,6 +12,8 @@ rule score_neural:
         scoring="gpu-[0-9a-f]+",
     conda:
         "../envs/conda-cuda.yaml"
+    resources:
+        **jobs.score_neural.resources,
     params:
         jobs.score_neural.params,
     message:
@@ -25,6 +27,8 @@ use rule score_neural as score_plain with:
         scoring="cpu-[0-9a-f]+",
     conda:
         "../envs/conda-cpu.yaml"
+    resources:
+        **jobs.score_plain.resources,
 
 
 # One table for each operator and source, whichever passes made it.

@@ -12,6 +12,8 @@ rule preflight:
         instructions=NAME_PATTERN,
     conda:
         "../envs/conda-cpu.yaml"
+    resources:
+        **jobs.preflight.resources,
     message:
         jobs.preflight.message
     script:
@@ -32,6 +34,8 @@ rule instructions:
         instructions=NAME_PATTERN,
     conda:
         "../envs/conda-cpu.yaml"
+    resources:
+        **jobs.instructions.resources,
     params:
         jobs.instructions.params,
     message:
@@ -51,6 +55,8 @@ rule questions:
         jobs.questions.benchmark()
     conda:
         "../envs/conda-cpu.yaml"
+    resources:
+        **jobs.questions.resources,
     message:
         jobs.questions.message
     script:
@@ -75,6 +81,8 @@ rule probe:
         rung=r"probe(-\d+)?",
     conda:
         "../envs/conda-cuda.yaml"
+    resources:
+        **jobs.probe.resources,
     params:
         jobs.probe.params,
     message:
@@ -120,6 +128,8 @@ rule pretrain:
         jobs.pretrain.benchmark()
     conda:
         "../envs/conda-cuda.yaml"
+    resources:
+        **jobs.pretrain.resources,
     params:
         jobs.pretrain.params,
     message:
@@ -142,6 +152,8 @@ rule finetune:
         jobs.finetune.benchmark()
     conda:
         "../envs/conda-cuda.yaml"
+    resources:
+        **jobs.finetune.resources,
     params:
         jobs.finetune.params,
     message:

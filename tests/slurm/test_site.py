@@ -9,11 +9,25 @@ from pathlib import Path
 import pytest
 import yaml
 
+from bettersynth.configuration import load
+from bettersynth.core.layout import Layout
 from bettersynth.slurm import doctor, site
 from bettersynth.slurm.queue import SlurmError
 from bettersynth.slurm.site import Request
+from bettersynth.workflow.jobs import Jobs
+from bettersynth.workflow.jobs.specification import Kind
 
 ROOT = Path(__file__).resolve().parents[2]
+
+JOBS = Jobs(load(ROOT / "config" / "miniature.yaml"), Layout("results/miniature"))
+RULES = {rule.name: rule.resources for rule in JOBS if rule.kind is not Kind.LIGHT}
+
+
+def changes_to_make() -> str:
+    """What the doctor finds amiss."""
+    found = doctor.examine(ROOT, RULES, JOBS.on_gpu, 16)
+    return "\n".join(finding.text for finding in found if not finding.ok)
+
 
 # A small site: GPUs in a partition of their own, no database of jobs.
 COMMANDS = {
@@ -89,29 +103,42 @@ def test_slurms_times_are_understood(limit, minutes):
 
 
 def test_the_doctor_says_what_to_change(cluster):
-    changes = "\n".join(finding.text for finding in doctor.examine(ROOT, 16) if not finding.ok)
+    changes = changes_to_make()
     assert "slurm-status-command: squeue" in changes
-    assert "attempt 1 of finetune, pretrain, probe: 8 CPUs" in changes and "change it in profiles/default" in changes
+    assert (
+        "attempt 1 of finetune, pretrain, probe: 8 CPUs" in changes and "`set-resources` in profiles/slurm" in changes
+    )
     assert "g1 does not see" in changes
 
 
-def test_the_doctor_reads_the_profiles_as_snakemake_does():
-    profile = yaml.safe_load((ROOT / "profiles" / "slurm" / "config.yaml").read_text())
-    second = doctor.rule_requests(profile, 16, 2)
+def test_the_doctor_works_out_what_snakemake_would_submit():
+    profile = doctor.read_profiles()
+    second = doctor.rule_requests(RULES, profile, 16, 2)
     assert second["score_neural"] == Request(cpus=8, memory_mb=32_000, minutes=190, gpus=1)
-    assert second[doctor.OTHERS].memory_mb == 8000
+    assert second[doctor.OTHERS].memory_mb == second["export"].memory_mb == 8000
+    changed = {"finetune": {"runtime": "2d", "mem": "64GB", "gres": "gpu:a100:2"}, "answer": {"runtime": "9 * attempt"}}
+    asked = doctor.rule_requests(RULES, {**profile, "set-resources": changed}, 16, 2)
+    assert asked["finetune"] == Request(cpus=8, memory_mb=64_000, minutes=2880, gpus=1)
+    assert asked["answer"] == Request(cpus=4, memory_mb=48_000, minutes=18, gpus=1)
 
 
-def test_the_doctor_reads_sizes_and_times_as_snakemake_does(tmp_path, monkeypatch):
-    default = yaml.safe_load((ROOT / "profiles" / "default" / "config.yaml").read_text())
-    default["set-resources"]["finetune"] |= {"runtime": "2d", "mem": "64GB"}
-    del default["set-resources"]["finetune"]["mem_mb"]
-    (tmp_path / "default").mkdir()
-    (tmp_path / "default" / "config.yaml").write_text(yaml.safe_dump(default))
+def test_the_doctor_finds_what_of_the_profiles_would_come_to_nothing(cluster, tmp_path, monkeypatch):
+    changed = {"finetun": {"gpu": 4}, "finetune": {"gpu": 0}}
+    for name, more in (("slurm", {"keep-going": False}), ("default", {"set-resources": changed})):
+        profile = yaml.safe_load((ROOT / "profiles" / name / "config.yaml").read_text()) | more
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text(yaml.safe_dump(profile))
     monkeypatch.setattr(doctor, "PROFILES", tmp_path)
-    profile = yaml.safe_load((ROOT / "profiles" / "slurm" / "config.yaml").read_text())
-    asked = doctor.rule_requests(profile, 16, 1)["finetune"]
-    assert (asked.minutes, asked.memory_mb) == (2880, 64_000)
+    changes = changes_to_make()
+    assert "`keep-going` of profiles/slurm is not read" in changes
+    assert "`set-resources` names finetun, and no rule is called so" in changes
+    assert "attempt 1 of finetune: needs a GPU and asks for none" in changes
+
+
+def test_a_rule_that_needs_a_gpu_is_not_submitted_without(cluster):
+    site.refuse_impossible({"answer": Request.of({"gres": "gpu:a100:2", "slurm_partition": "gpu"}.get)}, "squeue")
+    with pytest.raises(SlurmError, match="answer, probe: needs a GPU and asks for none"):
+        site.refuse_impossible({name: Request() for name in ("probe", "answer", "export")}, "squeue", None, JOBS.on_gpu)
 
 
 def test_without_slurm_the_doctor_says_how_to_run_here(tmp_path):

@@ -137,7 +137,7 @@ def workflow_begins(cluster, tmp_path_factory) -> Iterator[tuple[OnCluster, subp
     configuration["recipes"]["best"]["seeds"] = [1]
     configuration["training"]["pretrain"]["device_batch"] = 8
     profile = yaml.safe_load((ROOT / "profiles" / "default" / "config.yaml").read_text())
-    profile["set-resources"]["pretrain"] = OVER_NODES
+    profile["set-resources"] = {"pretrain": OVER_NODES}
     (folder / "profile").mkdir()
     (folder / "profile" / "config.yaml").write_text(yaml.safe_dump(profile))
     run = OnCluster(folder, "small", ROOT / "Snakefile", "--workflow-profile", folder / "profile")

@@ -63,12 +63,14 @@ ASKED = [
 CARD = '{"shards": {}, "parameters": {"images": "data"}}'
 """What stands for every card: enough for those that are read while the graph is built."""
 TRAINED = ["runs/all/seed-1/finetune/card.json"]
+LONGER = ["runs/all/seed-4/finetune/card.json"]
+"""Asked for more time, and by a call that reads the profile of SLURM in the place of profiles/default."""
 INGESTED = ["pool/files/stage_1.json"]
 
 
 def shown(rule: str) -> list[str]:
-    """What `profiles/default` shows, as a comment, that a rule may ask for; as arguments of --set-resources."""
-    text = (ROOT / "profiles" / "default" / "config.yaml").read_text()
+    """What `profiles/slurm` shows, as a comment, that a rule may ask for; as arguments of --set-resources."""
+    text = (ROOT / "profiles" / "slurm" / "config.yaml").read_text()
     line = re.search(rf"^  # ({rule}: {{.*}})$", text, re.MULTILINE)[1]
     return [f"{rule}:{key}={value}" for key, value in yaml.safe_load(line)[rule].items()]
 
@@ -109,7 +111,10 @@ def submitted(tmp_path_factory) -> list[list[str]]:
 
     lines: list[str] = []
     over_nodes = ["--set-resources", *shown("finetune")]
-    for targets, attempts, options in ((ASKED, 2, []), (TRAINED, 1, over_nodes), (INGESTED, 1, [])):
+    longer = ["--workflow-profile", ROOT / "profiles" / "slurm", "--set-resources", "finetune:runtime=600"]
+    longer += ["--keep-incomplete", "--rerun-incomplete", "--rerun-triggers", "mtime"]
+    calls = ((ASKED, 2, []), (TRAINED, 1, over_nodes), (LONGER, 1, longer), (INGESTED, 1, []))
+    for targets, attempts, options in calls:
         files = [f"results/small/{target.format(**passes)}" for target in targets]
         expected = len(lines) + attempts * len(targets)
         snakemake = call([*command, "--force", *options, "--", *files], stdout=(folder / "out").open("w"))

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from workflow import CONFIGURATION, ROOT, Run
 
 from bettersynth.configuration import configure
@@ -53,10 +52,8 @@ def test_every_rule_has_a_specification_and_runs_where_that_says(jobs):
     assert {rule.name for rule in jobs} == found.keys()
     light = {name for name, block in found.items() if "localrule: True" in block}
     assert {rule.name for rule in jobs if rule.kind == Kind.LIGHT} == light
-    profile = yaml.safe_load((ROOT / "profiles" / "default" / "config.yaml").read_text())["set-resources"]
-    assert {rule.name for rule in jobs if rule.kind == Kind.GPU} == {
-        name for name, resources in profile.items() if "gpu" in resources
-    }
+    assert {rule.name for rule in jobs if rule.resources.get("gpu")} == jobs.on_gpu
+    assert all(".resources," in found[rule.name] for rule in jobs if rule.resources)
 
 
 def test_logs_lie_where_they_always_did(jobs):
@@ -132,6 +129,9 @@ def test_snakemake_plans_what_the_specifications_say(tmp_path, monkeypatch):
         assert list(map(str, outputs)) == each.output
         assert list(job.wildcards) == list(job.rule.wildcards), "SLURM's comments have them in this order"
         assert job.comment in by_comment or each.rule.startswith("score_"), "passes are known to the graph alone"
+
+    refused = run.snakemake("--dry-run", "--set-resources", "finetun:gpu=4", check=False)
+    assert "set-resources: there is no rule `finetun`; did you mean `finetune`?" in refused.stdout + refused.stderr
 
 
 def test_the_reports_times_count_answers_and_tries_that_were_cut_off(jobs):

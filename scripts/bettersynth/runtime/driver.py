@@ -15,14 +15,17 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from types import FrameType, SimpleNamespace
 from typing import Any
 
+from bettersynth.configuration.checks import did_you_mean
 from bettersynth.core.errors import PersonError
 from bettersynth.runtime import lease
 from bettersynth.slurm import queue
+
+logger = logging.getLogger(__name__)
 
 SPECIAL = frozenset(" \t\n\"'`$&|;<>()*?[]{}!#~\\")
 """Characters that a shell does not take for themselves."""
@@ -87,6 +90,22 @@ def claim(path: Path, config_file: str, named: bool) -> None:
     if before != mine or not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"file": str(mine)}) + "\n", encoding="utf-8")
+
+
+def check_names(asking: Iterable[str], rules: Collection[str]) -> None:
+    """Raise DriverError for a rule in `set-resources` that there is not, which Snakemake passes over."""
+    for name in set(asking) - set(rules):
+        hint = did_you_mean(name, rules) or f"; there are: {', '.join(sorted(rules))}"
+        raise DriverError(f"set-resources: there is no rule `{name}`{hint}")
+
+
+def warn_of_triggers(triggers: Iterable[Any]) -> None:
+    """Say so where `profiles/default` was not read, and a comment in a script would cost a GPU."""
+    if any(trigger.name == "CODE" for trigger in triggers):
+        logger.warning(
+            "Finished jobs run again when a script changes, for profiles/default was not read: name other profiles by "
+            "--profile; --workflow-profile takes its place"
+        )
 
 
 def tell_interrupt() -> None:

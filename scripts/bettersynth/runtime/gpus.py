@@ -37,7 +37,7 @@ def take(count: int, every: float = 2.0) -> None:
     if not count or len(there) < 2 or "SLURM_JOB_ID" in os.environ:
         return
     if count > len(there):
-        raise ValueError(f"the job asks for {count} GPUs and there are {len(there)}: change `gpu` in profiles/default")
+        raise ValueError(f"the job asks for {count} GPUs and there are {len(there)}: change `gpu` in `set-resources`")
     waiting = False
     while (locks := _lock(there, count)) is None:
         if not waiting:

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-from snakemake.resources import Resource
+from snakemake.resources import Resource, Resources
 
 from bettersynth.slurm.queue import SlurmError, slurm
-from bettersynth.slurm.site import Request, Site, chosen_from, describe, look
+from bettersynth.slurm.site import Request, Site, chosen_from, describe, look, without_gpu
 
 ROOT = Path(__file__).resolve().parents[3]
 PROFILES = ROOT / "profiles"
 OTHERS = "other rules"
+TWICE = "keys of both profiles"
 WAIT_S = 30
 """How long the look at a node may wait for one that is free."""
 
@@ -46,8 +47,13 @@ class Finding(NamedTuple):
         return f"{'ok     ' if self.ok else 'CHANGE '} {self.text}"
 
 
-def examine(folder: Path, shards_per_job: int) -> Iterator[Finding]:
-    """Look at the cluster, at what the rules ask of it, and at a node of it."""
+def examine(
+    folder: Path, rules: Mapping[str, Mapping[str, Any]], on_gpu: Collection[str], shards_per_job: int
+) -> Iterator[Finding]:
+    """Look at the cluster, at what the rules ask of it, and at a node of it.
+
+    `rules` is what each rule asks for by itself, in Snakemake's form; `on_gpu` are those that need a GPU.
+    """
     if shutil.which("sinfo") is None:
         yield Finding(False, "no SLURM on this machine: run here with `make run`, with GPUS=… for the GPUs there are")
         return
@@ -56,13 +62,14 @@ def examine(folder: Path, shards_per_job: int) -> Iterator[Finding]:
     except SlurmError as error:
         yield Finding(False, f"SLURM does not answer: {error}")
         return
-    profile = yaml.safe_load((PROFILES / "slurm" / "config.yaml").read_text())
+    profile = read_profiles()
     for partition in site.partitions.values():
         nodes = "; ".join(map(describe, partition.nodes))
         limit = f"{partition.minutes} min" if partition.minutes < 10**9 else "no limit"
         yield Finding(True, f"partition {partition.name}{' (default)' * partition.is_default}: {limit}; {nodes}")
     yield from _accounting(site, profile)
-    yield from _requests(site, profile, shards_per_job)
+    yield from _profiles(profile, rules)
+    yield from _requests(site, profile, rules, on_gpu, shards_per_job)
     yield _node(site, profile, folder)
 
 
@@ -83,60 +90,75 @@ def _accounting(site: Site, profile: dict[str, Any]) -> Iterator[Finding]:
                 f"`squeue` forgets jobs after {kept} s: write `slurm-init-seconds-before-status-checks: {kept // 3}`",
             )
     enforced = site.settings.get("AccountingStorageEnforce", "none")
-    if "associations" in enforced and "slurm_account" not in profile["default-resources"]:
+    if "associations" in enforced and "slurm_account" not in profile.get("default-resources", {}):
         yield Finding(False, "jobs need an account here: write `slurm_account`; yours: sacctmgr show associations")
 
 
-def rule_requests(profile: dict[str, Any], shards_per_job: int, attempt: int) -> dict[str, Request]:
-    """What a job of each rule of `profiles/default` asks for at an attempt; `OTHERS` have the defaults.
+def read_profiles() -> dict[str, Any]:
+    """What `snakemake --profile slurm` reads: both profiles, `profiles/default` winning key by key."""
+    slurm, default = (yaml.safe_load((PROFILES / name / "config.yaml").read_text()) for name in ("slurm", "default"))
+    return {**slurm, **default, TWICE: sorted(slurm.keys() & default.keys())}
 
-    Expressions are those of our own profiles, with `attempt` and `input` as Snakemake gives them. Sizes and times may
-    be written as Snakemake takes them (`mem: 16GB`, `runtime: 12h`).
+
+def _profiles(profile: dict[str, Any], rules: Mapping[str, Any]) -> Iterator[Finding]:
+    """What of the profiles Snakemake would not read, or would pass over in silence."""
+    for key in profile[TWICE]:
+        yield Finding(False, f"`{key}` of profiles/slurm is not read, for profiles/default has it too: keep one")
+    for rule in sorted(profile.get("set-resources", {}).keys() - rules.keys()):
+        yield Finding(False, f"`set-resources` names {rule}, and no rule is called so; there are: {', '.join(rules)}")
+
+
+def rule_requests(
+    rules: Mapping[str, Mapping[str, Any]], profile: Mapping[str, Any], shards_per_job: int, attempt: int
+) -> dict[str, Request]:
+    """What a job of each rule would ask for at an attempt, as Snakemake works it out; `OTHERS` have the defaults.
+
+    That is the profile's `default-resources`, what the rule says itself, and the profile's `set-resources`, each key
+    in the place of the one before.
     """
-    rules = yaml.safe_load((PROFILES / "default" / "config.yaml").read_text())["set-resources"]
-    known = {"attempt": attempt, "input": range(shards_per_job), "len": len, "max": max, "min": min}
-
-    def value(resources: dict[str, Any], key: str, default: int = 0) -> int:
-        written = resources.get(key, default)
-        if isinstance(written, str):
-            with contextlib.suppress(NameError, SyntaxError):  # then it is no expression
-                written = eval(written, {"__builtins__": {}}, known)
-        return int(Resource.parse_human_friendly(key, written))  # type: ignore[arg-type]
-
     found = {}
     for rule, own in {**rules, OTHERS: {}}.items():
-        both = (*profile["default-resources"].items(), *own.items())
-        resources = {"mem" if key == "mem_mb" else key: written for key, written in both}
-        found[rule] = Request(
-            cpus=value(resources, "cpus_per_task", 1),
-            memory_mb=value(resources, "mem"),
-            minutes=value(resources, "runtime"),
-            gpus=value(resources, "gpu"),
-            gpu_model=resources.get("gpu_model"),
-            partition=resources.get("slurm_partition"),
-            nodes=value(resources, "nodes", 1),
-            mpi=resources.get("mpi"),
-        )
+        resources = _parsed(profile.get("default-resources", {}))
+        resources.update(Resources.from_mapping(own))
+        resources.update(_parsed(profile.get("set-resources", {}).get(rule, {})))
+        values = dict(resources.expand_items(constraints={}, evaluate=partial(_evaluated, shards_per_job, attempt)))
+        found[rule] = Request.of(values.get)
     listed = profile.get("slurm-partition-config")
     return chosen_from(ROOT / listed, found) if listed else found
 
 
-def _requests(site: Site, profile: dict[str, Any], shards_per_job: int) -> Iterator[Finding]:
+def _parsed(written: Mapping[str, Any]) -> Resources:
+    return Resources.parse([f"{key}={value}" for key, value in written.items()], allow_expressions=True)
+
+
+def _evaluated(shards_per_job: int, attempt: int, resource: Resource) -> Resource:
+    inputs = [f"{number}" for number in range(shards_per_job)]
+    return resource.evaluate({}, input=inputs, attempt=attempt, threads=1, rulename="", async_run=None)
+
+
+def _requests(
+    site: Site,
+    profile: dict[str, Any],
+    rules: Mapping[str, Mapping[str, Any]],
+    on_gpu: Collection[str],
+    shards_per_job: int,
+) -> Iterator[Finding]:
     said: set[str] = set()
     for attempt in (1, 1 + profile["retries"]):
-        refusals = site.refusals(rule_requests(profile, shards_per_job, attempt))
+        requests = rule_requests(rules, profile, shards_per_job, attempt)
+        refusals = site.refusals(requests) | without_gpu(requests, on_gpu)
         if not refusals:
             yield Finding(True, f"what every rule asks for at attempt {attempt} can be had")
-        for why, rules in refusals.items():
-            where = "profiles/slurm" if OTHERS in rules else "profiles/default"
+        for why, names in refusals.items():
+            key = "default-resources" if OTHERS in names else "set-resources"
             if why not in said:
-                yield Finding(False, f"attempt {attempt} of {rules}: {why}; change it in {where}")
+                yield Finding(False, f"attempt {attempt} of {names}: {why}; change it by `{key}` in profiles/slurm")
         said |= refusals.keys()
 
 
 def _node(site: Site, profile: dict[str, Any], folder: Path) -> Finding:
     """Start a Python with one GPU on a node and see what it finds there."""
-    named = profile["default-resources"].get("slurm_partition") or (site.default.name if site.default else "")
+    named = profile.get("default-resources", {}).get("slurm_partition") or (site.default.name if site.default else "")
     partitions = [site.partitions[name] for name in named.split(",") if name in site.partitions]
     gpu = ["--gpus=1"] if any(node.gpus for partition in partitions for node in partition.nodes) else []
     where = [f"--partition={named}"] if named else []

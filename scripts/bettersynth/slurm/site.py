@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -31,6 +32,20 @@ class Request(NamedTuple):
     nodes: int = 1
     mpi: str | None = None
     """What starts processes on several nodes: the job itself, by `srun`."""
+
+    @classmethod
+    def of(cls, ask: Callable[[str], Any], cpus: int = 1) -> Request:
+        """What a job's resources ask for, by name; `cpus` without `cpus_per_task`."""
+        return cls(
+            cpus=ask("cpus_per_task") or cpus,
+            memory_mb=ask("mem_mb") or 0,
+            minutes=ask("runtime") or 0,
+            gpus=ask("gpu") or sum(gpus(ask("gres") or "").values()),
+            gpu_model=ask("gpu_model"),
+            partition=ask("slurm_partition"),
+            nodes=ask("nodes") or 1,
+            mpi=ask("mpi"),
+        )
 
 
 class Node(NamedTuple):
@@ -108,24 +123,35 @@ class Site(NamedTuple):
         return f"{asked}{model} {where}; partition `{partition.name}` has {there or 'no nodes'}"
 
 
-def refuse_impossible(requests: dict[str, Request], status_command: str, partition_config: Path | None = None) -> None:
+def refuse_impossible(
+    requests: dict[str, Request],
+    status_command: str,
+    partition_config: Path | None = None,
+    on_gpu: Collection[str] = (),
+) -> None:
     """Raise SlurmError when a run would wait for ever: for a node that does not exist, or for states of its jobs.
 
-    `requests` are by rule, `status_command` is how Snakemake asks for states, `partition_config` lists the partitions
-    that it chooses from.
+    Also where a job that needs a GPU would go without. `requests` are by rule, `status_command` is how Snakemake asks
+    for states, `partition_config` lists the partitions that it chooses from, `on_gpu` are rules that need a GPU.
     """
     site = look()
     if partition_config is not None:
         requests = chosen_from(partition_config, requests)
-    refused = [f"{rules}: {why}" for why, rules in site.refusals(requests).items()]
+    refused = [f"{rules}: {why}" for why, rules in (site.refusals(requests) | without_gpu(requests, on_gpu)).items()]
     if status_command == "sacct" and site.settings.get("AccountingStorageType") == "accounting_storage/none":
         refused.append(NO_ACCOUNTING)
     if refused:
         raise SlurmError(
             "SLURM would never run this, so nothing was submitted:\n  "
             + "\n  ".join(refused)
-            + "\nWhat a rule asks for is in profiles/default, the rest in profiles/slurm; to look at both: make doctor"
+            + "\nWhat a rule asks for is changed by `set-resources` in profiles/slurm; to look at it: make doctor"
         )
+
+
+def without_gpu(requests: dict[str, Request], on_gpu: Collection[str]) -> dict[str, str]:
+    """Why requests would run for days on a CPU → the names of those; empty when each has the GPU that it needs."""
+    rules = sorted(name for name, request in requests.items() if name in on_gpu and not request.gpus)
+    return {"needs a GPU and asks for none: something sets its `gpu` to 0": ", ".join(rules)} if rules else {}
 
 
 def chosen_from(partition_config: Path, requests: dict[str, Request]) -> dict[str, Request]:

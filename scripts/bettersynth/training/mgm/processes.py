@@ -94,7 +94,7 @@ def _on_nodes(nodes: int) -> list[str]:
     if nodes == 1:
         return []
     if "SLURM_JOB_ID" not in os.environ:
-        raise ValueError(f"the job asks for {nodes} nodes, which only SLURM has: change `nodes` in profiles/default")
+        raise ValueError(f"the job asks for {nodes} nodes, which only SLURM has: change `nodes` in its `set-resources`")
     return ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--cpu-bind=none", "--kill-on-bad-exit=1"]
 
 

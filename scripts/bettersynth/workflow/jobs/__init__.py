@@ -20,7 +20,7 @@ from bettersynth.workflow.jobs.pool import Ingest, PoolIndex
 from bettersynth.workflow.jobs.preflight import Instructions, Preflight, Questions
 from bettersynth.workflow.jobs.report import EarlyLoss, Leaderboard, Report
 from bettersynth.workflow.jobs.score import ScoreNeural, ScorePlain, ScoresOf
-from bettersynth.workflow.jobs.specification import Context, Job, Rule
+from bettersynth.workflow.jobs.specification import Context, Job, Kind, Rule
 from bettersynth.workflow.jobs.train import ChooseSeeds, Finetune, Pretrain, Probe
 from bettersynth.workflow.passes import Passes
 from bettersynth.workflow.plan import Plan
@@ -90,6 +90,11 @@ class Jobs:
             if each.name == rule:
                 return each
         raise KeyError(rule)
+
+    @property
+    def on_gpu(self) -> set[str]:
+        """Names of the rules that need a GPU."""
+        return {rule.name for rule in self if rule.kind is Kind.GPU}
 
     def job(self, rule: str, wildcards: Mapping[str, str]) -> Job:
         """A job as Snakemake names it; KeyError for a target that only gathers."""

@@ -12,7 +12,7 @@ from bettersynth.configuration.training import Trainset
 from bettersynth.core import versions
 from bettersynth.core.records import POOL
 from bettersynth.workflow.expected import Rows
-from bettersynth.workflow.jobs.specification import Files, Fingerprinted, ImagesOfDataset, Kind, Read, Rule
+from bettersynth.workflow.jobs.specification import Ask, Files, Fingerprinted, ImagesOfDataset, Kind, Read, Rule
 
 
 class OfRows(Rule):
@@ -243,6 +243,7 @@ class MakeTrainset(TrainingFile):
     """Write the training file of a recipe."""
 
     name = "trainset"
+    asks = Ask(8, 8_000, 120)
     wildcards = ("recipe",)
     log_name = "trainset/{recipe}"
     says = "Write the training file of {recipe} and open each of its images"

@@ -12,7 +12,7 @@ from bettersynth.core import versions
 from bettersynth.core.digests import files_below
 from bettersynth.core.layout import CARD
 from bettersynth.workflow.expected import Basis, Rows
-from bettersynth.workflow.jobs.specification import Evidence, Files, Fingerprinted, Kind, Read, Work
+from bettersynth.workflow.jobs.specification import Ask, Evidence, Files, Fingerprinted, Kind, Read, Work
 from bettersynth.workflow.jobs.train import OfSeed
 
 
@@ -20,6 +20,7 @@ class Answer(OfSeed):
     """Answer the questions of the benchmarks with a trained model, which one job loads once."""
 
     name = heading = "answer"
+    asks = Ask(4, 24_000, 240)
     phase = "evaluate"
     unit = "questions"
     kind = Kind.GPU

@@ -10,7 +10,7 @@ from bettersynth.configuration.verb import Generator
 from bettersynth.core import versions
 from bettersynth.workflow.expected import Rows
 from bettersynth.workflow.jobs.dataset import OfRows
-from bettersynth.workflow.jobs.specification import Context, Files, ImagesOfDataset, ImagesOfRecords, Kind, Read
+from bettersynth.workflow.jobs.specification import Ask, Context, Files, ImagesOfDataset, ImagesOfRecords, Kind, Read
 from bettersynth.workflow.needs import Needs, generator_needs
 
 
@@ -29,6 +29,7 @@ class Generate(OfRows):
         super().__init__(context)
         self.name, self.says = verb.name, verb.says  # type: ignore[misc]
         self.kind = Kind.GPU if verb.on_gpu else Kind.CPU  # type: ignore[misc]
+        self.asks = Ask(8, 32_000, 720) if verb.on_gpu else None  # type: ignore[misc]
 
     @property
     def sources(self) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 from bettersynth.configuration.instructions import instruction_sets
 from bettersynth.core import versions
 from bettersynth.workflow.expected import Rows, counted
-from bettersynth.workflow.jobs.specification import Files, Fingerprinted, ImagesOfInstructions, Kind, Read, Rule
+from bettersynth.workflow.jobs.specification import Ask, Files, Fingerprinted, ImagesOfInstructions, Kind, Read, Rule
 
 CONTEST_INSTRUCTIONS = 240_000
 """Instructions of the contest's fixed set, for when it is not here."""
@@ -40,6 +40,7 @@ class Preflight(OfInstructions):
     """Look at every row and picture of an instruction set; stage 1 waits for it."""
 
     name = "preflight"
+    asks = Ask(8, 8_000, 120)
     log_name = "preflight/{instructions}"
     says = "Look at the rows and pictures of {instructions}"
     title = "{instructions}"
@@ -65,6 +66,7 @@ class Instructions(OfInstructions):
     """State what of an instruction set is used; stage 2 waits for it."""
 
     name = "instructions"
+    asks = Ask(8, 8_000, 120)
     log_name = "instructions/{instructions}"
     says = "State what is used of {instructions}"
 
@@ -89,6 +91,7 @@ class Questions(Rule):
     """Look at a benchmark's questions, annotations and pictures; stage 1 waits for it."""
 
     name = "questions"
+    asks = Ask(4, 8_000, 60)
     wildcards = ("benchmark",)
     kind = Kind.CPU
     log_name = "questions/{benchmark}"

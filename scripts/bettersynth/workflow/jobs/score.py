@@ -12,6 +12,7 @@ from bettersynth.core.publish import read_json
 from bettersynth.core.records import POOL
 from bettersynth.workflow.expected import Rows, total
 from bettersynth.workflow.jobs.specification import (
+    Ask,
     Evidence,
     Files,
     Fingerprinted,
@@ -123,6 +124,7 @@ class ScoreNeural(Score):
     """A pass of operators that need a GPU."""
 
     name = "score_neural"
+    asks = Ask(8, 16_000, 15, 5)
     kind = Kind.GPU
 
 
@@ -130,6 +132,7 @@ class ScorePlain(Score):
     """A pass of the other operators."""
 
     name = "score_plain"
+    asks = Ask(4, 8_000, 15, 10)
     kind = Kind.CPU
 
 

@@ -26,12 +26,34 @@ RESUME = "checkpoints/"
 
 
 class Kind(StrEnum):
-    """What a job needs at least."""
+    """Where a job runs: the least that it needs."""
 
     LIGHT = "light"
     """Seconds of arithmetic over small tables: runs where Snakemake runs."""
     CPU = "cpu"
     GPU = "gpu"
+
+
+class Ask(NamedTuple):
+    """What a job asks a cluster for at its first attempt; memory and time grow with every attempt."""
+
+    cpus: int
+    memory_mb: int
+    minutes: int
+    minutes_an_input: int = 0
+
+    @property
+    def resources(self) -> dict[str, Any]:
+        """As Snakemake takes it."""
+        return {
+            "cpus_per_task": self.cpus,
+            "mem_mb": lambda wildcards, attempt: self.memory_mb * attempt,
+            "runtime": lambda wildcards, input, attempt: (self.minutes + self.minutes_an_input * len(input)) * attempt,
+        }
+
+
+ONE_GPU = {"gpu": 1, "nodes": 1}
+"""What every job of `Kind.GPU` asks for; `nodes` keeps GPUs together where a profile asks for more."""
 
 
 class Fingerprinted(str):
@@ -193,6 +215,8 @@ class Rule(ABC):
     block_each: ClassVar[bool] = False
     """Whether each value of the wildcard has a rule block of its own, `<name>_<value>`."""
     kind: ClassVar[Kind] = Kind.LIGHT
+    asks: ClassVar[Ask | None] = None
+    """What a job asks for at the contest's size; None for what a profile has as default."""
     log_name: ClassVar[str]
     """Name of the log below `logs/<configuration>/`, without its ending."""
     says: ClassVar[str]
@@ -354,6 +378,11 @@ class Rule(ABC):
     def param(self, name: str, **fixed: str) -> Callable[[Any], Any]:
         """Function for the parameter of this name."""
         return lambda wildcards: self.parameters(**{**fixed, **dict(wildcards.items())})[name]
+
+    @property
+    def resources(self) -> dict[str, Any]:
+        """What a job asks for. Profiles and `--set-resources` change it key by key, and wipe nothing else of it."""
+        return {**(ONE_GPU if self.kind is Kind.GPU else {}), **(self.asks.resources if self.asks else {})}
 
     @property
     def message(self) -> str:

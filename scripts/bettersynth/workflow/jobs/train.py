@@ -16,7 +16,7 @@ from bettersynth.core import versions
 from bettersynth.core.digests import files_below
 from bettersynth.workflow.expected import Basis, Rows, counted
 from bettersynth.workflow.jobs.preflight import CONTEST_INSTRUCTIONS
-from bettersynth.workflow.jobs.specification import Files, Fingerprinted, ImagesOfList, Kind, Read, Rule
+from bettersynth.workflow.jobs.specification import Ask, Files, Fingerprinted, ImagesOfList, Kind, Read, Rule
 from bettersynth.workflow.needs import Needs, training_needs
 
 
@@ -114,6 +114,7 @@ class Probe(Train):
     """Train stage 1 up to a rung, to see whether the seed aligns."""
 
     name = "probe"
+    asks = Ask(8, 48_000, 120)
     wildcards = ("recipe", "seed", "rung")
     log_name = "{rung}/{recipe}/{seed}"
     says = "Probe {recipe} with seed {seed} ({rung})"
@@ -193,6 +194,7 @@ class Pretrain(Train):
     """Stage 1."""
 
     name = "pretrain"
+    asks = Ask(8, 48_000, 720)
     log_name = "pretrain/{recipe}/{seed}"
     says = "Stage 1 of {recipe} with seed {seed}"
 
@@ -220,6 +222,7 @@ class Finetune(Train):
     """Stage 2."""
 
     name = "finetune"
+    asks = Ask(8, 48_000, 1_440)
     log_name = "finetune/{recipe}/{seed}"
     says = "Stage 2 of {recipe} with seed {seed}"
 

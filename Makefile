@@ -49,6 +49,7 @@ TAKES_verify := RECIPE
 TAKES_stage := RECIPE FROM PIN DRY_RUN WHEELS PLATFORM PYTHON_VERSION TORCH_INDEX
 TAKES_bundle := TO RECIPE UNTIL PART SPLIT MODELS RESULTS
 TAKES_unbundle := FROM REPLACE YES
+TAKES_clean-results := YES
 TAKES_merge := FROM REPLACE
 GOALS := $(or $(MAKECMDGOALS),help)
 TAKEN := CONFIG PYTHON TAKES_run $(foreach goal,$(GOALS),$(TAKES_$(goal)))
@@ -213,5 +214,5 @@ bench-decoding:  ## JPEG decoders and resizing, on one core
 bench-training:  ## MGM-2B at its real size on one GPU: rates of both stages and of answering
 	@python -m bench mgm-training
 
-clean-results:  ## delete the results of CONFIG
-	@rm -rf results/$(NAME) logs/$(NAME) benchmarks/$(NAME)
+clean-results: environment  ## delete the results of CONFIG, its logs and benchmarks, after asking (YES=1: without)
+	@bettersynth clean-results --config "$(CONFIG)" $(if $(YES),--yes)

@@ -69,9 +69,10 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     try:
         with path.open(encoding="utf-8") as file:
             content = yaml.load(file, _StrictLoader)
-    except FileNotFoundError:
+    except OSError as error:
         shipped = ", ".join(sorted(str(file) for file in Path("config").glob("*.yaml")))
-        raise ConfigurationError(str(path), [f"no such file; there are {shipped}"]) from None
+        what = "no such file" if isinstance(error, FileNotFoundError) else f"{error.strerror}"
+        raise ConfigurationError(str(path), [f"{what}; there are {shipped}"]) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigurationError(str(path), [f"{_line(error)}not YAML: {error}"]) from None
     if not isinstance(content, dict):

@@ -79,10 +79,8 @@ def claim(path: Path, config_file: str, named: bool) -> None:
 
     Raises DriverError where it is another file's, and only for the two having one basename: not `named` by its `name:`.
     """
-    root = path.absolute().parents[2]
-    mine = Path(os.path.relpath(config_file, root))
-    before = Path(json.loads(path.read_text(encoding="utf-8"))["file"]) if path.exists() else mine
-    if before != mine and not named and (root / before).exists():
+    before, mine = owner(path, config_file), _from_root(path, config_file)
+    if before != mine and not named and (path.absolute().parents[2] / before).exists():
         raise DriverError(
             f"{path.parent} holds the results of {before}, and {mine} would go on with them, for both have the name "
             f"`{path.parent.name}`. Give one of them a name of its own, by a line such as: name: {path.parent.name}_2"
@@ -90,6 +88,17 @@ def claim(path: Path, config_file: str, named: bool) -> None:
     if before != mine or not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"file": str(mine)}) + "\n", encoding="utf-8")
+
+
+def owner(path: Path, config_file: str | Path) -> Path:
+    """The configuration's file that the claim `path` of a results folder notes; `config_file` where there is none."""
+    if not path.exists():
+        return _from_root(path, config_file)
+    return Path(json.loads(path.read_text(encoding="utf-8"))["file"])
+
+
+def _from_root(path: Path, config_file: str | Path) -> Path:
+    return Path(os.path.relpath(config_file, path.absolute().parents[2]))
 
 
 def check_names(asking: Iterable[str], rules: Collection[str]) -> None:

@@ -5,7 +5,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from bettersynth.core.layout import Layout
 from bettersynth.core.publish import read_json, write_json
 from bettersynth.training.mgm import processes
 from bettersynth.training.mgm.checkpoints import checkpoints
+from bettersynth.training.mgm.meeting import PLACE, meeting_place
 from bettersynth.training.mgm.processes import run
 
 ASK = "bettersynth.evaluation.answering:ask"
@@ -120,7 +120,7 @@ def test_several_nodes_are_refused_outside_of_slurm(start, monkeypatch):
 
 @pytest.fixture
 def srun(tmp_path, monkeypatch):
-    """A job of SLURM on two nodes whose srun is this shell script; its arguments are torchrun's command."""
+    """A job of SLURM on two nodes whose srun is this shell script; its arguments are a node's command."""
 
     def be(script: str) -> None:
         folder = tmp_path / "bin"
@@ -134,43 +134,89 @@ def srun(tmp_path, monkeypatch):
     return be
 
 
-def test_torchruns_of_two_nodes_meet(start, srun):
-    srun('"$@" & "$@"; wait')
+def test_processes_of_two_nodes_meet(start, srun):
+    srun('SLURM_NODEID=1 "$@" & SLURM_NODEID=0 "$@"; wait')
     configuration, layout = start("meet", pretrain={"precision": "fp32", "device_batch": 1})
     run("pretrain", "tiny", 1, configuration, layout, processes=1, nodes=2)
     assert read_json(layout.pretrain("tiny", 1) / "card.json")["processes"] == 2
 
 
-@pytest.mark.parametrize("count", [1, 2])
-def test_processes_of_torchrun_train_and_answer_over_nccl(count, start, tmp_path):
-    """Also one alone, by the way that several take."""
-    if not torch.cuda.is_available() or len(GPUS) < count:
-        pytest.skip(f"needs {count} GPU" + "s" * (count > 1))
+ATTACK = """
+import base64, os, pathlib, pickle, sys, time, psutil
+from torch.distributed import TCPStore
+class Evil:
+    def __reduce__(self):
+        return pathlib.Path.touch, (pathlib.Path(sys.argv[1]),)
+state = base64.b64encode(pickle.dumps((Evil(), 1)))
+parent = psutil.Process(os.getppid())
+for _ in range(60):
+    for end in psutil.net_connections("tcp"):
+        if end.status == psutil.CONN_LISTEN and end.pid and end.pid != os.getpid():
+            if "torch.distributed.run" in psutil.Process(end.pid).cmdline() or end.pid == parent.ppid():
+                try:
+                    host = end.laddr.ip.strip(":") or "127.0.0.1"
+                    store = TCPStore(host, end.laddr.port, is_master=False, wait_for_workers=False)
+                    store.set("torch.rendezvous.4711", state)
+                    pathlib.Path(sys.argv[2]).touch()
+                except Exception: pass
+    time.sleep(0.1)
+"""
+"""What another person can do who reaches the ports: the place where torchrun keeps its pickled state is known."""
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_nobody_else_has_a_say_in_a_meeting(start, srun, tmp_path, monkeypatch, nodes):
+    (tmp_path / "attack.py").write_text(ATTACK)
+    attack = f"{sys.executable} {tmp_path}/attack.py {tmp_path}/ran {tmp_path}/reached"
+    srun(f'{attack} & SLURM_NODEID=1 "$@" & SLURM_NODEID=0 "$@"; wait')
+    monkeypatch.setenv("MEETING_WORK", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", f"{Path(__file__).parents[1] / 'support'}:{os.environ['PYTHONPATH']}")
+    configuration, layout = start("said")
+    run("meeting_work:say", "tiny", 1, configuration, layout, processes=2 // nodes, nodes=nodes)
+    for process in range(2):
+        said = json.loads((tmp_path / f"{process}.json").read_text())
+        assert "not unpickled" in said["unpickles"]
+        assert nodes > 1 or set(said["listens"]) <= {"127.0.0.1", "::1"}
+    assert nodes == 1 or (tmp_path / "reached").exists(), "the attack reached no port"
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_meeting_place_is_closed_to_another_account(monkeypatch):
+    with meeting_place(1) as place:
+        store = Path(json.loads(place[PLACE])["file"])
+        assert store.parent.stat().st_mode & 0o077 == 0
+        if os.geteuid() == 0:
+            command = ["sh", "-c", 'touch "$0" && ls "${0%/*}"', store]
+            assert subprocess.run(command, user="nobody", capture_output=True, cwd="/").returncode != 0
+    assert not store.parent.exists()
+
+
+def test_ranks_that_a_platform_left_are_not_believed(start, monkeypatch):
+    for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "1"), ("MASTER_ADDR", "192.0.2.1")):
+        monkeypatch.setenv(name, value)
+    configuration, layout = start("left")
+    run("pretrain", "tiny", 1, configuration, layout, processes=1)
+    assert read_json(layout.pretrain("tiny", 1) / "card.json")["processes"] == 1
+
+
+def test_processes_train_and_answer_over_nccl(start, capfd, monkeypatch):
+    if not torch.cuda.is_available() or len(GPUS) < 2:
+        pytest.skip("needs 2 GPUs")
     configuration, layout = start("nccl", pretrain={"device_batch": 2}, finetune={"device_batch": 2})
-    path = tmp_path / "config.json"
-    path.write_text(asking(configuration, layout.root.parent).model_dump_json(by_alias=True))
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-    module = ["--module", processes.__name__, "--config", path, "--results", layout.root]
-    known = filter(None, [str(Path(__file__).parents[2] / "scripts"), os.environ.get("PYTHONPATH")])
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(known),
-        "NCCL_DEBUG": "VERSION",
-        "CUDA_VISIBLE_DEVICES": ",".join(GPUS[:count]),
-    }
+    monkeypatch.setenv("NCCL_DEBUG", "VERSION")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ",".join(GPUS[:2]))
+    asked = asking(configuration, layout.root.parent)
     for work in ("pretrain", "finetune", ASK):
-        command = [*torchrun, *module, work, "tiny", "1"]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-        assert done.returncode == 0, done.stderr
-        assert f"{processes.MET}{count}" in done.stdout and "NCCL version" in done.stdout
-    assert read_json(layout.pretrain("tiny", 1) / "card.json")["processes"] == count
+        run(work, "tiny", 1, asked, layout, processes=2)
+        assert "NCCL version" in capfd.readouterr().out
+    assert read_json(layout.pretrain("tiny", 1) / "card.json")["processes"] == 2
     assert len(layout.answers("tiny", 1, "textvqa").read_text().splitlines()) == 7
 
 
 @pytest.mark.parametrize(
     ("script", "began"),
     [
-        ('exec "$@"', r"0 of 2 began\. "),  # the second node's torchrun never comes
+        ('SLURM_NODEID=0 exec "$@"', r"1 of 2 began \(process 0 on .*\)\. "),  # the second node never comes
         # srun itself ends, and what it started holds on to its output
         ("echo 'bettersynth-begun| process 0 on n1'; sleep 600", r"1 of 2 began \(process 0 on n1\)\. "),
     ],
@@ -183,16 +229,6 @@ def test_whoever_waits_in_vain_is_ended_and_the_job_says_who_came(start, srun, m
     with pytest.raises(RuntimeError, match=rf"on each of 2 nodes: within 0\.1 minutes .* job on n\[1-2\], {began}"):
         run("pretrain", "tiny", 1, configuration, layout, processes=1, nodes=2)
     assert time.monotonic() - since < 60
-
-
-def test_nodes_meet_at_a_port_that_nothing_uses(monkeypatch):
-    monkeypatch.setenv("SLURM_JOB_ID", "20004")
-    usual = processes._meeting_place(2)[-1]
-    port = int(usual.rpartition(":")[2])
-    assert port in processes.PORTS and processes._meeting_place(2)[-1] == usual
-    with socket.socket() as other:
-        other.bind(("", port))
-        assert processes._meeting_place(2)[-1].endswith(f":{port + 1}")
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "finetune"])

@@ -21,7 +21,7 @@ from bettersynth.pool.images import ImageProblem, open_image, rgb
 from bettersynth.runtime.devices import attention_of_many_shapes
 from bettersynth.runtime.patches.weights import open_model
 from bettersynth.training.mgm.model import MGMForConditionalGeneration
-from bettersynth.training.mgm.processes import gathered
+from bettersynth.training.mgm.processes import gathered, place_among_processes
 from bettersynth.training.mgm.processing import ConversationError, Processor
 
 __all__ = ["Answerer", "Question", "answer_questions"]
@@ -40,7 +40,7 @@ class Answerer:
     @classmethod
     def open(cls, folder: str | Path, precision: str = "fp16", reading: Reading = USUAL) -> Answerer:
         """The model of a folder, on the GPU if there is one."""
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else "cpu"
+        device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else "cpu"
         model = open_model(MGMForConditionalGeneration, folder, dtype=DTYPES[precision])
         return cls(model.to(device), Processor.load(folder, folder, model.config), reading)
 
@@ -55,8 +55,8 @@ class Answerer:
         ids = [self._ids(question) for question in questions]
         order = sorted(range(len(questions)), key=lambda number: -len(ids[number]))
         batches = [order[start : start + batch] for start in range(0, len(order), batch)]
-        processes = int(os.environ.get("WORLD_SIZE", "1"))
-        batches = batches[int(os.environ.get("RANK", "0")) :: processes]
+        process, processes = place_among_processes()
+        batches = batches[process::processes]
         prepared = _ahead(batches, lambda number: self._pixels(questions[number]))
         for numbers, pixels in progress(prepared, len(batches), f"batches of {batch} questions"):
             texts = self._generate([ids[number] for number in numbers], pixels, max_new_tokens)

@@ -13,6 +13,7 @@ import math
 import os
 import re
 import shutil
+import socket
 import subprocess
 import time
 from collections import deque
@@ -195,7 +196,9 @@ class KitProgram:
                 f"{name}: the kit's program needs a GPU, and this job has none; give its rule `gpu` in the profile, or "
                 "leave training.kit out"
             )
-        torchrun = [str(Path(self.kit.python).absolute()), "-m", "torch.distributed.run", "--standalone"]
+        # `--standalone` would unpickle what anybody sends to its port
+        meeting = ["--master_addr=127.0.0.1", f"--master_port={_free_port()}"]
+        torchrun = [str(Path(self.kit.python).absolute()), "-m", "torch.distributed.run", *meeting]
         program = str(Path(self.kit.path, KIT_PROGRAM[0]).absolute())
         command = [*torchrun, f"--nproc_per_node={gpus}", program, *options, *self.arguments(stage, data, images, gpus)]
         losses: list[float] = []
@@ -234,6 +237,11 @@ class KitProgram:
         tools = str(Path(self.kit.python).absolute().parent)
         path = os.pathsep.join(filter(None, [tools, os.environ.get("PATH")]))
         return {**os.environ, **ENVIRONMENT, "PATH": path, "PYTHONPATH": str(Path(self.kit.path).absolute())}
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
 
 
 def _entries(command: list[str], name: str, work: Path, environment: dict[str, str]) -> Generator[dict[str, float]]:

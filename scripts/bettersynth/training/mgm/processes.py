@@ -1,7 +1,7 @@
 """One process for each GPU of a job: starting them, and what they tell each other.
 
-A job that has one GPU, or none, does its work itself. With several, `run` starts torchrun on this module; over several
-nodes of a SLURM job, one torchrun on each.
+A job that has one GPU, or none, does its work itself. With several, `run` starts this module, over several nodes of a
+SLURM job once on each, which starts a process for each GPU and ends all of them when one fails.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ import argparse
 import contextlib
 import functools
 import importlib
+import json
 import logging
 import os
 import platform
-import socket
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import Layout
 from bettersynth.runtime.network import forbid_network
 from bettersynth.runtime.patches.model_code import forbid_model_code
+from bettersynth.training.mgm.meeting import all_bytes, forget_ranks, meet, meeting_place
 
 logger = logging.getLogger(__name__)
 
@@ -44,12 +45,13 @@ OURS = "bettersynth| "
 BEGUN, MET = "bettersynth-begun| ", "bettersynth-met| "
 """Begin the lines by which each process says that it runs, and the first one that it has spoken with all."""
 
+MODULE = (sys.executable, "-m", "bettersynth.training.mgm.processes")
+"""The command of one process, or of a node's, without its arguments."""
+
 MEETING_MINUTES = 10.0
 """How long processes may take from their start until all have met: whoever is not here by then does not come."""
 SILENCE_MINUTES = 30
 """How long one may then be silent: the first writes a checkpoint while the others wait for it."""
-PORTS = range(10_000, 30_000)
-"""Where nodes meet: below those that Linux (from 32768) gives to connections, which come and go."""
 
 
 def run(
@@ -68,6 +70,7 @@ def run(
     program (`training.kit`) starts its own processes. Raises `RuntimeError` when a process fails, and `ValueError` for
     several nodes outside a job of SLURM or for the kit.
     """
+    forget_ranks()
     if work.partition("-")[0] in STAGES and recipe_training(configuration, recipe).kit:
         if nodes > 1:
             raise ValueError(f"training.kit trains on one node, and {work} asks for {nodes}: change `nodes`")
@@ -82,11 +85,11 @@ def run(
     with tempfile.NamedTemporaryFile("w", dir=layout.root, prefix=".", suffix=".tmp", encoding="utf-8") as file:
         file.write(configuration.model_dump_json(by_alias=True))
         file.flush()
-        torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={count}"]
-        start = [*_on_nodes(nodes), *torchrun, *_meeting_place(nodes)]
-        module = ["--module", __name__, "--config", file.name, "--results", str(layout.root)]
+        start = [*_on_nodes(nodes), *MODULE, f"--processes={count}", f"--nodes={nodes}"]
+        options = ["--config", file.name, "--results", str(layout.root)]
         what = f"{work.rpartition(':')[2]} in {count} processes" + (f" on each of {nodes} nodes" if nodes > 1 else "")
-        _relay([*start, *module, work, recipe, str(seed)], what, count * nodes)
+        with meeting_place(nodes) as place:
+            _relay([*start, *options, work, recipe, str(seed)], place, what, count * nodes)
 
 
 def _on_nodes(nodes: int) -> list[str]:
@@ -98,33 +101,47 @@ def _on_nodes(nodes: int) -> list[str]:
     return ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--cpu-bind=none", "--kill-on-bad-exit=1"]
 
 
-def _meeting_place(nodes: int) -> list[str]:
-    """Where the nodes' torchruns find each other: at a port of this host, the first of the job's, that nothing uses."""
-    if nodes == 1:
-        return ["--standalone"]
-    job = int(os.environ["SLURM_JOB_ID"])
-    port = next(filter(_is_free, (PORTS[(job + further) % len(PORTS)] for further in range(len(PORTS)))))
-    endpoint = f"--rdzv-endpoint={platform.node()}:{port}"
-    return [f"--nnodes={nodes}", "--rdzv-backend=c10d", f"--rdzv-id={job}", endpoint]
+def _start_here(count: int, nodes: int, arguments: list[str]) -> int:
+    """Start this node's processes, and return when all have ended: 0, or the code of the first that failed.
+
+    The others are ended then: they would wait for it.
+    """
+    first = count * (int(os.environ["SLURM_NODEID"]) if nodes > 1 else 0)
+    started = []
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        for number in range(count):
+            ranks = {
+                "RANK": first + number,
+                "LOCAL_RANK": number,
+                "WORLD_SIZE": count * nodes,
+                "LOCAL_WORLD_SIZE": count,
+            }
+            environment = os.environ | {name: str(value) for name, value in ranks.items()}
+            environment["MASTER_ADDR"] = platform.node()  # asked for by accelerate, and not used: they have met
+            started.append(psutil.Popen([*MODULE, *arguments], env=environment))
+        waiting = started
+        while waiting:
+            gone, waiting = psutil.wait_procs(waiting, timeout=0.5)
+            if failed := next((process.returncode for process in gone if process.returncode), 0):
+                return abs(failed)
+        return 0
+    finally:
+        _end_all(started)
 
 
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("", port))
-        except OSError:
-            return False
-        return True
-
-
-def _relay(command: list[str], what: str, processes: int) -> None:
+def _relay(command: list[str], place: dict[str, str], what: str, processes: int) -> None:
     """Run the command; log its lines for people, and print the others, which a job's log collects.
 
     Its processes are ended, and `RuntimeError` says who was missing, when they have not all met within
     `MEETING_MINUTES`: torch would wait for half an hour or, for a step that SLURM never starts, for good.
     """
     here = str(Path(__file__).resolve().parents[3])
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])}
+    environment = {
+        **os.environ,
+        **place,
+        "PYTHONPATH": os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])]),
+    }
     begun: list[str] = []
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
@@ -161,12 +178,15 @@ def _relay(command: list[str], what: str, processes: int) -> None:
 
 def _end(process: subprocess.Popen[str]) -> None:
     """End a process and all that it started: what it leaves behind would keep its output open."""
-    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    _end_all([psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)])
+
+
+def _end_all(processes: list[psutil.Process]) -> None:
     for how, seconds in ((psutil.Process.terminate, 30), (psutil.Process.kill, 0)):
-        for member in family:
+        for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
-                how(member)
-        family = psutil.wait_procs(family, timeout=seconds)[1]
+                how(process)
+        processes = psutil.wait_procs(processes, timeout=seconds)[1]
 
 
 def _missed(what: str, begun: list[str], processes: int) -> str:
@@ -181,29 +201,22 @@ def _missed(what: str, begun: list[str], processes: int) -> str:
     )
 
 
+def place_among_processes() -> tuple[int, int]:
+    """The number of this process, and how many there are."""
+    return (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
+
+
 def is_main_process() -> bool:
     """Whether this process is the one that writes results."""
-    return os.environ.get("RANK", "0") == "0"
+    return place_among_processes()[0] == 0
 
 
 def gathered(found: dict[Any, Any]) -> dict[Any, Any]:
-    """What all processes found."""
+    """What all processes found; numbers and texts."""
     if not distributed.is_initialized():
         return found
-    parts: list[dict[Any, Any]] = [{}] * distributed.get_world_size()
-    distributed.all_gather_object(parts, found)
-    return {key: value for part in parts for key, value in part.items()}
-
-
-def _meet() -> None:
-    """Form the group of all processes, and see one sum go round."""
-    print(f"{BEGUN}process {os.environ['RANK']} on {platform.node()}", flush=True)
-    backend, device = ("nccl", "cuda") if torch.cuda.is_available() else ("gloo", "cpu")
-    distributed.init_process_group(backend, timeout=timedelta(minutes=SILENCE_MINUTES))
-    processes = torch.ones((), device=device)
-    distributed.all_reduce(processes)
-    if is_main_process():
-        print(f"{MET}{processes.item():.0f}", flush=True)
+    parts = all_bytes(json.dumps(list(found.items())).encode())
+    return {key: value for part in parts for key, value in json.loads(part)}
 
 
 def _function(work: str) -> Any:
@@ -214,29 +227,35 @@ def _function(work: str) -> Any:
 
 
 def main() -> None:
-    """One of torchrun's processes."""
+    """A node's processes, or one of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--processes", type=int, help="start so many here, each for the same work")
+    parser.add_argument("--nodes", type=int, default=1, help="on how many nodes this is started")
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--results", type=Path, required=True, help="folder of the configuration's results")
     parser.add_argument("work", help=f"{', '.join(STAGES)}, or module:function")
     parser.add_argument("recipe")
     parser.add_argument("seed", type=int)
     options = parser.parse_args()
+    if options.processes:
+        files = [f"--config={options.config}", f"--results={options.results}"]
+        arguments = [*files, options.work, options.recipe, str(options.seed)]
+        sys.exit(_start_here(options.processes, options.nodes, arguments))
     logging.basicConfig(level=logging.ERROR, format=f"{OURS}%(message)s")
     forbid_model_code()
     forbid_network(f"{options.work} {options.recipe} {options.seed}")
-    if is_main_process():
-        logging.getLogger("bettersynth").setLevel(logging.INFO)
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    if distributed.is_torchelastic_launched():
-        _meet()
+    print(f"{BEGUN}process {os.environ['RANK']} on {platform.node()}", flush=True)
+    processes = meet(SILENCE_MINUTES)
+    if is_main_process():
+        print(f"{MET}{processes}", flush=True)
+        logging.getLogger("bettersynth").setLevel(logging.INFO)
     try:
         configuration = Configuration.model_validate(read_yaml(options.config))
         _function(options.work)(options.recipe, options.seed, configuration, Layout(options.results))
     finally:
-        if distributed.is_initialized():
-            distributed.destroy_process_group()
+        distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

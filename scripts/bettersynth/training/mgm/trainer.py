@@ -27,7 +27,7 @@ from bettersynth.core.steady import Steady
 from bettersynth.training.mgm import checkpoints
 from bettersynth.training.mgm.data import Collator, ConversationDataset, TrainingOrder
 from bettersynth.training.mgm.model import IGNORE_INDEX, MGMForConditionalGeneration
-from bettersynth.training.mgm.processes import is_main_process
+from bettersynth.training.mgm.processes import is_main_process, place_among_processes
 
 # Or the Trainer would import Hugging Face's `datasets`, a second of every job, to ask whether ours is one of them.
 import_utils._datasets_available = False
@@ -190,7 +190,7 @@ def train_stage(
 
 def _arguments(stage: Stage, steps: int, seed: int, folder: Path) -> TrainingArguments:
     """The kit's settings, at the global batch whatever the number of GPUs."""
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    world_size = place_among_processes()[1]
     at_once = stage.device_batch * world_size
     if stage.global_batch % at_once:
         raise ValueError(
@@ -199,8 +199,8 @@ def _arguments(stage: Stage, steps: int, seed: int, folder: Path) -> TrainingArg
         )
     if world_size == 1 and torch.cuda.device_count() > 1:
         raise RuntimeError(
-            f"{torch.cuda.device_count()} GPUs are visible to one process; start one for each with torchrun "
-            "--nproc-per-node, or choose one with CUDA_VISIBLE_DEVICES"
+            f"{torch.cuda.device_count()} GPUs are visible to one process; start one for each "
+            "(`bettersynth.training.mgm.processes.run`), or choose one with CUDA_VISIBLE_DEVICES"
         )
     on_gpu = torch.cuda.is_available()
     # TrainingArguments leaves it there, and takes it for a default the next time.

@@ -15,7 +15,6 @@ import contextlib
 import functools
 import json
 import logging
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -41,7 +40,7 @@ from bettersynth.training.mgm.instructions import used_instructions
 from bettersynth.training.mgm.kit import WORK, KitProgram, identity
 from bettersynth.training.mgm.made import LOG, RESUME, finish, made_before, made_elsewhere
 from bettersynth.training.mgm.model import MGMForConditionalGeneration
-from bettersynth.training.mgm.processes import is_main_process
+from bettersynth.training.mgm.processes import is_main_process, place_among_processes
 from bettersynth.training.mgm.processing import Processor
 from bettersynth.training.mgm.trainer import HELD_OUT, LossError, train_stage
 from bettersynth.training.model_card import write_model_card
@@ -293,7 +292,7 @@ class _Run:
             "truncation": dataset.truncation(),
             **({} if dataset.lost is None else {"lost": dataset.lost.rows()}),
             "parameters": stage.model_dump(),
-            "processes": int(os.environ.get("WORLD_SIZE", "1")),
+            "processes": place_among_processes()[1],
             **summary.facts(stage.global_batch),
         }
 

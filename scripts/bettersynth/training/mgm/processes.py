@@ -32,7 +32,7 @@ from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import Layout
 from bettersynth.runtime.network import forbid_network
 from bettersynth.runtime.patches.model_code import forbid_model_code
-from bettersynth.training.mgm.meeting import all_bytes, forget_ranks, meet, meeting_place
+from bettersynth.training.mgm.meeting import PLACE, all_bytes, forget_ranks, meet, meeting_place
 
 logger = logging.getLogger(__name__)
 
@@ -244,18 +244,22 @@ def main() -> None:
     logging.basicConfig(level=logging.ERROR, format=f"{OURS}%(message)s")
     forbid_model_code()
     forbid_network(f"{options.work} {options.recipe} {options.seed}")
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    print(f"{BEGUN}process {os.environ['RANK']} on {platform.node()}", flush=True)
-    processes = meet(SILENCE_MINUTES)
+    forget_ranks()
+    if PLACE in os.environ:
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        print(f"{BEGUN}process {os.environ['RANK']} on {platform.node()}", flush=True)
+        processes = meet(SILENCE_MINUTES)
+        if is_main_process():
+            print(f"{MET}{processes}", flush=True)
     if is_main_process():
-        print(f"{MET}{processes}", flush=True)
         logging.getLogger("bettersynth").setLevel(logging.INFO)
     try:
         configuration = Configuration.model_validate(read_yaml(options.config))
         _function(options.work)(options.recipe, options.seed, configuration, Layout(options.results))
     finally:
-        distributed.destroy_process_group()
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

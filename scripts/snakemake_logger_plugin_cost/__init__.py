@@ -16,7 +16,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 
 from bettersynth.configuration import load
 from bettersynth.core.layout import Layout
-from bettersynth.datasets.trial import Trial
+from bettersynth.datasets.trial import counted_rows
 from bettersynth.inspect.cost import Costs, Due
 from bettersynth.inspect.cost_table import cost_table
 from bettersynth.runtime import gpus
@@ -57,7 +57,7 @@ class LogHandler(LogHandlerBase):
         file = files[0] if files else base / "config" / "miniature.yaml"
         configuration = load(file)
         specified = Jobs(configuration, Layout(Path("results") / str(configuration.name)))
-        specified.expected.apply_by(Trial(specified).count)
+        counted_rows(specified)
         due = [Due(specified.job(job.rule, job.wildcards), job.gpus) for job in jobs]
         has_gpus = bool(gpus.visible()) or which("sbatch") is not None
         costs = Costs(specified, base / MEASUREMENTS, has_gpus=has_gpus)

@@ -1,10 +1,8 @@
 """Images: found below their folder only, measured before they are decoded, decoded as Data-Juicer does."""
 
-import struct
-import zlib
-
 import numpy as np
 import pytest
+from hard_pairs import bomb, odd_images
 from pairs import write_image
 from PIL import ExifTags, Image, ImageFile, ImageOps
 
@@ -97,17 +95,6 @@ def test_a_format_is_known_by_its_bytes_not_its_name(tmp_path):
     assert open_image(tmp_path / "a.jpg", LIMIT).size == (24, 16)
 
 
-def bomb(path, width, height):
-    """A PNG of a few bytes that says it is huge."""
-
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
-    return path
-
-
 @pytest.mark.parametrize("size", [(50_000, 50_000), (10_001, 10_000)])
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_too_large_an_image_is_refused_by_its_header(tmp_path, size):
@@ -128,28 +115,6 @@ def test_an_image_cut_short_is_refused_even_after_data_juicer_allowed_it(tmp_pat
     ImageFile.LOAD_TRUNCATED_IMAGES = True  # as importing data_juicer does
     assert check_image(path, LIMIT) == (64, 64)
     assert reason(open_image, path, LIMIT) == ImageReason.UNREADABLE
-
-
-def odd_images(folder):
-    """Images in unusual modes, orders and orientations."""
-    colours = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
-    picture = Image.fromarray(colours)
-    exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = 6
-    picture.save(folder / "turned.jpg", exif=exif)
-    turned = b'http://ns.adobe.com/xap/1.0/\0<rdf:Description tiff:Orientation="6"/>'
-    picture.save(folder / "plain.jpg")
-    plain = (folder / "plain.jpg").read_bytes()
-    segment = b"\xff\xe1" + struct.pack(">H", len(turned) + 2) + turned
-    (folder / "turned by XMP.jpg").write_bytes(plain[:2] + segment + plain[2:])
-    picture.convert("CMYK").save(folder / "cmyk.jpg")
-    picture.convert("P").save(folder / "palette.png")
-    picture.convert("RGBA").save(folder / "alpha.png")
-    picture.convert("L").save(folder / "grey.png")
-    Image.fromarray(colours[:, :, 0].astype(np.uint16) * 200).save(folder / "deep.png")
-    picture.save(folder / "moving.gif", save_all=True, append_images=[picture.rotate(180)])
-    picture.save(folder / "picture.webp", lossless=True)
-    return sorted(folder.iterdir())
 
 
 def test_every_kind_of_image_is_decoded_as_data_juicer_decodes_it(tmp_path):

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
+from hard_pairs import FAULTS, line, with_text
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pairs import configure_pairs, llava_pair, make_pool, pair, write_image, write_jsonl
@@ -20,9 +21,7 @@ from bettersynth.configuration.pool import Pool
 from bettersynth.core.layout import Layout
 from bettersynth.core.publish import read_json, sha256_file
 from bettersynth.core.raw import (
-    CONTROL_STRINGS,
     OtherKindError,
-    Reason,
     RecordProblem,
     other_kind,
     parse_record,
@@ -135,49 +134,6 @@ def test_the_graph_refuses_files_of_another_kind(tmp_path, key):
     layout = Layout(tmp_path / "results")
     with pytest.raises(ConfigurationError, match=f"{key}: .*a tar archive"):
         Fingerprints(configuration, layout).check_inputs("config.yaml")
-
-
-def line(**changes) -> bytes:
-    """A good record as a raw line, with keys changed; None removes a key."""
-    record = {key: value for key, value in {**pair("x"), **changes}.items() if value is not None}
-    return json.dumps(record, ensure_ascii=False).encode()
-
-
-def with_text(text) -> bytes:
-    return line(text=text)
-
-
-FAULTS = {
-    "torn": (b'{"id": "x", "text": "<__dj__im', Reason.TORN),
-    "two values": (line() + line(), Reason.TORN),
-    "not a number": (b'{"id": NaN}', Reason.TORN),
-    "latin-1": (line().replace(b"teal", b"t\xe9al"), Reason.ENCODING),
-    "lone surrogate": (line().replace(b"teal", b"\\ud800"), Reason.ENCODING),
-    "byte order mark inside": (b"\xef\xbb\xbf" + line(), Reason.ENCODING),
-    "NUL byte": (line().replace(b"teal", b"te\0al"), Reason.NUL),
-    "NUL escaped": (line().replace(b"teal", b"\\u0000"), Reason.NUL),
-    "NUL in id": (line(id="a\0"), Reason.NUL),
-    "a list": (b"[1, 2]", Reason.NOT_OBJECT),
-    "id a float": (line(id=1.5), Reason.ODD_ID),
-    "id a bool": (line(id=True), Reason.ODD_ID),
-    "id a list": (line(id=["x"]), Reason.ODD_ID),
-    "id empty": (line(id=" "), Reason.ODD_ID),
-    "no text": (line(text=None), Reason.NO_TEXT),
-    "text a list": (line(text=["a"]), Reason.NO_TEXT),
-    "images a string": (line(images="images/one.png"), Reason.NO_IMAGES),
-    "images empty": (line(images=[]), Reason.NO_IMAGES),
-    "images missing": (line(images=None), Reason.NO_IMAGES),
-    "image a number": (line(images=[1]), Reason.NO_IMAGES),
-    "image empty": (line(images=[""]), Reason.NO_IMAGES),
-    "two images, one token": (line(images=["images/one.png"] * 2), Reason.IMAGE_COUNT),
-    "two tokens, one image": (with_text(IMAGE_TOKEN + text_of("a")), Reason.IMAGE_COUNT),
-    "no token": (with_text("a teal square"), Reason.NO_IMAGE_TOKEN),
-    "LLaVA's token": (with_text("<image>\na teal square"), Reason.PLAIN_TOKEN),
-    "caption empty": (with_text(text_of("  \n ")), Reason.EMPTY_CAPTION),
-    **{
-        f"{word} in the caption": (with_text(text_of(f"a {word} b")), Reason.CONTROL_STRING) for word in CONTROL_STRINGS
-    },
-}
 
 
 @pytest.mark.parametrize("fault", FAULTS)

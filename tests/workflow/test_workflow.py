@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from hard_pairs import add_hard_pairs
 from workflow import CONFIGURATION, ROOT, Run
 
 from miniature.render import render_world
@@ -21,10 +22,19 @@ pytestmark = pytest.mark.workflow
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Run:
-    """A run of every phase, from raw pairs to the report."""
+    """A run of every phase, from raw pairs to the report; its second file ends with every hard kind of pair."""
     folder = tmp_path_factory.mktemp("finished")
     render_world(folder / "data", records=60, second_records=12, textvqa=12, mmbench=6, instructions=48, faults=True)
-    run = Run(folder, copy.deepcopy(CONFIGURATION))
+    hard = add_hard_pairs(folder / "data", "stage_2")
+    configuration = copy.deepcopy(CONFIGURATION)
+    configuration["pool"]["max_quarantined"] = 0.8
+    configuration["datasets"] |= {
+        "hard": {"from": "pool", "files": "stage_2"},
+        "hard_rewritten": {"from": "hard", "recaption": {"captioner": "blip2", "seed": 0}},
+    }
+    configuration["recipes"]["hard"] = {"dataset": "hard_rewritten", "seeds": [1]}
+    run = Run(folder, configuration)
+    run.hard = hard
     run.snakemake()
     return run
 
@@ -58,6 +68,30 @@ def test_every_line_of_the_pool_is_accounted_for(finished):
         quarantined = lines(finished.results / "pool" / "files" / f"{name}.quarantine.jsonl")
         assert ledger["lines"] == len(raw) == ledger["rows"] + sum(ledger["quarantined"].values()) + ledger["blank"]
         assert len(quarantined) == sum(ledger["quarantined"].values())
+
+
+def test_every_hard_pair_is_trained_on_or_refused_with_its_reason(finished):
+    results, (sound, refused) = finished.results, finished.hard
+    ledger = json.loads((results / "pool" / "files" / "stage_2.json").read_text())
+    assert ledger["quarantined"] == dict(refused)
+    index = pq.read_table(results / "pool" / "index.parquet")["id"].to_pylist()
+    assert sound <= set(index) and len(sound) + 12 == ledger["rows"]
+    scored = {
+        name: pq.read_table(results / "scores" / "pool" / f"{name}.parquet") for name in ("similarity", "words_num")
+    }
+    for name, table in scored.items():
+        assert sound <= set(table["id"].to_pylist()), name
+    trained = json.loads((results / "trainsets" / "hard.json").read_text())
+    assert sound <= {entry["id"] for entry in trained}
+    for seed in (results / "runs" / "hard").glob("seed-*"):
+        assert json.loads((seed / "evaluation" / "textvqa" / "result.json").read_text())["status"] == "done"
+
+
+def test_no_job_takes_more_than_two_gigabytes_of_hard_pictures(finished):
+    measured = [path.read_text().splitlines() for path in (finished.folder / "benchmarks").rglob("*.tsv")]
+    column = measured[0][0].split("\t").index("max_rss")
+    megabytes = [row.split("\t")[column] for _, *rows in measured for row in rows]
+    assert len(measured) > 30 and max(float(number) for number in megabytes if number not in ("-", "NA")) < 2_000
 
 
 def test_every_ledger_adds_up(finished):

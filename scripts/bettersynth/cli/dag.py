@@ -11,8 +11,9 @@ from bettersynth.cli.options import FILE, config, recipe
 from bettersynth.configuration.load import check_recipe
 from bettersynth.core.errors import PersonError
 from bettersynth.core.publish import publish
+from bettersynth.datasets.trial import counted_rows
 from bettersynth.inspect.drawing import dataset_graph, job_graph, ledger_groups, rule_graph
-from bettersynth.workflow.expected import Expected
+from bettersynth.workflow.jobs import Jobs
 from bettersynth.workflow.run import Run
 
 
@@ -24,7 +25,7 @@ def command(config_file: Path, recipe: str | None, out: Path | None) -> None:
     """Draw the pictures and print where each is."""
     run = Run.open(config_file)
     check_recipe(run.configuration, recipe)
-    expected = Expected(run.configuration, run.layout, run.plan)
+    expected = counted_rows(Jobs(run.configuration, run.layout, run.plan))
     drawings = {"rules": rule_graph(_snakemake("rulegraph", recipe, config_file))}
     if recipe:
         drawings["datasets"] = dataset_graph(expected, [recipe])

@@ -9,6 +9,7 @@ from bettersynth.core.records import POOL
 from bettersynth.datasets.build import applied
 from bettersynth.datasets.step import Step
 from bettersynth.pool.rows import read_rows
+from bettersynth.workflow.expected import Expected
 from bettersynth.workflow.jobs import Jobs
 
 MOST_SECONDS = 30
@@ -50,6 +51,12 @@ class Trial:
             return False
         rows = self.rows(node.from_)
         return rows is not None and rows.num_rows / node.verb.cost.per_second < MOST_SECONDS
+
+
+def counted_rows(jobs: Jobs) -> Expected:
+    """The rows that a dry run tells: those of datasets that are not made yet are counted where that can be done."""
+    jobs.expected.apply_by(Trial(jobs).count)
+    return jobs.expected
 
 
 class _TrialStep(Step):

@@ -15,7 +15,9 @@ from bettersynth.core.errors import PersonError
 from bettersynth.core.layout import Layout
 from bettersynth.core.publish import read_json
 from bettersynth.core.records import POOL
-from bettersynth.workflow.expected import Basis, Expected
+from bettersynth.datasets.trial import counted_rows
+from bettersynth.workflow.expected import Basis
+from bettersynth.workflow.jobs import Jobs
 from bettersynth.workflow.plan import Plan
 
 WIDTH = 110
@@ -35,7 +37,7 @@ class Explanation:
         self.config = config
         self.layout = layout
         self.plan = Plan(configuration)
-        self.expected = Expected(configuration, layout, self.plan)
+        self.expected = counted_rows(Jobs(configuration, layout, self.plan))
 
     def dataset(self, name: str) -> str:
         """The dataset, each step on the way to it, and how to make it; raises UnknownNameError for no such name."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ import yaml
 from hub_server import HubServer, commit
 from safetensors.numpy import load_file, save
 from wheels import write_source_package, write_wheel
-from workflow import CONFIGURATION, MODELS, ROOT
+from workflow import CONFIGURATION, MODELS, ROOT, link_checkout, typed
 
 from bettersynth.core.model_files import file_problem
 from bettersynth.core.resources import StagingError
@@ -332,6 +334,32 @@ def test_what_another_machine_has_to_build_goes_along_with_what_that_takes(machi
     assert "no wheels of tiny_words-1.0.tar.gz for that machine: `make setup OFFLINE=1` builds them" in output
     wheels = {f"{name}-1.0-py3-none-any.whl" for name in ("pip", "tiny_torch", "tiny_builder")}
     assert staged_wheels(machine) == {"tiny_words-1.0.tar.gz", *wheels} == machine.manifest["wheels"]["files"].keys()
+
+
+def test_the_commands_that_stage_and_verify_print_do_what_they_say(machine, hub):
+    link_checkout(machine.folder)
+    machine.configuration["models"]["clip"].pop("revision")
+    (machine.folder / "small.yaml").write_text(yaml.safe_dump(machine.configuration))
+
+    def type_in(command: str) -> str:
+        result = typed(machine.folder, command, machine.environment)
+        return "" if result.returncode == 0 else result.stdout + result.stderr
+
+    stage = re.search(r"make stage CONFIG=small.yaml PIN=1$", type_in("make stage CONFIG=small.yaml"), re.MULTILINE)[0]
+    hub.faults["model.safetensors"] = ["cut"] * 40
+    cut = type_in(stage)
+    hub.faults.clear()
+    goes_on = re.search(r"`(make stage CONFIG=small.yaml[^`]*)` goes on from there", cut)[1]
+    assert not type_in(stage) and not type_in(goes_on)
+    assert not type_in("make verify CONFIG=small.yaml")
+    for damage in (Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-1] + b"x")):
+        damage(machine.folder / CLIP_WEIGHTS)
+        found = type_in("make verify CONFIG=small.yaml")
+        mend = re.search(r"mv .*$", found, re.MULTILINE)[0]
+        hub.served.clear()
+        assert not type_in(mend), mend
+        assert not type_in("make verify CONFIG=small.yaml"), mend
+        assert {name for name, _ in hub.served} <= {"model.safetensors"}
 
 
 def test_another_byte_in_a_data_file_is_found(machine):

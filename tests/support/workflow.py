@@ -7,11 +7,13 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from bettersynth.core.commands import CONFIG_FILE
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ROOT / "resources" / "miniature" / "models"
@@ -85,6 +87,22 @@ CONFIGURATION: dict[str, Any] = {
     "exports": {"best": ["data_juicer", "llava", "parquet", "webdataset"]},
     "report": {"truth": "data/truth.parquet"},
 }
+
+
+CHECKOUT = ("Makefile", "Snakefile", "rules", "scripts", "profiles", "envs", "resources", "miniature", ".venv")
+"""What a folder needs for the Makefile's commands."""
+
+
+def link_checkout(folder: Path) -> None:
+    """Make a folder look like the repository, but for its data, models and results."""
+    for name in CHECKOUT:
+        (folder / name).symlink_to(ROOT / name)
+
+
+def typed(folder: Path, command: str, environment: Mapping[str, str] = os.environ) -> subprocess.CompletedProcess[str]:
+    """What comes of a line that a person types there."""
+    plain = {name: value for name, value in environment.items() if name not in (CONFIG_FILE, "PYTHONPATH")}
+    return subprocess.run(["bash", "-c", command], cwd=folder, env=plain, capture_output=True, text=True, check=False)
 
 
 class Run:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from workflow import CONFIGURATION, ROOT, Run
+from workflow import CONFIGURATION, ROOT, Run, link_checkout, typed
 
 from bettersynth.configuration import load
 from bettersynth.core.commands import CONFIG_FILE, make
@@ -25,16 +25,14 @@ from miniature.render import render_world
 
 pytestmark = pytest.mark.workflow
 
-TREE = ("Makefile", "Snakefile", "rules", "scripts", "profiles", "envs", "resources", "miniature", "models", ".venv")
-
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Run:
     """Datasets and scores of a small world, in a folder that looks like the repository."""
     folder = tmp_path_factory.mktemp("checkout")
     render_world(folder / "data", records=12, second_records=4, textvqa=2, mmbench=2, instructions=4, faults=False)
-    for name in TREE:
-        (folder / name).symlink_to(ROOT / name)
+    link_checkout(folder)
+    (folder / "models").symlink_to(ROOT / "models")
     content = copy.deepcopy(CONFIGURATION)
     content["datasets"] = {"wordy": content["datasets"]["wordy"], "tidy": {"from": "wordy", "clean": True}}
     content |= {"analyses": {}, "recipes": {}, "exports": {}, "report": {}}
@@ -45,14 +43,6 @@ def finished(tmp_path_factory) -> Run:
     (folder / "small.yaml").rename(folder / "config" / "small.yaml")
     assert typed(folder, "make run CONFIG=config/small.yaml CORES=2").returncode == 0
     return run
-
-
-def typed(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
-    """What comes of a line that a person types there."""
-    environment = {name: value for name, value in os.environ.items() if name not in (CONFIG_FILE, "PYTHONPATH")}
-    return subprocess.run(
-        ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
 
 
 def printed(words: str) -> str:
@@ -130,8 +120,8 @@ def test_commands_are_quoted_for_a_shell(monkeypatch):
 
 def test_a_pool_that_is_mostly_quarantined_stops_with_the_line_to_change(finished, tmp_path):
     run = Run(tmp_path, copy.deepcopy(finished.configuration))
-    for name in TREE:
-        (tmp_path / name).symlink_to(ROOT / name)
+    link_checkout(tmp_path)
+    (tmp_path / "models").symlink_to(ROOT / "models")
     (tmp_path / "data").symlink_to(finished.folder / "data")
     for key, images in (("max_quarantined", 0.1), ("images", "data/mmbench")):
         run.configuration["pool"][key] = images

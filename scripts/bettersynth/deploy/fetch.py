@@ -28,7 +28,7 @@ from bettersynth.core.digests import files_below
 from bettersynth.core.publish import publish, sha256_bytes, sha256_file, write_json
 from bettersynth.core.resources import StagingError, fetch_resources, resource
 from bettersynth.deploy import hub
-from bettersynth.workflow.manifest import STAGING, check_folder, describe, manifest_path, read_manifest
+from bettersynth.workflow.manifest import STAGING, check_folder, describe, manifest_path, partial_folder, read_manifest
 from bettersynth.workflow.needs import configuration_needs, data_files
 
 WHEELS = STAGING / "wheels"
@@ -188,7 +188,7 @@ def _step(name: str, model: Model, listed: dict[str, Any] | None, copies: Path |
     if model.hub:
         snapshot = hub.look_up(name, model.hub, model.revision)
         if not path.exists():
-            due = set(hub.missing(snapshot, hub.partial_folder(path)))
+            due = set(hub.missing(snapshot, partial_folder(path)))
             size = sum(file.size for file in snapshot.files if file.name in due)
             return Step(name, path, "to fetch", size, snapshot=snapshot)
         if bad := hub.missing(snapshot, path):

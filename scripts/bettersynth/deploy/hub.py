@@ -23,6 +23,7 @@ from bettersynth.core.digests import files_below
 from bettersynth.core.model_files import file_problem
 from bettersynth.core.publish import publish_folder, sha256_file
 from bettersynth.core.resources import StagingError
+from bettersynth.workflow.manifest import partial_folder
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 WEIGHTS = re.compile(
@@ -226,11 +227,6 @@ def check(folder: Path, where: str, names: Iterable[str] | None = None) -> None:
 def missing(snapshot: Snapshot, folder: Path) -> list[str]:
     """Files of the snapshot that are not in the folder, byte for byte."""
     return [file.name for file in snapshot.files if not file.is_at(folder / file.name)]
-
-
-def partial_folder(path: Path) -> Path:
-    """Where a model lies while it is fetched; the next try goes on from there."""
-    return path.with_name(f".{path.name}.partial")
 
 
 def local_copy(folder: Path, name: str, hub: str | None) -> Path | None:

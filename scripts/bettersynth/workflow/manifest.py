@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bettersynth.configuration.pool import Model
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.digests import counts_in_folder, file_digests, files_below
 from bettersynth.core.layout import Layout
@@ -94,6 +95,23 @@ def _mend(config: str | Path) -> str:
     return f"make stage CONFIG={config}  # on a machine with a network; then copy it here"
 
 
+def partial_folder(path: Path) -> Path:
+    """Where a model lies while it is fetched; the next try goes on from there."""
+    return path.with_name(f".{path.name}.partial")
+
+
+def _again(path: Path, model: Model, config: str | Path) -> str:
+    """The command that puts a listed model right: of what lies in its folder, only what is broken is fetched."""
+    if not model.hub:
+        return _changed(config)
+    return f"mv -T '{path}' '{partial_folder(path)}' && {_mend(config)}" if path.is_dir() else _mend(config)
+
+
+def _changed(config: str | Path) -> str:
+    """What to do about a file that came from no hub."""
+    return f"copy it here again; if it was changed on purpose: make stage CONFIG={config}"
+
+
 def check_needs(needs: Needs, configuration: Configuration, config_file: str | Path) -> Iterator[Problem]:
     """Compare models and resources with the manifest; those that it does not list are looked at by themselves."""
     for path, files, command in _places(needs, configuration, config_file):
@@ -121,7 +139,8 @@ def _places(
     paths |= {name: Path(configuration.models[name].path) for name in needs.models}
     for name, path in paths.items():
         if name in listed and Path(listed[name]["path"]) == path:
-            yield path, listed[name]["files"], command
+            again = _again(path, configuration.models[name], config_file) if name in needs.models else command
+            yield path, listed[name]["files"], again
         elif name in needs.resources or path.exists() or configuration.models[name].hub:
             yield path, None, command
         else:
@@ -141,7 +160,7 @@ def check_everything(
     known = manifest.get("data", {})
     for file in data_files(configuration):
         expected = known.get(file)
-        mend = f"copy it here again; if it was changed on purpose: make stage CONFIG={config_file}"
+        mend = _changed(config_file)
         if expected and (Path(file).exists() or not carried):
             yield from check_folder(Path(file), {Path(file).name: expected}, mend)
         elif not Path(file).exists() and not carried:

@@ -22,6 +22,7 @@ from bettersynth.core.layout import Layout
 from bettersynth.runtime import gpus
 from bettersynth.runtime.lease import HeldError, Lease
 from bettersynth.runtime.network import forbid_network
+from bettersynth.runtime.patches.environment import forget_ranks
 from bettersynth.runtime.patches.model_code import close_standard_input, forbid_model_code
 from bettersynth.workflow.jobs import Jobs
 from bettersynth.workflow.manifest import check_needs, require
@@ -38,6 +39,7 @@ class RunningJob:
     def __init__(self, snakemake: Any) -> None:
         forbid_model_code()
         close_standard_input()
+        forget_ranks()
         os.environ["OMP_NUM_THREADS"] = str(snakemake.threads)
         self.wildcards = snakemake.wildcards
         self.params = snakemake.params

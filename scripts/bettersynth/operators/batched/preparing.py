@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -378,7 +378,10 @@ class Pictures:
 def _shared(shape: tuple[int, ...]) -> torch.Tensor:
     """An empty tensor of bytes; in a worker process, in memory shared with the job."""
     made = torch.empty(shape, dtype=torch.uint8)
-    return made.share_memory_() if get_worker_info() is not None else made
+    if get_worker_info() is not None:
+        with suppress(RuntimeError):  # where there is no room, it goes through a pipe
+            made.share_memory_()
+    return made
 
 
 class Failure(Exception):  # noqa: N818 - becomes a RecordError in the job; exceptions do not travel well

@@ -30,6 +30,7 @@ from bettersynth.operators.batched.preparing import Failure, Preparer, StockOper
 from bettersynth.operators.batched.resize import Picture, resize
 from bettersynth.operators.batched.types import Piece, Prepared
 from bettersynth.operators.data_juicer import build
+from bettersynth.runtime.patches import torch_workers
 
 PIECE = 32
 """Records that a worker prepares at one time."""
@@ -227,14 +228,17 @@ class BatchScorer:
         elif self._cuda and workers:  # one more is taken before the oldest is given back, another while it is copied
             self._slots = PinnedSlots(PREFETCHED * workers + 2, SLOT)
         self._preparer = Preparer(self._filters, self._others, paths, self._reading, self._device_resizes, self._slots)
-        return DataLoader(
+        torch_workers.hand_over_anyhow()
+        loader = DataLoader(
             self._preparer,
             sampler=pieces,  # type: ignore[arg-type]
             batch_size=None,
             num_workers=workers,
             prefetch_factor=PREFETCHED if workers else None,
             multiprocessing_context="fork" if workers else None,  # models and slots are inherited, not sent
+            timeout=torch_workers.PATIENCE_S if workers else 0,
         )
+        return torch_workers.waited(loader, "scoring")
 
     def _take(self, prepared: Prepared, shard: _Shard) -> None:
         """Note what the worker found, and give the models their part."""

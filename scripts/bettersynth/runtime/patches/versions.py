@@ -13,6 +13,7 @@ MADE_FOR = {
     "nltk": ("3.9", "3.10"),
     "transformers": ("4.57",),
     "pillow": ("11", "12", "13"),
+    "torch": ("2",),
 }
 """Distribution -> the versions whose insides were read; `4.57` stands for all of 4.57."""
 

@@ -21,6 +21,7 @@ from PIL.Image import new as new_image
 from bettersynth.configuration.pool import Reading
 from bettersynth.operators.batched.pinned import PinnedSlots
 from bettersynth.pool.images import ImageProblem, ImageReason, open_image
+from bettersynth.runtime.patches.torch_workers import PATIENCE_S, SilentWorkersError, silence
 from bettersynth.sources.base import GeneratorError
 from bettersynth.sources.captioners.families import Family, Inputs
 
@@ -131,9 +132,13 @@ def read_groups(reader: Reader, groups: Sequence[Sequence[Request]], workers: in
             for group in groups:
                 waiting.append(pool.submit(_read, group, slots.take() if slots else None))
                 if len(waiting) > under_way - 1:
-                    yield _unpacked(waiting.popleft().result(), slots, reader.family.device)
+                    yield _unpacked(waiting.popleft().result(PATIENCE_S), slots, reader.family.device)
             while waiting:
-                yield _unpacked(waiting.popleft().result(), slots, reader.family.device)
+                yield _unpacked(waiting.popleft().result(PATIENCE_S), slots, reader.family.device)
+        except TimeoutError:
+            for process in multiprocessing.active_children():  # or the pool would wait for them
+                process.kill()
+            raise SilentWorkersError(silence("captions", workers)) from None
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -24,6 +24,7 @@ from bettersynth.configuration.training import Stage
 from bettersynth.core.progress import duration
 from bettersynth.core.publish import publish
 from bettersynth.core.steady import Steady
+from bettersynth.runtime.patches import torch_workers
 from bettersynth.training.mgm import checkpoints
 from bettersynth.training.mgm.data import Collator, ConversationDataset, TrainingOrder
 from bettersynth.training.mgm.model import IGNORE_INDEX, MGMForConditionalGeneration
@@ -174,7 +175,9 @@ def train_stage(
         at = {*measure_at, steps if stop_at is None else stop_at}
         trainer.add_callback(_Measure(trainer, held_out, collator, stage, at, log))
     started = time.monotonic()
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    torch_workers.hand_over_anyhow()
+    with torch_workers.patience(name, stage.workers or 0):
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     resumed_from = 0 if checkpoint is None else checkpoints.step_of(checkpoint)
     history = trainer.state.log_history
     return TrainingSummary(
@@ -261,6 +264,13 @@ class _StageTrainer(Trainer):
         self._inputs = inputs
         self._passes = 0
 
+    def get_train_dataloader(self) -> DataLoader:
+        """The usual one, whose workers are not waited for without end."""
+        loader = super().get_train_dataloader()
+        if self.args.dataloader_num_workers:
+            getattr(loader, "base_dataloader", loader).timeout = torch_workers.PATIENCE_S
+        return loader
+
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return self._order
 
@@ -333,6 +343,7 @@ class _Measure(TrainerCallback):
             stage.device_batch,
             collate_fn=collator,
             num_workers=stage.workers,  # type: ignore[arg-type]
+            timeout=torch_workers.PATIENCE_S if stage.workers else 0,
         )
 
     def on_log(

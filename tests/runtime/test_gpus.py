@@ -1,4 +1,4 @@
-"""Jobs of one workstation share its GPUs out."""
+"""Jobs of one workstation, or within one allocation, share its GPUs out."""
 
 from __future__ import annotations
 
@@ -59,9 +59,17 @@ def test_a_job_of_several_gpus_holds_none_while_it_waits(job):
     assert job(1).stdout.readline() == "1\n"
 
 
+def test_jobs_within_an_allocation_get_one_each_and_those_of_another_do_not_count(job):
+    inside = [job(1, SLURM_JOB_ID="7") for _ in range(2)]
+    assert {process.stdout.readline().strip() for process in inside} <= {"0", "1", "5"}
+    assert len({job(3, SLURM_JOB_ID=number).stdout.readline() for number in ("8", "9")}) == 1
+    assert job(1, SLURM_JOB_ID="7").stdout.readline().strip() in ("0", "1", "5")
+    assert job(1, SLURM_JOB_ID="7").stderr.readline() == "Waiting for 1 of 3 GPUs.\n"
+
+
 @pytest.mark.parametrize(
     ("count", "environment"),
-    [(1, {"SLURM_JOB_ID": "7"}), (0, {}), (1, {"CUDA_VISIBLE_DEVICES": "5"}), (1, {"CUDA_VISIBLE_DEVICES": ""})],
+    [(0, {}), (1, {"CUDA_VISIBLE_DEVICES": "5"}), (1, {"CUDA_VISIBLE_DEVICES": ""})],
 )
 def test_where_there_is_nothing_to_share_nothing_changes(job, count, environment):
     expected = environment.get("CUDA_VISIBLE_DEVICES", "0,1,5")
@@ -70,7 +78,6 @@ def test_where_there_is_nothing_to_share_nothing_changes(job, count, environment
 
 
 def test_more_gpus_than_there_are_is_refused(monkeypatch):
-    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     with pytest.raises(ValueError, match="asks for 3 GPUs and there are 2"):
         gpus.take(3)

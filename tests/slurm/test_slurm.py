@@ -347,3 +347,11 @@ def test_each_log_names_the_job_and_the_gpu(good_day, cluster):
 def test_light_rules_are_not_submitted(good_day, cluster):
     rules = {job["Comment"].removeprefix("rule_").partition("_wildcards")[0] for job in jobs_of(cluster, ".*")}
     assert rules - {"mishap"} == {*GPU_RULES, *CPU_RULES}
+
+
+def test_jobs_of_a_local_executor_within_an_allocation_get_a_gpu_each(cluster, tmp_path):
+    take = "import os, time; from bettersynth.runtime import gpus; gpus.take(1); "
+    take += "print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True); time.sleep(3)"
+    two = f'for n in 1 2; do {sys.executable} -c "{take}" & done; wait'
+    allocated = cluster.command("srun", "--ntasks=1", "--gpus=2", "--mem=2000", "bash", "-c", two)
+    assert len(set(re.findall(r"\d", allocated))) == 2 and "," not in allocated

@@ -1,6 +1,7 @@
-"""One workstation, several GPUs: each job gets its own.
+"""One workstation, or one allocation, with several GPUs: each job gets its own.
 
-On a cluster SLURM says which GPUs a job may use. Elsewhere jobs share them out by locking one file for each GPU; the
+On a cluster SLURM says which GPUs a job may use; inside one of its jobs, as on a workstation, jobs of Snakemake's local
+executor share them out by locking one file for each GPU. A job that Snakemake submitted has its own, and no rivals. The
 kernel gives the locks of a process back when it ends, however it ends. Imports no torch, which reads
 CUDA_VISIBLE_DEVICES once.
 """
@@ -28,13 +29,12 @@ def visible() -> list[str]:
 
 
 def take(count: int, every: float = 2.0) -> None:
-    """Keep so many GPUs for this process until it ends; waits until they are free.
+    """Keep so many GPUs of this node for this process until it ends; waits until they are free.
 
-    Does nothing inside a job of SLURM, or where there are no two GPUs to choose from. Raises ValueError when there are
-    fewer than `count`.
+    Does nothing where there are no two GPUs to choose from. Raises ValueError when there are fewer than `count`.
     """
     there = visible()
-    if not count or len(there) < 2 or "SLURM_JOB_ID" in os.environ:
+    if not count or len(there) < 2:
         return
     if count > len(there):
         raise ValueError(f"the job asks for {count} GPUs and there are {len(there)}: change `gpu` in `set-resources`")
@@ -53,8 +53,10 @@ def _lock(names: list[str], count: int) -> dict[str, TextIO] | None:
     folder = Path(tempfile.gettempdir()) / f"bettersynth-gpus-{os.getuid()}"
     folder.mkdir(exist_ok=True)
     locks: dict[str, TextIO] = {}
+    # two jobs of SLURM may call different GPUs by one name
+    allocation = [os.environ["SLURM_JOB_ID"]] if "SLURM_JOB_ID" in os.environ else []
     for name in names:
-        file = (folder / name).open("w")
+        file = (folder / "-".join([*allocation, name])).open("w")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

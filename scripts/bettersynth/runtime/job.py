@@ -58,7 +58,7 @@ class RunningJob:
         except HeldError as error:
             wait = make("resume", config=self.config_file)
             sys.exit(f"Another job writes this already and nothing was touched: {error}.\nTo wait for it: {wait}")
-        gpus.take(snakemake.resources.get("gpu", 0))
+        gpus.take(-(-snakemake.resources.get("gpu", 0) // self.nodes))
         _log_to(log)
         name = " ".join([f"rule {snakemake.rule}", *map(str, snakemake.wildcards)])
         forbid_network(name)

@@ -9,7 +9,7 @@ from wheels import write_wheel
 
 from bettersynth.core import resources as staging
 from bettersynth.core.digests import sha256_folder
-from bettersynth.core.publish import sha256_file
+from bettersynth.core.publish import sha256_bytes, sha256_file, sha256_json
 from bettersynth.core.resources import RESOURCES, StagingError, fetch_resources, staged
 
 
@@ -17,12 +17,18 @@ from bettersynth.core.resources import RESOURCES, StagingError, fetch_resources,
 def registry(tmp_path, monkeypatch):
     """A folder of wheels that pip takes the place of an index, and a resource table for it."""
     wheels = tmp_path / "wheels"
-    files = {"tiny_words/list/a.txt": "a\n", "tiny_words/list/deep/b.txt": "b\n", "tiny_words/one.bin": "one"}
+    files = {
+        "tiny_words/list/a.txt": "a\n",
+        "tiny_words/list/deep/b.txt": "b\n",
+        "tiny_words/one.bin": "one",
+    }
     wheel = write_wheel(wheels, "tiny-words", files)
     common = {"package": "tiny-words", "version": "1.0", "sha256": sha256_file(wheel), "licence": "MIT"}
+    words = sha256_json({"a.txt": sha256_bytes(b"a\n"), "deep/b.txt": sha256_bytes(b"b\n")})
+    one = sha256_bytes(b"one")
     table = (
-        staging.Resource(name="words", member="tiny_words/list/", target="words-1.0", **common),
-        staging.Resource(name="one", member="tiny_words/one.bin", target="files/one.bin", **common),
+        staging.Resource(name="words", member="tiny_words/list/", target="words-1.0", contents=words, **common),
+        staging.Resource(name="one", member="tiny_words/one.bin", target="files/one.bin", contents=one, **common),
     )
     monkeypatch.setattr(staging, "RESOURCES", table)
     for name in [name for name in os.environ if name.startswith("PIP_")]:
@@ -54,6 +60,14 @@ def test_second_fetch_does_nothing_and_a_lost_part_comes_back(registry, tmp_path
 
     assert fetch_resources(models) == ["one"]
     assert (models / "files" / "one.bin").read_text() == "one"
+
+
+def test_a_changed_byte_is_mended(registry, tmp_path):
+    models = tmp_path / "models"
+    fetch_resources(models)
+    (models / "words-1.0" / "a.txt").write_text("b\n")
+    assert fetch_resources(models) == ["words"]
+    assert (models / "words-1.0" / "a.txt").read_text() == "a\n"
 
 
 def test_other_bytes_are_not_unpacked(registry, tmp_path, monkeypatch):

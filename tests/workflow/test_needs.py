@@ -1,11 +1,12 @@
 import copy
 
-from workflow import CONFIGURATION
+from workflow import CONFIGURATION, ROOT
 
 from bettersynth.configuration import configure
 from bettersynth.core.layout import Layout
 from bettersynth.core.publish import write_json
 from bettersynth.workflow.jobs import Jobs
+from bettersynth.workflow.manifest import check_needs
 from bettersynth.workflow.needs import Needs, configuration_needs, data_files
 from bettersynth.workflow.passes import Chunk
 
@@ -19,6 +20,18 @@ def configuration(**changes):
 def test_a_configuration_needs_what_its_rules_load():
     models = {**CONFIGURATION["models"], "spare": {"path": "models/spare"}}
     assert configuration_needs(configuration(models=models)) == Needs(("blip2", *MGM), ())
+
+
+def test_a_changed_byte_in_a_resource_is_found(tmp_path, monkeypatch):
+    whole = (ROOT / "models" / "lid.176.ftz").read_bytes()
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "models" / "lid.176.ftz"
+    file.parent.mkdir()
+    for content, count in ((whole, 0), (whole[:-1] + bytes([whole[-1] ^ 1]), 1)):
+        file.write_bytes(content)
+        problems = list(check_needs(Needs((), ("lid_176",)), configuration(), "small.yaml"))
+        assert len(problems) == count
+    assert "altered" in problems[0].what and problems[0].command == "rm -r models/lid.176.ftz && make setup"
 
 
 def test_a_recipe_needs_less():

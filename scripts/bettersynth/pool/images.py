@@ -25,6 +25,7 @@ from PIL.Image import Transpose
 from bettersynth.configuration.pool import Pool, Reading
 from bettersynth.core.image_paths import ImageProblem, ImageReason, resolve
 from bettersynth.core.layout import Layout
+from bettersynth.core.own import open_file
 from bettersynth.core.publish import sha256_file
 from bettersynth.core.records import POOL
 from bettersynth.core.remedy import config_of
@@ -68,7 +69,7 @@ def read_image(path: Path) -> tuple[State, Source]:
 
     Raises OSError.
     """
-    with path.open("rb") as file:
+    with open_file(path) as file:
         stat = os.fstat(file.fileno())
         if stat.st_size > HELD_BYTES:
             return State.of(stat, hashlib.file_digest(file, "sha256").hexdigest()), path
@@ -174,6 +175,8 @@ def _open_header(source: Source, reading: Reading) -> ImageFile.ImageFile:
     Image.MAX_IMAGE_PIXELS = reading.max_pixels
     name = _named(source)
     try:
+        if not isinstance(source, bytes):
+            open_file(source).close()
         image = Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise ImageProblem(ImageReason.MISSING, f"{name}: no such file") from None

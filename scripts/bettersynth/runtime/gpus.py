@@ -11,10 +11,11 @@ from __future__ import annotations
 import fcntl
 import os
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import TextIO
+
+from bettersynth.core.own import own_folder
 
 NVIDIA = Path("/proc/driver/nvidia/gpus")
 _held: list[TextIO] = []
@@ -50,8 +51,7 @@ def take(count: int, every: float = 2.0) -> None:
 
 def _lock(names: list[str], count: int) -> dict[str, TextIO] | None:
     """Locks of the first `count` free GPUs; None, and none locked, when fewer are free."""
-    folder = Path(tempfile.gettempdir()) / f"bettersynth-gpus-{os.getuid()}"
-    folder.mkdir(exist_ok=True)
+    folder = own_folder("gpus")
     locks: dict[str, TextIO] = {}
     # two jobs of SLURM may call different GPUs by one name
     allocation = [os.environ["SLURM_JOB_ID"]] if "SLURM_JOB_ID" in os.environ else []

@@ -19,6 +19,7 @@ from typing import Any
 from bettersynth.configuration import configure
 from bettersynth.core.commands import CONFIG_FILE, make
 from bettersynth.core.layout import Layout
+from bettersynth.core.own import own_folder
 from bettersynth.runtime import gpus
 from bettersynth.runtime.lease import HeldError, Lease
 from bettersynth.runtime.network import forbid_network
@@ -62,6 +63,8 @@ class RunningJob:
         _log_to(log)
         name = " ".join([f"rule {snakemake.rule}", *map(str, snakemake.wildcards)])
         forbid_network(name)
+        # torch compiles into, and runs what lies in, a folder whose name others know
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(own_folder("compiled")))
         self._verify(snakemake.rule, name)
 
     def _verify(self, rule: str, name: str) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from bettersynth.core.own import scratch_folder
 from bettersynth.core.records import Record
 from bettersynth.pool.images import ImageProblem, ImageReason, ImageRoots
 from bettersynth.runtime import patches
@@ -65,6 +65,6 @@ def opened_images(record: Record, roots: ImageRoots) -> Iterator[Image]:
 
 def prepare_offline() -> None:
     """Keep the libraries that load models off the network."""
-    with tempfile.TemporaryDirectory() as cache:
+    with scratch_folder() as cache:
         patches.prepare(cache)
         refuse_code()

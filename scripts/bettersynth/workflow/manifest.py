@@ -16,7 +16,7 @@ from bettersynth.core.digests import counts_in_folder, file_digests, files_below
 from bettersynth.core.layout import Layout
 from bettersynth.core.model_files import file_problem
 from bettersynth.core.publish import read_json
-from bettersynth.core.resources import resource
+from bettersynth.core.resources import is_whole, resource
 from bettersynth.workflow.needs import Needs, configuration_needs, data_files
 
 STAGING = Path("stage")
@@ -113,9 +113,16 @@ def _changed(config: str | Path) -> str:
 
 
 def check_needs(needs: Needs, configuration: Configuration, config_file: str | Path) -> Iterator[Problem]:
-    """Compare models and resources with the manifest; those that it does not list are looked at by themselves."""
+    """Compare models and resources with the manifest; those that it does not list are looked at by themselves.
+
+    What resources hold is known without a manifest.
+    """
+    resources = {entry.path: entry for entry in map(resource, needs.resources)}
     for path, files, command in _places(needs, configuration, config_file):
-        yield from check_unlisted(path, command) if files is None else check_folder(path, files, command)
+        found = list(check_unlisted(path, command) if files is None else check_folder(path, files, command))
+        yield from found
+        if not found and path in resources and not is_whole(resources[path], path):
+            yield Problem(path, "altered: not as its package has it", f"rm -r {path} && make setup")
 
 
 def missing(needs: Iterable[Needs], configuration: Configuration, config_file: str | Path) -> list[Problem]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from bettersynth.configuration.types import Configuration
+from bettersynth.core.own import scratch_folder
 from bettersynth.runtime import patches
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def load_scorer(names: Iterable[str], configuration: Configuration) -> BatchScorer:
     """The configuration's operators of these names, loaded on the GPU where there is one."""
-    with tempfile.TemporaryDirectory() as cache:
+    with scratch_folder() as cache:
         patches.prepare(cache, configuration.pool.max_pixels)
         from bettersynth.operators.batched.scorer import BatchScorer
 

@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import secrets
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import groupby
@@ -22,6 +21,7 @@ import pyarrow as pa
 
 from bettersynth.configuration.operators import operator_spec
 from bettersynth.configuration.types import Configuration
+from bettersynth.core.own import scratch_folder
 from bettersynth.core.progress import progress
 from bettersynth.core.records import Record
 from bettersynth.operators.batched.errors import RecordError
@@ -94,7 +94,7 @@ class RayScorer:
             yield from progress(scored, total, "scoring pairs on Ray", size=_size)
 
     def _scored(self, shards: Iterable[Shard], paths: ImageRoots, cluster: Cluster) -> Iterator[Scored]:
-        with tempfile.TemporaryDirectory() as cache:
+        with scratch_folder() as cache:
             patches.prepare(cache, self._configuration.pool.max_pixels)
             from bettersynth.operators.batched.scorer import OperatorScores
 
@@ -216,7 +216,7 @@ def _connected(address: str | None, wants_gpu: bool) -> Iterator[Cluster]:
         stack.callback(ray.shutdown)
         if address is None:
             # paths of Ray's sockets have to be short, which a site's TMPDIR need not be
-            options["_temp_dir"] = stack.enter_context(tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp"))
+            options["_temp_dir"] = str(stack.enter_context(scratch_folder("/tmp")))
             options |= {"num_cpus": len(os.sched_getaffinity(0)), "object_store_memory": STORE}
             options |= {"include_dashboard": False}
         try:
@@ -231,10 +231,9 @@ def _connected(address: str | None, wants_gpu: bool) -> Iterator[Cluster]:
         yield Cluster([(int(node.get("CPU", 0)), int(node.get("GPU", 0)) if wants_gpu else 0) for node in nodes])
 
 
-_cache: list[tempfile.TemporaryDirectory[str]] = []
+_until_the_end = ExitStack()
 
 
 def set_up_worker() -> None:
     """What a process on the cluster does before anything else: see `runtime.patches`."""
-    _cache.append(tempfile.TemporaryDirectory())
-    patches.prepare(_cache[0].name)
+    patches.prepare(_until_the_end.enter_context(scratch_folder()))

@@ -15,15 +15,15 @@ import os
 import platform
 import secrets
 import socket
-import tempfile
 from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, distributed
 from torch.distributed import distributed_c10d
+
+from bettersynth.core.own import scratch_folder
 
 PLACE = "BETTERSYNTH_MEETING"
 """Environment variable by which a process of ours knows where to meet; others' programs set ranks, too."""
@@ -37,9 +37,9 @@ OWN_INTERFACE = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
 def meeting_place(nodes: int) -> Iterator[dict[str, str]]:
     """Variables for the processes of a job that is to meet, while it lasts."""
     if nodes == 1:
-        with tempfile.TemporaryDirectory(prefix="bettersynth-") as folder:  # for its owner alone
+        with scratch_folder() as folder:  # for its owner alone
             own = {name: os.environ.get(name, value) for name, value in OWN_INTERFACE.items()}
-            yield {**own, PLACE: json.dumps({"file": str(Path(folder, "store"))})}
+            yield {**own, PLACE: json.dumps({"file": str(folder / "store")})}
         return
     listener, secret = _listener(), secrets.token_hex(32)
     port = listener.getsockname()[1]

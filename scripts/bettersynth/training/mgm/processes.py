@@ -17,7 +17,6 @@ import platform
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from bettersynth.configuration import read_yaml
 from bettersynth.configuration.recipes import recipe_training
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import Layout
+from bettersynth.core.publish import temporary_name
 from bettersynth.runtime.network import forbid_network
 from bettersynth.runtime.patches.model_code import forbid_model_code
 from bettersynth.training.mgm.meeting import PLACE, all_bytes, forget_ranks, meet, meeting_place
@@ -81,15 +81,16 @@ def run(
         _function(work)(recipe, seed, configuration, layout)
         return
     layout.root.mkdir(parents=True, exist_ok=True)
-    # in the folder of results, which every node sees
-    with tempfile.NamedTemporaryFile("w", dir=layout.root, prefix=".", suffix=".tmp", encoding="utf-8") as file:
-        file.write(configuration.model_dump_json(by_alias=True))
-        file.flush()
+    file = temporary_name(layout.root / "configuration")  # in the folder of results, which every node sees
+    try:
+        file.write_text(configuration.model_dump_json(by_alias=True), encoding="utf-8")
         start = [*_on_nodes(nodes), *MODULE, f"--processes={count}", f"--nodes={nodes}"]
-        options = ["--config", file.name, "--results", str(layout.root)]
+        options = ["--config", str(file), "--results", str(layout.root)]
         what = f"{work.rpartition(':')[2]} in {count} processes" + (f" on each of {nodes} nodes" if nodes > 1 else "")
         with meeting_place(nodes) as place:
             _relay([*start, *options, work, recipe, str(seed)], place, what, count * nodes)
+    finally:
+        file.unlink(missing_ok=True)
 
 
 def _on_nodes(nodes: int) -> list[str]:

@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import shutil
+import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -35,6 +36,16 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def _share(path: Path) -> None:
+    """Give a file that is its owner's alone, as safetensors makes them, the mode of one that is simply opened here."""
+    if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        return
+    opened = path.with_name(f"{path.name}.mode")
+    opened.touch()
+    path.chmod(stat.S_IMODE(opened.stat().st_mode))
+    opened.unlink()
+
+
 @contextlib.contextmanager
 def publish(path: str | Path) -> Iterator[Path]:
     """Yield a temporary file name; on success fsync and rename it to `path`, on failure remove it.
@@ -46,6 +57,7 @@ def publish(path: str | Path) -> Iterator[Path]:
     temporary = temporary_name(path)
     try:
         yield temporary
+        _share(temporary)
         _sync(temporary)
         temporary.replace(path)
         _sync(path.parent)
@@ -65,6 +77,7 @@ def publish_folder(path: str | Path) -> Iterator[Path]:
         yield temporary
         for file in sorted(temporary.rglob("*")):
             if file.is_file():
+                _share(file)
                 _sync(file)
         if path.exists():
             path.replace(old)

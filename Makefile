@@ -28,6 +28,8 @@ IMAGE ?=
 QUESTION ?=
 SEED ?=
 ID ?=
+A ?=
+B ?=
 
 AGAIN ?=
 
@@ -43,6 +45,7 @@ TAKES_lint := CORES GPUS
 TAKES_resume := CANCEL
 TAKES_explain := DATASET RECIPE
 TAKES_why := ID IMAGE
+TAKES_compare := A B
 TAKES_ask := IMAGE QUESTION RECIPE SEED
 TAKES_dag := RECIPE
 TAKES_verify := RECIPE
@@ -121,6 +124,9 @@ explain: ready  ## say in words where a DATASET or RECIPE comes from, with row c
 	@bettersynth explain --config $(CONFIG) $(DATASET:%=--dataset %) $(RECIPE:%=--recipe %)
 
 export IMAGE QUESTION ID
+compare: ready  ## say whether two recipes differ by more than luck: A=best B=matched
+	@bettersynth compare --config $(CONFIG) $(or $(A),$(error A=…: a recipe)) $(or $(B),$(error B=…: the recipe beside it))
+
 why: ready  ## say everything that happened to one record: ID=… or IMAGE=…
 	@bettersynth why --config $(CONFIG) $${ID:+--id "$$ID"} $${IMAGE:+--image "$$IMAGE"}
 

@@ -1,7 +1,7 @@
 """What the miniature's run has shown: accuracies of its recipes, and pairs of recipes against each other.
 
-Reads `results/miniature`, so run `make demo` first. A pair's difference is paired over seeds and questions, as in the
-leaderboard; `mean` is the mean of the two benchmarks' differences. Intervals are of 95 %.
+Reads `results/miniature`, so run `make demo` first. A pair's difference counts runs and questions, as the
+leaderboard's do; `mean` is the mean of the two benchmarks' differences. Intervals are of 95 %.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench import ROOT
-from bettersynth.configuration import load
+from bettersynth.configuration import Configuration, load
 from bettersynth.core.layout import Layout
 from bettersynth.core.publish import read_json
 
@@ -31,44 +31,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def measure(options: argparse.Namespace) -> dict[str, float]:
     """Every recipe's mean accuracies, then every pair's differences."""
     configuration = load(options.config)
-    return figures_of(Layout(Path("results") / str(configuration.name)), options.pairs, list(configuration.benchmarks))
+    return figures_of(configuration, Layout(Path("results") / str(configuration.name)), options.pairs)
 
 
-def figures_of(layout: Layout, pairs: Sequence[str], benchmarks: Sequence[str]) -> dict[str, float]:
+def figures_of(configuration: Configuration, layout: Layout, pairs: Sequence[str]) -> dict[str, float]:
     """The figures of a run; `pairs` are written `better>worse`."""
-    from bettersynth.report.statistics import paired_difference
+    from bettersynth.report.leaderboard import board_of
 
+    benchmarks = list(configuration.benchmarks)
     leaderboard = read_json(layout.leaderboard)
     figures: dict[str, float] = {}
     for entry in leaderboard["recipes"]:
         if entry["status"] == "done":
             figures[f"{entry['recipe']}_seeds"] = entry[benchmarks[0]]["n"]
             figures |= {f"{entry['recipe']}_{name}": round(entry[name]["mean"], 4) for name in benchmarks}
+    board = board_of(configuration, layout)
     for pair in pairs:
         better, worse = pair.split(">")
-        seeds = [seed for seed in _done(layout, better) if seed in _done(layout, worse)]
-        matrices = {name: _difference(layout, better, worse, seeds, name) for name in benchmarks}
-        parts = {name: [(matrix, 1.0)] for name, matrix in matrices.items()}
-        parts["mean"] = [(matrix, 1 / len(matrices)) for matrix in matrices.values()]
-        for name, part in parts.items():
-            if difference := paired_difference(part):
+        parts = {name: board.difference(better, worse, name) for name in benchmarks}
+        for name, found in (parts | {"mean": board.mean_difference(better, worse)}).items():
+            if found:
                 prefix = f"{better}_less_{worse}_{name}"
-                figures |= {f"{prefix}_{key}": round(value, 5) for key, value in difference._asdict().items()}
+                figures |= {f"{prefix}_{key}": round(value, 5) for key, value in found._asdict().items()}
     return figures
-
-
-def _done(layout: Layout, recipe: str) -> list[int]:
-    """Seeds of a recipe that have results."""
-    entries = {entry["recipe"]: entry for entry in read_json(layout.leaderboard)["recipes"]}
-    return [run["seed"] for run in entries[recipe]["seeds"] if run["status"] == "done"]
-
-
-def _difference(layout: Layout, better: str, worse: str, seeds: list[int], benchmark: str):
-    """Score less the other's: one row for each seed, one column for each question."""
-    import numpy as np
-
-    def scores(recipe: str) -> np.ndarray:
-        runs = [read_json(layout.result(recipe, seed, benchmark))["per_question"] for seed in seeds]
-        return np.array([[row["score"] for row in run] for run in runs])
-
-    return scores(better) - scores(worse)

@@ -110,7 +110,10 @@ def test_published_pair_scores_045(tmp_path):
     result = score_textvqa(*_write_benchmark(tmp_path, rows))
     assert result["accuracy"] == pytest.approx(0.45)
     assert result["questions"] == 2
-    assert result["per_question"] == [{"id": "34602", "score": 0.9}, {"id": "34603", "score": 0.0}]
+    assert result["per_question"] == [
+        {"id": "34602", "group": "i1", "score": 0.9},
+        {"id": "34603", "group": "i1", "score": 0.0},
+    ]
 
 
 @pytest.mark.parametrize(("text", "score"), [("dakota", 1.0), ("Dakota digital", 0.9), ("nous les gosses", 0.3)])

@@ -160,8 +160,8 @@ def test_numbers_are_those_of_the_ledgers(built, elements):
 
 def test_verdicts_are_stated_plainly(elements):
     words = _words(elements)
-    assert "Of 4 recipes compared with baseline: 1 better, 0 worse, 3 not distinguishable." in words
-    assert "not distinguishable with 2 paired seeds" in words
+    assert "Of 4 recipes compared with baseline: 1 better, 2 not distinguishable, 1 picked." in words
+    assert "picked the best 2 of 3 seeds by their early loss" in words
     assert "every seed was stopped after the probe" in words
     assert "not_run_yet has 0 of 6 evaluations" in words
 

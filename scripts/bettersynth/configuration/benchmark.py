@@ -97,8 +97,9 @@ class Benchmark(Section):
     def score(self, answers: Path) -> dict[str, Any]:
         """Score an answer file: `questions` (their number), `accuracy` in 0…1, and `per_question`, in an order.
 
-        `per_question` is a list of `{"id", "score"}`; the accuracy is the mean of the scores, which differences between
-        recipes are paired over. Further marks may follow. Raises `AnswersError` unless each question is answered once.
+        `per_question` is a list of `{"id", "score"}`, with a `group` where questions belong together, as those of one
+        picture do; the accuracy is the mean of the scores. Comparisons of recipes count the choice of groups. Further
+        marks may follow. Raises `AnswersError` unless each question is answered once.
         """
 
     def parts(self, result: dict[str, Any]) -> dict[str, dict[str, Any]]:

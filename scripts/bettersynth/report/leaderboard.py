@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from bettersynth.configuration.types import Configuration, Recipe
-from bettersynth.core.commands import make
 from bettersynth.core.layout import Layout
 from bettersynth.core.publish import read_json, write_json
-from bettersynth.report.statistics import Difference, holm, interval, paired_difference
+from bettersynth.report.board import UNKNOWN_SCATTER, Board, Results
+from bettersynth.report.comparison import Difference
 
-SIGNIFICANCE = 0.05
+LEVEL = 0.95
 LAST_PART = 5
 """The final loss is the mean over the last fifth of the logged steps, as in cards: one step alone is noise."""
-
-Results = dict[int, dict[str, dict[str, Any]]]
-"""One recipe's finished results: by seed, by benchmark."""
 
 
 def build_leaderboard(configuration: Configuration, layout: Layout) -> dict[str, Any]:
@@ -38,12 +36,12 @@ def build_leaderboard(configuration: Configuration, layout: Layout) -> dict[str,
         entries[name] = _recipe_entry(layout, name, recipe, seeds, benchmarks)
     if baseline is not None:
         for name, entry in entries.items():
-            _relate(entry, entries[baseline], results[name], results[baseline], benchmarks)
-    _judge(entries, baseline, benchmarks)
+            _relate(entry, entries[baseline], results[name], benchmarks)
+    _judge(entries, baseline, _board(entries, results, benchmarks))
     order = {name: position for position, name in enumerate(entries)}
     leaderboard = {
         "baseline": baseline,
-        "comparisons": sum(entry["difference"] is not None for entry in entries.values()),
+        "comparisons": sum(entry["comparison"] is not None for entry in entries.values()),
         "recipes": sorted(
             entries.values(),
             key=lambda entry: (entry["score"] is None, -(entry["score"] or 0), order[entry["recipe"]]),
@@ -76,8 +74,11 @@ def _card(path: Path) -> dict[str, Any] | None:
 
 
 def _seed_entry(layout: Layout, recipe: str, seed: int, benchmarks: list[str]) -> dict[str, Any]:
-    """One run: its status, accuracies and final stage-1 loss, None where there is none (yet)."""
-    entry: dict[str, Any] = {"seed": seed, "status": "done", **dict.fromkeys(benchmarks)}
+    """One run: its status, accuracies and final stage-1 loss, None where there is none (yet).
+
+    The fate of one that was stopped is `stopped`, by its rank, or `failed`, by a loss that is no number.
+    """
+    entry: dict[str, Any] = {"seed": seed, "status": "done", "fate": None, **dict.fromkeys(benchmarks)}
     for benchmark in benchmarks:
         result = _card(layout.result(recipe, seed, benchmark))
         if result is None:
@@ -89,6 +90,8 @@ def _seed_entry(layout: Layout, recipe: str, seed: int, benchmarks: list[str]) -
     pretrain = _card(layout.pretrain(recipe, seed) / "card.json")
     if pretrain is not None and pretrain["status"] == "stopped":
         entry["status"] = "stopped"
+    if entry["status"] == "stopped":
+        entry["fate"] = (pretrain or {}).get("fate", "stopped")
     entry["pretrain_loss"] = None if entry["status"] == "stopped" else _final_loss(layout.pretrain(recipe, seed))
     return entry
 
@@ -154,10 +157,8 @@ def _summary(values: list[float | None]) -> dict[str, Any] | None:
     return {"n": len(known), "mean": float(np.mean(known)), "sd": deviation, "interval": interval(known)}
 
 
-def _relate(
-    entry: dict[str, Any], base: dict[str, Any], results: Results, base_results: Results, benchmarks: list[str]
-) -> None:
-    """Add ratios, score and difference to the baseline; a benchmark without a point for the baseline has no ratio."""
+def _relate(entry: dict[str, Any], base: dict[str, Any], results: Results, benchmarks: list[str]) -> None:
+    """Add ratios and score to the baseline; a benchmark without a point for the baseline has no ratio."""
     complete = entry["status"] in ("done", "partial") and base["status"] in ("done", "partial")
     means = {benchmark: base[benchmark]["mean"] for benchmark in benchmarks if complete and base[benchmark]["mean"] > 0}
     entry["ratio"] = {benchmark: entry[benchmark]["mean"] / mean for benchmark, mean in means.items()}
@@ -167,44 +168,57 @@ def _relate(
         for seed, run in (results.items() if entry["score"] is not None else ())
     }
     entry["score_interval"] = interval(list(entry["seed_scores"].values()))
-    common = sorted(results.keys() & base_results.keys())
-    entry["paired_seeds"] = common if entry is not base else []
-    entry["difference"] = entry["differences"] = None
-    if entry is base or entry["score"] is None or len(common) < 2:
-        return
-    matrices = {benchmark: _differences(results, base_results, common, benchmark) for benchmark in benchmarks}
-    weighted = [(matrices[benchmark], 1 / (mean * len(means))) for benchmark, mean in means.items()]
-    entry["difference"] = _plain(paired_difference(weighted))
-    entry["differences"] = {b: _plain(paired_difference([(matrices[b], 1.0)])) for b in benchmarks}
 
 
-def _differences(results: Results, base: Results, seeds: list[int], benchmark: str) -> np.ndarray:
-    """Score less the baseline's: one row for each seed, one column for each question."""
-    runs = [results[seed][benchmark]["per_question"] for seed in seeds]
-    base_runs = [base[seed][benchmark]["per_question"] for seed in seeds]
-    questions = [row["id"] for row in runs[0]]
-    if any([row["id"] for row in run] != questions for run in runs + base_runs):
-        raise ValueError(
-            f"the {benchmark} results of seeds {seeds} answer different questions and cannot be compared; "
-            f"score them again: {make('run', AGAIN='score_answers')}"
-        )
-    return np.array([[row["score"] for row in run] for run in runs]) - np.array(
-        [[row["score"] for row in run] for run in base_runs]
-    )
+def board_of(configuration: Configuration, layout: Layout) -> Board:
+    """The runs that can be compared, as they are on disk."""
+    benchmarks = list(configuration.benchmarks)
+    seeds = {
+        name: [_seed_entry(layout, name, seed, benchmarks) for seed in recipe.seeds]
+        for name, recipe in configuration.recipes.items()
+    }
+    entries = {name: {"seeds": found} for name, found in seeds.items()}
+    return _board(entries, {name: _finished(layout, name, seeds[name], benchmarks) for name in seeds}, benchmarks)
+
+
+def _board(entries: dict[str, dict[str, Any]], results: dict[str, Results], benchmarks: list[str]) -> Board:
+    return Board({name: results[name] for name, entry in entries.items() if not _is_picked(entry)}, benchmarks)
+
+
+def _is_picked(entry: dict[str, Any]) -> bool:
+    """Whether some of its seeds were stopped for their rank by an early loss, so that the others are a choice."""
+    return any(run["fate"] == "stopped" for run in entry["seeds"])
+
+
+def _judge(entries: dict[str, dict[str, Any]], baseline: str | None, board: Board) -> None:
+    """Add the comparison with the baseline, its verdict, and the basis of that in words."""
+    names = [name for name in board.recipes if name != baseline]
+    judged = board.judge(baseline, names) if baseline in board.recipes else {}
+    for name, entry in entries.items():
+        found = judged.get(name)
+        entry["comparison"] = found and {
+            key: value for key, value in found._asdict().items() if key not in ("verdict", "basis")
+        }
+        entry["differences"] = found and {
+            benchmark: _plain(board.difference(name, str(baseline), benchmark)) for benchmark in board.benchmarks
+        }
+        if name == baseline:
+            entry["verdict"], entry["basis"] = "baseline", "all others are relative to it"
+        elif entry["score"] is None:
+            entry["verdict"], entry["basis"] = "no result", _why_no_score(entry)
+        elif _is_picked(entry):
+            done = sum(run["status"] == "done" for run in entry["seeds"])
+            policy = f"the best {done} of {len(entry['seeds'])} seeds by their early loss: what such a choice gives"
+            entry["verdict"], entry["basis"] = "picked", f"{policy}, not what the recipe gives, so it is not compared"
+        elif found is None:
+            why = UNKNOWN_SCATTER if baseline in board.recipes else "the baseline's seeds were picked by their loss"
+            entry["verdict"], entry["basis"] = "not tested", why
+        else:
+            entry["verdict"], entry["basis"] = found.verdict, found.basis + _left_out(entry, board.benchmarks)
 
 
 def _plain(difference: Difference | None) -> dict[str, float] | None:
     return difference and difference._asdict()
-
-
-def _judge(entries: dict[str, dict[str, Any]], baseline: str | None, benchmarks: list[str]) -> None:
-    """Add the verdict, its basis in words, and p-values adjusted for the number of comparisons."""
-    compared = [entry for entry in entries.values() if entry["difference"] is not None]
-    adjusted = holm([entry["difference"]["p"] for entry in compared])
-    for entry, p in zip(compared, adjusted, strict=True):
-        entry["difference"]["p_holm"] = p
-    for entry in entries.values():
-        entry["verdict"], entry["basis"] = _verdict(entry, baseline, len(compared), benchmarks)
 
 
 def _why_no_score(entry: dict[str, Any]) -> str:
@@ -214,27 +228,14 @@ def _why_no_score(entry: dict[str, Any]) -> str:
 
 
 def _left_out(entry: dict[str, Any], benchmarks: list[str]) -> str:
-    """Words on the benchmarks that cannot count because the baseline has no point there."""
+    """Words on the benchmarks that have no ratio because the baseline has no point there."""
     missing = [benchmark for benchmark in benchmarks if benchmark not in entry["ratio"]]
-    return f", without {' and '.join(missing)}, where the baseline has no point" if missing else ""
+    return f"; the score is without {' and '.join(missing)}, where the baseline has no point" if missing else ""
 
 
-def _verdict(entry: dict[str, Any], baseline: str | None, comparisons: int, benchmarks: list[str]) -> tuple[str, str]:
-    """One of five words, and what it rests on."""
-    seeds = len(entry["paired_seeds"])
-    with_seeds = f"with {seeds} paired seed{'' if seeds == 1 else 's'}"
-    if entry["recipe"] == baseline:
-        return "baseline", "all others are relative to it"
-    if entry["score"] is None:
-        return "no result", _why_no_score(entry)
-    with_seeds += _left_out(entry, benchmarks)
-    if entry["difference"] is None:
-        unknown = "the spread between seeds is unknown" if seeds else "no seed is shared with it"
-        return "not distinguishable", f"{with_seeds}: {unknown}"
-    difference = entry["difference"]
-    if difference["p"] > SIGNIFICANCE:
-        return "not distinguishable", with_seeds
-    verdict = "better" if difference["mean"] > 0 else "worse"
-    if difference["p_holm"] > SIGNIFICANCE:
-        return verdict, f"{with_seeds}, but not after correcting for {comparisons} comparisons"
-    return verdict, with_seeds
+def interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """Student's 95 % interval of the mean over seeds; None for fewer than two values."""
+    if len(values) < 2:
+        return None
+    half = stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
+    return float(np.mean(values) - half), float(np.mean(values) + half)

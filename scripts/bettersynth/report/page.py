@@ -25,6 +25,7 @@ from bettersynth.report.truth import filter_quality
 from bettersynth.workflow.plan import Plan
 
 STAGES = ("probe", "pretrain", "finetune")
+VERDICTS = ("better", "worse", "leaning", "equal", "not distinguishable", "picked", "not tested")
 TONES = {"better": "good", "worse": "bad", "baseline": "base"}
 MOST_FUNNELS = 3
 MOST_CURVES = 8
@@ -176,7 +177,7 @@ def _summary(leaderboard: dict[str, Any]) -> str:
     if not compared:
         return f"No recipe has a result to compare with {baseline} yet."
     verdicts = [entry["verdict"] for entry in compared]
-    parts = [f"{verdicts.count(verdict)} {verdict}" for verdict in ("better", "worse", "not distinguishable")]
+    parts = [f"{verdicts.count(verdict)} {verdict}" for verdict in VERDICTS if verdict in verdicts]
     best = compared[0]
     return (
         f"Of {len(compared)} recipe{'s' if len(compared) > 1 else ''} compared with {baseline}: {', '.join(parts)}. "
@@ -185,8 +186,9 @@ def _summary(leaderboard: dict[str, Any]) -> str:
 
 
 def sentence(entry: dict[str, Any], baseline: str) -> str:
-    """A verdict in words: `not distinguishable from baseline with 3 paired seeds`."""
-    link = {"better": f" than {baseline}", "worse": f" than {baseline}", "not distinguishable": f" from {baseline}"}
+    """A verdict in words: `better than baseline with 3 seeds`."""
+    link = {"better": " than", "worse": " than", "equal": " to", "not distinguishable": " from"}
+    link = {word: f"{preposition} {baseline}" for word, preposition in link.items()} | {"leaning": ""}
     verdict = entry["verdict"]
     return f"{verdict}{link[verdict]} {entry['basis']}" if verdict in link else f"{verdict}: {entry['basis']}"
 

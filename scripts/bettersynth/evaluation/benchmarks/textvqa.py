@@ -171,21 +171,20 @@ def score_textvqa(questions_path: str | Path, annotations_path: str | Path, answ
     texts: dict[tuple[str, str], list[str]] = {}
     for key, text in answers:
         texts.setdefault(key, []).append(text)
-    ids, scores = [], []
+    rows: list[dict[str, Any]] = []
     for image, prompt in questions:
         annotation = annotations.get((image, question_of(prompt).lower()))
         if annotation is None:
             raise ValueError(f"{annotations_path}: no annotation of image {image!r}, question {question_of(prompt)!r}")
         score = answer_scores(annotation["answers"]).get(normalise(texts[image, prompt].pop(0)), 0.0)
-        ids.append(str(annotation["question_id"]))
-        scores.append(round(score, 6))
-    if not scores:
+        rows.append({"id": str(annotation["question_id"]), "group": image, "score": round(score, 6)})
+    if not rows:
         raise AnswersError(f"{questions_path}: holds no question")
     return {
         "benchmark": "textvqa",
-        "questions": len(scores),
-        "accuracy": sum(scores) / len(scores),
-        "per_question": [{"id": name, "score": score} for name, score in zip(ids, scores, strict=True)],
+        "questions": len(rows),
+        "accuracy": sum(row["score"] for row in rows) / len(rows),
+        "per_question": rows,
     }
 
 

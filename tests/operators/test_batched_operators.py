@@ -146,10 +146,13 @@ def stock(operator, model, records, folder):
     import torch
 
     from bettersynth.operators.data_juicer import build, score
+    from bettersynth.runtime.patches.data_juicer import import_data_juicer
 
     built = build(operator, model, "cpu")
     with torch.inference_mode():
-        return [score(built, record.text, [str(folder / image) for image in record.images]) for record in records]
+        scores = [score(built, record.text, [str(folder / image) for image in record.images]) for record in records]
+    import_data_juicer().MODEL_ZOO.clear()  # else every operator's models stay, a gigabyte for every few taggers
+    return scores
 
 
 def batched(operator, model, records, folder, **settings):

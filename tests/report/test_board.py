@@ -98,3 +98,24 @@ def test_runs_of_other_questions_are_refused():
     made["other"][1]["textvqa"]["per_question"].pop()
     with pytest.raises(ValueError, match="textvqa results of one, other answer different questions"):
         Board(made, QUESTIONS).judge("one", ["other"])
+
+
+def test_two_recipes_are_compared_by_name_from_the_command_line(tmp_path):
+    from click.testing import CliRunner
+    from fake_results import write_fake_results
+
+    from bettersynth.cli.compare import command
+    from bettersynth.workflow.run import Run
+
+    configuration, _, _ = write_fake_results(tmp_path, rows=60)
+    with pytest.MonkeyPatch.context() as patch:
+        (tmp_path / "fake.yaml").touch()
+        patch.chdir(tmp_path)
+        patch.setattr(Run, "open", lambda path: Run.of(configuration, path))
+        told = CliRunner().invoke(command, ["--config", str(tmp_path / "fake.yaml"), "best", "baseline"])
+        assert told.exit_code == 0, told.output
+        assert "best over baseline: ×" in told.output and "better with 3 seeds" in told.output
+        picked = CliRunner().invoke(command, ["--config", str(tmp_path / "fake.yaml"), "grounded", "baseline"])
+        assert "no finished run that was not picked" in str(picked.exception)
+        wrong = CliRunner().invoke(command, ["--config", str(tmp_path / "fake.yaml"), "bset", "baseline"])
+        assert "did you mean" in str(wrong.exception) and "best" in str(wrong.exception)

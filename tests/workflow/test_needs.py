@@ -1,6 +1,7 @@
 import copy
+import shutil
 
-from workflow import CONFIGURATION, ROOT
+from workflow import CONFIGURATION, MODELS, ROOT
 
 from bettersynth.configuration import configure
 from bettersynth.core.layout import Layout
@@ -32,6 +33,15 @@ def test_a_changed_byte_in_a_resource_is_found(tmp_path, monkeypatch):
         problems = list(check_needs(Needs((), ("lid_176",)), configuration(), "small.yaml"))
         assert len(problems) == count
     assert "altered" in problems[0].what and problems[0].command == "rm -r models/lid.176.ftz && make setup"
+
+
+def test_a_model_without_what_its_class_opens_is_found(tmp_path):
+    shutil.copytree(MODELS / "clip", tmp_path / "clip")
+    changed = configuration(models={**CONFIGURATION["models"], "clip": {"path": str(tmp_path / "clip")}})
+    assert list(check_needs(Needs(("clip",), ()), changed, "small.yaml")) == []
+    (tmp_path / "clip" / "model.safetensors").rename(tmp_path / "clip" / "model.fp16.safetensors")
+    (problem,) = check_needs(Needs(("clip",), ()), changed, "small.yaml")
+    assert problem.path == tmp_path / "clip" and "only model.fp16.safetensors, which is not opened" in problem.what
 
 
 def test_a_recipe_needs_less():

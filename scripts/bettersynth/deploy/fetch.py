@@ -25,11 +25,12 @@ from bettersynth.configuration.pool import Model
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.commands import make
 from bettersynth.core.digests import files_below
+from bettersynth.core.model_files import folder_problems
 from bettersynth.core.publish import publish, sha256_bytes, sha256_file, write_json
 from bettersynth.core.resources import StagingError, fetch_resources, resource
 from bettersynth.deploy import hub
 from bettersynth.workflow.manifest import STAGING, check_folder, describe, manifest_path, partial_folder, read_manifest
-from bettersynth.workflow.needs import configuration_needs, data_files
+from bettersynth.workflow.needs import configuration_needs, data_files, tokenizers
 
 WHEELS = STAGING / "wheels"
 LONGEST_LINE = 10_000
@@ -207,7 +208,9 @@ def _step(name: str, model: Model, listed: dict[str, Any] | None, copies: Path |
 def _is_staged(model: Model, entry: dict[str, Any] | None) -> bool:
     if entry is None or [entry["path"], entry["hub"], entry["revision"]] != [model.path, model.hub, model.revision]:
         return False
-    return not list(check_folder(Path(model.path), entry["files"], ""))
+    path = Path(model.path)
+    whole = not path.is_dir() or not list(folder_problems(path, weights=False))
+    return whole and not list(check_folder(path, entry["files"], ""))
 
 
 def require_space(steps: list[Step], wheels: Wheels | None) -> None:
@@ -246,7 +249,7 @@ def stage_models(configuration: Configuration, steps: list[Step]) -> None:
         elif step.state == "to copy" and step.folder:
             hub.copy(step.folder, step.path)
         elif step.path.is_dir():
-            hub.check(step.path, str(step.path))
+            hub.check(step.path, str(step.path), weights=step.name not in tokenizers(configuration))
         source = {"to fetch": "hub", "to copy": str(step.folder)}.get(step.state, "was there")
         entry = {**model.model_dump(), "licence": licence, "source": source, "files": describe(step.path)}
         _record(configuration, "models", {step.name: entry})

@@ -20,20 +20,15 @@ from huggingface_hub.hf_api import RepoSibling
 
 from bettersynth.core.commands import make
 from bettersynth.core.digests import files_below
-from bettersynth.core.model_files import file_problem
+from bettersynth.core.model_files import PIPELINE, WEIGHTS, file_problem, folder_problems, unopened_weights
 from bettersynth.core.publish import publish_folder, sha256_file
 from bettersynth.core.resources import StagingError
 from bettersynth.workflow.manifest import partial_folder
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
-WEIGHTS = re.compile(
-    r"(?P<stem>(diffusion_pytorch_|open_clip_|open_clip_pytorch_)?model)(?P<part>-\d{5}-of-\d{5})?\.safetensors"
-)
-"""Weights that `from_pretrained` opens by default; variants (`model.fp16.safetensors`) are not wanted twice."""
 BESIDE_WEIGHTS = {".json", ".txt", ".model", ".jinja", ".vocab"}
 """Configuration, vocabularies and chat templates."""
 OPEN_CLIP = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
-DIFFUSERS = "model_index.json"
 TRIES = 3
 """How often a transfer that breaks off, or brings other bytes, goes on."""
 
@@ -123,28 +118,37 @@ def choose_files(where: str, names: Iterable[str]) -> list[str]:
     for name in everything:
         path = PurePosixPath(name)
         folders[path.parent.as_posix()].append(path)
-    diffusers = DIFFUSERS in everything
+    diffusers = PIPELINE in everything
     chosen: list[PurePosixPath] = []
+    problems: list[str] = []
     for folder, paths in folders.items():
         if folder != "." and not (diffusers and "/" not in folder):
             continue
         chosen += [path for path in paths if path.suffix in BESIDE_WEIGHTS and ".index." not in path.name]
         if not (diffusers and folder == "."):  # there, whole pipelines lie in one file each
             chosen += _weights(paths)
+            if problem := unopened_weights([path.name for path in paths]):
+                problems.append(f"{where}: {problem if folder == '.' else f'{folder}: {problem}'}")
     if not any(path.suffix == ".safetensors" for path in chosen):
         others = [name for name in everything if name.endswith((".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack"))]
         raise StagingError(
             f"{where} has no safetensors weights (it has {', '.join(others) or 'none at all'}), and pickles are not "
-            "loaded. Name a revision that has them, or convert it on a machine you trust and give the folder: "
-            f"{make('stage', FROM='folder')}"
+            f"loaded. {_other_weights()}"
         )
+    if problems:
+        raise StagingError(f"{problems[0]}. {_other_weights()}")
     return sorted(path.as_posix() for path in chosen)
+
+
+def _other_weights() -> str:
+    convert = "convert it on a machine you trust and give the folder"
+    return f"Name a revision that has them, or {convert}: {make('stage', FROM='folder')}"
 
 
 def _weights(paths: list[PurePosixPath]) -> list[PurePosixPath]:
     """A folder's weights: the file with all of them where there is one, else its parts with their index."""
     found = [(path, match) for path in paths if (match := WEIGHTS.fullmatch(path.name))]
-    if whole := [path for path, match in found if not match["part"]]:
+    if whole := [path for path, match in found if not match["number"]]:
         return whole[:1]
     indexes = {f"{match['stem']}.safetensors.index.json" for _, match in found}
     return [path for path, _ in found] + [path for path in paths if path.name in indexes]
@@ -217,11 +221,17 @@ def _convert(weights: Path, path: Path) -> None:
         raise StagingError(f"{error}; of OpenCLIP's models, only ConvNeXt is converted") from error
 
 
-def check(folder: Path, where: str, names: Iterable[str] | None = None) -> None:
-    """Raise StagingError for a file of the folder that must not be, or cannot be, loaded."""
+def check(folder: Path, where: str, names: Iterable[str] | None = None, *, weights: bool = True) -> None:
+    """Raise StagingError for a file of the folder that must not be, or cannot be, loaded, and for one not there.
+
+    Without `weights` it may be of a tokenizer alone.
+    """
     for name in names if names is not None else files_below(folder):
         if problem := file_problem(folder / name):
             raise StagingError(f"{where}: {name}: {problem}")
+    if not open_clip_weights(folder):
+        for path, problem in folder_problems(folder, weights=weights):
+            raise StagingError(f"{where}: {path.relative_to(folder)}: {problem}")
 
 
 def missing(snapshot: Snapshot, folder: Path) -> list[str]:

@@ -14,10 +14,10 @@ from bettersynth.configuration.pool import Model
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.digests import counts_in_folder, file_digests, files_below
 from bettersynth.core.layout import Layout
-from bettersynth.core.model_files import file_problem
+from bettersynth.core.model_files import file_problem, folder_problems
 from bettersynth.core.publish import read_json
 from bettersynth.core.resources import is_whole, resource
-from bettersynth.workflow.needs import Needs, configuration_needs, data_files
+from bettersynth.workflow.needs import Needs, configuration_needs, data_files, tokenizers
 
 STAGING = Path("stage")
 
@@ -118,8 +118,11 @@ def check_needs(needs: Needs, configuration: Configuration, config_file: str | P
     What resources hold is known without a manifest.
     """
     resources = {entry.path: entry for entry in map(resource, needs.resources)}
+    light = {Path(configuration.models[name].path) for name in tokenizers(configuration)}
     for path, files, command in _places(needs, configuration, config_file):
         found = list(check_unlisted(path, command) if files is None else check_folder(path, files, command))
+        if not found and path.is_dir() and path not in resources:
+            found = [Problem(*one, command) for one in folder_problems(path, weights=path not in light)]
         yield from found
         if not found and path in resources and not is_whole(resources[path], path):
             yield Problem(path, "altered: not as its package has it", f"rm -r {path} && make setup")

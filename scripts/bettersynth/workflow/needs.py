@@ -68,6 +68,17 @@ def operator_needs(names: Iterable[str], configuration: Configuration) -> Needs:
     return _needs([operator.model for operator in operators if operator.model], resources, configuration)
 
 
+def tokenizers(configuration: Configuration) -> set[str]:
+    """Models of which a tokenizer may be enough: those that only filters which stand in no catalogue name."""
+    users: dict[str, set[bool]] = {}
+    for operator in configuration.operators.values():
+        if operator.model:
+            users.setdefault(operator.model, set()).add(operator_spec(operator.op).described)
+    others = [training_needs(recipe, configuration) for recipe in configuration.recipes]
+    others += [generator_needs(source, configuration) for source in configuration.datasets]
+    return {name for name, described in users.items() if described == {True}} - set(_union(*others).models)
+
+
 def generator_needs(source: str, configuration: Configuration) -> Needs:
     """The generator's model, and that of the operator which judges what it makes; of other datasets, nothing."""
     verb = configuration.datasets[source].verb

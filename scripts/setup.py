@@ -29,7 +29,7 @@ STAGING = ROOT / "stage"
 
 def wanted(torch: str) -> dict[str, str]:
     """What the environment is made from."""
-    files = (ROOT / "envs" / "lock.txt", ROOT / "envs" / f"torch-{torch}.txt")
+    files = [ROOT / "envs" / f"{name}.txt" for name in ("pip", "lock", f"torch-{torch}")]
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
     return {"packages": digest, "torch": torch}
 
@@ -67,16 +67,20 @@ def fetch_pip(python: Path) -> None:
 
 
 def download_pip(folder: Path) -> Path:
-    """The newest wheel of pip in the index."""
+    """The pinned wheel of pip, from the index and compared with its sha256."""
+    pinned = (ROOT / "envs" / "pip.txt").read_text()
+    version = re.findall(r"^pip==([\d.]+)", pinned, re.MULTILINE)[0]
     index = os.environ.get("PIP_INDEX_URL", "https://pypi.org/simple").rstrip("/")
     with urllib.request.urlopen(f"{index}/pip/") as page:
-        links = re.findall(r'href="([^"#]*/(pip-[\d.]+-py3-none-any\.whl)[^"]*)"', page.read().decode())
+        links = re.findall(rf'href="([^"#]*/?(pip-{re.escape(version)}-py3-none-any\.whl)[^"]*)"', page.read().decode())
     if not links:
-        raise SystemExit(f"setup: found no pip wheel at {index}; install python3-venv, then: make setup")
+        raise SystemExit(f"setup: found no wheel of pip {version} at {index}; install python3-venv, then: make setup")
     link, name = links[-1]
     wheel = folder / name
     with urllib.request.urlopen(urllib.request.urljoin(f"{index}/pip/", link)) as file:
         wheel.write_bytes(file.read())
+    if (found := hashlib.sha256(wheel.read_bytes()).hexdigest()) not in pinned:
+        raise SystemExit(f"setup: {link} has sha256 {found}, which is not pip's; nothing of it was run")
     return wheel
 
 
@@ -122,11 +126,11 @@ def check_staged_wheels(wheels: Path, staged: dict[str, Any]) -> None:
 def install(python: Path, torch: str, index: str | None) -> None:
     """Install the lock without resolving anything, torch with what its build brings, and the library in place.
 
-    The newest pip comes first: the one that Python carries takes several times as long to look through an index.
+    The pinned pip comes first: the one that Python carries takes several times as long to look through an index.
     """
     pip = [python, "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off", "--quiet"]
     pip += ["--no-compile", "--no-warn-conflicts"]  # what nothing here uses is left out of the lock
-    subprocess.run([*pip, "--upgrade", "pip"], check=True)
+    subprocess.run([*pip, "--no-deps", "-r", ROOT / "envs" / "pip.txt"], check=True)
     subprocess.run([*pip, "--no-deps", "-r", ROOT / "envs" / "lock.txt"], check=True)
     where = ["--index-url", index] if index else []
     subprocess.run([*pip, *where, "-r", ROOT / "envs" / f"torch-{torch}.txt"], check=True)

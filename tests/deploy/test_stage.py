@@ -291,6 +291,7 @@ def index(machine, tmp_path):
     shutil.copytree(ROOT / "scripts", machine.checkout / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
     (machine.checkout / "envs").mkdir()
     (machine.checkout / "envs" / "lock.txt").write_text("tiny-words==1.0\n")
+    (machine.checkout / "envs" / "pip.txt").write_text("pip==1.0\n")
     (machine.checkout / "envs" / "torch-cpu.txt").write_text("tiny-torch==1.0\n")
     machine.environment |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(folder), "PIP_CONFIG_FILE": os.devnull}
     return folder

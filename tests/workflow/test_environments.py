@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import importlib.util
 import json
 import os
@@ -9,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from importlib import metadata
 from pathlib import Path
 
@@ -53,6 +56,48 @@ def test_the_lock_is_what_is_installed():
         name: metadata.version(name) for name, version in locked().items() if metadata.version(name) != version
     }
     assert not different, "installed versions differ from envs/lock.txt; run: make setup"
+
+
+FROM_SOURCE = {"connection-pool", "emoji", "wget"}
+"""Packages of Python alone that come without wheels: pip builds them without a compiler."""
+
+
+@pytest.mark.parametrize("version", ["3.11.2", "3.12.0", "3.13.0"])
+def test_the_lock_is_for_every_python_without_a_compiler(version):
+    """3.11.2 is Debian 12's; `uv` reads what each package asks for, and which files it has."""
+    pinned = [f"{name}=={number}" for name, number in locked().items() if normal(name) not in FROM_SOURCE]
+    command = [
+        "uv",
+        "pip",
+        "compile",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--quiet",
+        f"--python-version={version}",
+        "-",
+    ]
+    environment = {**os.environ, "UV_OFFLINE": "0"}
+    found = subprocess.run(command, input="\n".join(pinned), capture_output=True, text=True, env=environment)
+    if re.search("connect|dns error|timed out|not found in the package registry", found.stderr):
+        pytest.skip("no package index is reached from here")
+    assert found.returncode == 0, found.stderr
+
+
+def test_a_pip_of_other_bytes_is_not_run(tmp_path, monkeypatch):
+    """Where Python brings none, setup fetches the pinned one by itself."""
+    setup = script("setup")
+    version = re.search(r"pip==([\d.]+)", (ENVS / "pip.txt").read_text())[1]
+    name = f"pip-{version}-py3-none-any.whl"
+    (tmp_path / "simple" / "pip").mkdir(parents=True)
+    (tmp_path / "simple" / "pip" / "index.html").write_text(f'<a href="{name}#sha256=0">{name}</a>')
+    (tmp_path / "simple" / "pip" / name).write_bytes(b"another program")
+    serve = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{server.server_port}/simple")
+        with pytest.raises(SystemExit, match="which is not pip's"):
+            setup.download_pip(tmp_path)
+        server.shutdown()
 
 
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
@@ -197,6 +242,7 @@ def checkout(tmp_path):
     (folder / "backend.py").write_text(f"{Path(wheels.__file__).read_text()}\n\n{BUILD_IN_PLACE}")
     (folder / "envs").mkdir()
     (folder / "envs" / "lock.txt").write_text("tiny-words==1.0\n")
+    (folder / "envs" / "pip.txt").write_text("pip\n")
     for kind in ("cpu", "cuda"):
         (folder / "envs" / f"torch-{kind}.txt").write_text("tiny-torch==1.0\n")
     return folder

@@ -1,4 +1,4 @@
-"""Pin what is installed: `envs/lock.txt`, and from it the conda files of both kinds of node (`make lock`).
+"""Pin what is installed, pip too: `envs/lock.txt`, and from it the conda files of both kinds of node (`make lock`).
 
 Run it in an environment that `envs/requirements.in` and `envs/torch-cpu.txt` were installed into.
 """
@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import click
@@ -18,6 +19,7 @@ HEADER = """\
 # Written by `make lock` from requirements.in, with the sha256 of every file that may be installed: pip refuses others.
 # torch is apart, for its builds come from several indexes: torch-cpu.txt, torch-cuda.txt.
 """
+PIP_HEADER = "# The pip that installs all others, by the sha256 of its files (written by `make lock`).\n"
 # torchvision is left out on purpose: simple-aesthetics-predictor declares it and does not use it, and its wheels fit
 # only one build of torch.
 APART = re.compile(r"^(torch|torchvision|triton|nvidia-.*|cuda-.*|pip|setuptools|wheel)==", re.IGNORECASE)
@@ -60,6 +62,7 @@ def command() -> None:
     """Write the lock and the conda files."""
     frozen = subprocess.run([sys.executable, "-m", "pip", "freeze"], check=True, capture_output=True, text=True).stdout
     (ENVS / "lock.txt").write_text(HEADER + with_hashes(pins(frozen)))
+    (ENVS / "pip.txt").write_text(PIP_HEADER + with_hashes([f"pip=={metadata.version('pip')}"]))
     for kind in ("cpu", "cuda"):
         (ENVS / f"conda-{kind}.yaml").write_text(conda_file(kind))
     click.echo(f"{len(pins(frozen))} packages pinned in envs/lock.txt")

@@ -298,7 +298,7 @@ def stage_wheels(configuration: Configuration, wheels: Wheels, torch_index: str 
     lock, torch = map(str, wheels.requirements)
     fetch = _wheel_command(wheels)
     _run([*fetch, "--no-deps", "-r", lock])
-    _run([*fetch, "--no-deps", "pip"])  # by itself: the lock, which has hashes, would ask for one of pip
+    _run([*fetch, "--no-deps", "-r", str(ENVS / "pip.txt")])
     where = ["--index-url", torch_index] if torch_index else []
     _run([*fetch, *where, "--only-binary=:all:", "-r", torch, "-c", lock])
     sources = sorted(path for path in wheels.folder.iterdir() if path.suffix != ".whl")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Iterable
-
-import simhash
 
 from bettersynth.configuration.generators import Captioner
 from bettersynth.core.raw import caption_problem
@@ -31,14 +30,19 @@ def keep_candidate(candidates: list[str], original: str, mode: str, seed: int, r
     if mode == "random_any":
         return random.Random(record_seed(seed, record_id, draw=-1)).choice(candidates)
     target = simhash_of(original)
-    return min(candidates, key=lambda candidate: simhash.num_differing_bits(target, simhash_of(candidate)))
+    return min(candidates, key=lambda candidate: (target ^ simhash_of(candidate)).bit_count())
 
 
 def simhash_of(text: str) -> int:
-    """64-bit simhash over pairs of words, as Data-Juicer's captioning mapper takes it."""
+    """64-bit simhash (Charikar 2002) over pairs of words, as Data-Juicer's captioning mapper takes it.
+
+    The package that Data-Juicer asks for comes without wheels, so that a compiler would be needed.
+    """
     words = [word for word in text.lower().split(" ") if word]
     pairs = [" ".join(words[i : i + 2]).encode() for i in range(len(words) - 1)]
-    return int(simhash.compute(map(simhash.unsigned_hash, pairs)))
+    hashes = [int.from_bytes(hashlib.md5(pair, usedforsecurity=False).digest()[:8], "big") for pair in pairs]
+    set_in = (sum(number >> bit & 1 for number in hashes) for bit in range(64))
+    return sum(1 << bit for bit, count in enumerate(set_in) if 2 * count > len(hashes))
 
 
 def captioned_text(text: str, captions: Iterable[str]) -> str:

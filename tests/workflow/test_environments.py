@@ -72,7 +72,6 @@ def test_the_lock_is_for_every_python_without_a_compiler(version):
         "compile",
         "--no-deps",
         "--only-binary=:all:",
-        "--quiet",
         f"--python-version={version}",
         "-",
     ]
@@ -320,6 +319,11 @@ def test_setup_says_why_staged_wheels_do_not_do(checkout):
     torch.unlink()
     assert f"{torch} is missing" in offline_setup(checkout).stderr
     assert not (checkout / ".venv").exists()
+
+
+def test_setup_needs_no_package():
+    program = f"import sys; sys.path.insert(0, {str(ROOT / 'scripts')!r}); from bettersynth.runtime import driver"
+    subprocess.run([sys.executable, "-I", "-S", "-c", program], check=True)
 
 
 def test_setup_refuses_an_old_python():

@@ -20,7 +20,6 @@ from pathlib import Path
 from types import FrameType, SimpleNamespace
 from typing import Any
 
-from bettersynth.configuration.checks import did_you_mean
 from bettersynth.core.errors import PersonError
 from bettersynth.runtime import lease
 from bettersynth.slurm import queue
@@ -103,6 +102,8 @@ def _from_root(path: Path, config_file: str | Path) -> Path:
 
 def check_names(asking: Iterable[str], rules: Collection[str]) -> None:
     """Raise DriverError for a rule in `set-resources` that there is not, which Snakemake passes over."""
+    from bettersynth.configuration.checks import did_you_mean  # setup imports this module, and has no package
+
     for name in set(asking) - set(rules):
         hint = did_you_mean(name, rules) or f"; there are: {', '.join(sorted(rules))}"
         raise DriverError(f"set-resources: there is no rule `{name}`{hint}")

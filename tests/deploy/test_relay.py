@@ -241,6 +241,7 @@ def test_trained_elsewhere_evaluated_at_home(wandered):
         "answer": 1,
         "score_answers": 2,
         "leaderboard": 1,
+        "early_loss": 1,
         "report": 1,
     }
     ran = home.ran + trainer.ran

@@ -33,7 +33,7 @@ def test_a_benchmark_is_added_by_one_file_and_only_its_questions_are_asked(tmp_p
 
     content["evaluation"][TOY] = {"questions": "data/signs.json", "images": "data/textvqa/train_images"}
     run.configure(content)
-    assert run.would_run() == {"answer": 1, "score_answers": 2, "leaderboard": 1, "report": 1}
+    assert run.would_run() == {"answer": 1, "score_answers": 2, "leaderboard": 1, "early_loss": 1, "report": 1}
     announced = run.snakemake("--dry-run", "--logger", "cost").stdout
     assert re.search(rf"answer: {TOY} +1 +6 questions", announced), announced
     run.snakemake()

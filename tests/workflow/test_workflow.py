@@ -53,7 +53,7 @@ def test_every_phase_left_its_files(finished):
     results = finished.results
     assert (results / "report" / "index.html").stat().st_size > 10_000
     leaderboard = json.loads((results / "report" / "leaderboard.json").read_text())
-    assert {entry["recipe"] for entry in leaderboard["recipes"]} == {"unfiltered", "best"}
+    assert {entry["recipe"] for entry in leaderboard["recipes"]} == {"unfiltered", "best", "hard"}
     for seed in ("1", "2"):
         for benchmark in ("textvqa", "mmbench"):
             assert (results / "runs" / "best" / f"seed-{seed}" / "evaluation" / benchmark / "result.json").exists()
@@ -145,7 +145,7 @@ def test_touched_files_rerun_nothing(run):
 def test_other_contents_of_an_input_rerun_what_reads_it(run, path, rules):
     file = run.folder / "data" / path
     file.write_bytes(file.read_bytes() + b" ")
-    assert run.would_run().keys() - {"leaderboard", "report"} == rules - {"report"}
+    assert run.would_run().keys() - {"leaderboard", "early_loss", "report"} == rules - {"report"}
 
 
 def test_other_checks_of_images_score_again_in_the_same_run(run):

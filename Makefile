@@ -47,6 +47,7 @@ TAKES_explain := DATASET RECIPE
 TAKES_why := ID IMAGE
 TAKES_compare := A B
 TAKES_ask := IMAGE QUESTION RECIPE SEED
+TAKES_upload := TO RECIPE SEED
 TAKES_dag := RECIPE
 TAKES_verify := RECIPE
 TAKES_stage := RECIPE FROM PIN DRY_RUN WHEELS PLATFORM PYTHON_VERSION TORCH_INDEX
@@ -81,7 +82,7 @@ ready: environment
 	@test -f $(CONFIG) || { echo "$(CONFIG): no such configuration; there are: $(wildcard config/*.yaml)"; exit 1; }
 	@python -m bettersynth.configuration $(CONFIG)
 
-.PHONY: help setup demo world run status doctor resume dry-run explain why ask dag report page test test-slurm test-quick lint format reference lock \
+.PHONY: help setup demo world run status doctor resume dry-run explain why ask upload dag report page test test-slurm test-quick lint format reference lock \
 	stage verify profile unprofile miniature-models quality bench-dry-run bench-data-plane bench-full-size bench-scoring bench-decoding bench-training \
 	bench-captions captions-quality clean-results bundle unbundle merge
 
@@ -133,6 +134,10 @@ why: ready  ## say everything that happened to one record: ID=… or IMAGE=…
 ask: ready  ## ask a trained model: IMAGE=picture.jpg QUESTION="What is this?" [RECIPE=… SEED=…]
 	@bettersynth ask "$$IMAGE" "$$QUESTION" --config $(CONFIG) $(if $(RECIPE),--recipe $(RECIPE)) \
 		$(if $(SEED),--seed $(SEED))
+
+upload: ready  ## write a trained model's answers for MMBench's server: TO=….xlsx [RECIPE=… SEED=…]
+	@bettersynth upload --config $(CONFIG) --to $(or $(TO),$(error TO=….xlsx: where to)) \
+		$(if $(RECIPE),--recipe $(RECIPE)) $(if $(SEED),--seed $(SEED))
 
 dag: $(WORLD)  ## draw rules and datasets of CONFIG as SVG; of one RECIPE, its jobs too
 	@bettersynth dag --config $(CONFIG) $(if $(RECIPE),--recipe $(RECIPE))

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bettersynth.configuration.benchmark import CellError
 from bettersynth.evaluation.answers import AnswersError
-from bettersynth.evaluation.benchmarks.mmbench import ROTATION, infer_choice, score_mmbench, write_upload
+from bettersynth.evaluation.benchmarks.mmbench import ROTATION, MMBench, infer_choice, score_mmbench, write_upload
 
 COLUMNS = ["index", "question", "hint", *"ABCD", "answer", "category", "image", "source", "l2-category", "comment"]
 COLUMNS += ["split"]
@@ -52,12 +53,17 @@ def _rows(questions, options=4):
     return rows
 
 
-def _write(folder, rows, predictions):
-    table, answers = folder / "mmbench.tsv", folder / "answers.jsonl"
+def _table(folder, rows):
+    table = folder / "mmbench.tsv"
     with table.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, delimiter="\t")
+        writer = csv.DictWriter(file, [*COLUMNS, *(key for key in rows[0] if key not in COLUMNS)], delimiter="\t")
         writer.writeheader()
         writer.writerows(rows)
+    return table
+
+
+def _write(folder, rows, predictions):
+    table, answers = _table(folder, rows), folder / "answers.jsonl"
     lines = [
         json.dumps({"question_id": index, "round_id": 0, "text": text}) + "\n" for index, text in predictions.items()
     ]
@@ -196,6 +202,79 @@ def test_upload_has_the_kits_columns_and_the_same_bytes_again(tmp_path):
     assert sheet[0] == ("index", "question", "A", "B", "C", "D", "prediction", "answer", "split")
     assert [row[6] for row in sheet[1:]] == [row["answer"] for row in rows]
     assert [row[0] for row in sheet[1:]] == [row["index"] for row in rows]
+
+
+def test_an_upload_holds_no_formula_and_no_control_character(tmp_path):
+    rows = _rows(1)
+    texts = ["=1+1", "=cmd|'/c calc'!A1", "a\x07b", "@x"]
+    for row, text in zip(rows, texts, strict=True):
+        row["question"] = text
+    table, answers = _write(tmp_path, rows, {row["index"]: "=2" for row in rows})
+    write_upload(table, answers, tmp_path / "upload.xlsx")
+    sheet = list(openpyxl.load_workbook(tmp_path / "upload.xlsx").active.iter_rows(min_row=2))
+    assert {cell.data_type for row in sheet for cell in row} <= {"s", "n"}
+    assert [row[1].value for row in sheet] == ["=1+1", "=cmd|'/c calc'!A1", "a_x0007_b", "@x"]
+    assert all(row[6].value == "=2" for row in sheet)
+
+
+PICTURE = "/9j/4AAQSkZJRgABAQ=="
+HOSTILE_TABLES = {
+    "lower case": ({"answer": "a"}, "answer", "none of A, B, C, D"),
+    "empty": ({"answer": ""}, "answer", "None is none of"),
+    "not shown": ({"C": "", "D": "", "answer": "D"}, "answer", "the options are A, B"),
+    "a fifth option": ({"E": "five"}, "E", "an option beyond D"),
+    "a reference": ({"image": "17"}, "image", "refers to row 17"),
+    "lines": ({"image": f"{PICTURE}\\n{PICTURE}"}, "image", "no base64"),
+    "spaces": ({"image": f"{PICTURE[:8]} {PICTURE[8:]}"}, "image", "leave them out"),
+    "a URI": ({"image": f"data:image/jpeg;base64,{PICTURE}"}, "image", "a `data:` URI"),
+    "no picture": ({"image": ""}, "image", "empty"),
+}
+
+
+@pytest.mark.parametrize("table", HOSTILE_TABLES)
+def test_odd_cells_are_named_before_anything_is_asked(tmp_path, table):
+    changes, column, words = HOSTILE_TABLES[table]
+    rows = [row | {"image": PICTURE} for row in _rows(1)]
+    rows[0] |= changes
+    benchmark = MMBench(questions=str(_table(tmp_path, rows)))
+    findings = []
+    read = benchmark.rows()
+    for row in read:
+        try:
+            benchmark.ask(row)
+        except CellError as error:
+            findings.append((error.key, error.detail))
+    findings += [(fault.key, fault.detail) for fault in benchmark.faults(read) if fault.row == 1]
+    assert any(key == column and words in detail for key, detail in findings), findings
+
+
+def test_an_index_that_is_no_whole_number_is_named(tmp_path):
+    table = _table(tmp_path, [row | {"index": "1.0"} for row in _rows(1)])
+    with pytest.raises(ValueError, match=r"row 1, column index: '1\.0' is no whole number"):
+        MMBench(questions=str(table)).rows()
+
+
+def test_a_test_split_is_refused_in_one_sentence(tmp_path):
+    benchmark = MMBench(questions=str(_table(tmp_path, [row | {"answer": ""} for row in _rows(3)])))
+    (fault,) = benchmark.faults(benchmark.rows())
+    assert "a test split" in fault.detail
+
+
+def test_options_cut_at_none_are_kept_counted_and_said(tmp_path):
+    """As by the kit, which neither shows such an option nor those behind it."""
+    rows = _rows(2)
+    rows[0] |= {"B": "None", "answer": "C"}
+    benchmark = MMBench(questions=str(_table(tmp_path, rows)))
+    read = benchmark.rows()
+    assert list(benchmark.faults(read)) == []
+    assert list(benchmark.remarks(read).values()) == [1]
+
+
+def test_answers_that_turn_up_lower_case_later_are_no_zero(tmp_path):
+    rows = _rows(1)
+    table, answers = _write(tmp_path, [row | {"answer": row["answer"].lower()} for row in rows], _right(rows))
+    with pytest.raises(ValueError, match="row 1, column answer"):
+        MMBench(questions=str(table)).score(answers)
 
 
 @pytest.mark.parametrize("ratio", PUBLISHED_MMBENCH_RATIOS)

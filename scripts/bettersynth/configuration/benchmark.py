@@ -14,6 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 from pydantic import Field
 
 from bettersynth.configuration.section import Section
+from bettersynth.core.errors import PersonError
 
 
 class Question(NamedTuple):
@@ -29,6 +30,17 @@ class Asked(NamedTuple):
 
     question: Question
     line: dict[str, Any]
+
+
+class CellError(ValueError):
+    """What stands under a key of a row is not what has to."""
+
+    def __init__(self, key: str, detail: str) -> None:
+        super().__init__(key, detail)
+        self.key, self.detail = key, detail
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.detail}"
 
 
 class Fault(NamedTuple):
@@ -92,6 +104,14 @@ class Benchmark(Section):
     def faults(self, rows: list[Any]) -> Iterator[Fault]:
         """What `score` would stumble over in rows that can be asked; looked at before any model is trained."""
         return iter(())
+
+    def remarks(self, rows: list[Any]) -> dict[str, int]:
+        """What is unusual in rows that can be asked and scored: words for it, and of how many rows they are true."""
+        return {}
+
+    def upload(self, answers: Path, target: Path) -> None:
+        """Write answers as the benchmark's own server takes them. Raises PersonError where it has none."""
+        raise PersonError(f"{self.title} has no server that takes answers")
 
     @abstractmethod
     def score(self, answers: Path) -> dict[str, Any]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bettersynth.configuration.benchmark import Benchmark, Question
+from bettersynth.configuration.benchmark import Benchmark, CellError, Question
 from bettersynth.configuration.pool import Reading
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import Layout
@@ -17,6 +18,8 @@ from bettersynth.core.publish import Card, sha256_file
 from bettersynth.pool.images import ImageProblem, check_image
 from bettersynth.training.mgm.conversations import question_problem
 from bettersynth.training.preflight import Finding, PreflightError, explain, write_findings
+
+logger = logging.getLogger(__name__)
 
 Numbered = tuple[int, Question]
 """A question, and the number of its row."""
@@ -49,7 +52,10 @@ def check_questions(name: str, configuration: Configuration, layout: Layout) -> 
         lines = explain(f"{name} {file}", findings, len(rows), record)
         lines.append("A benchmark is asked whole: mend its files and pictures, and run again.")
         raise PreflightError("\n".join(lines))
-    return card.write(layout.questions_card(name), questions=len(rows))
+    remarks = benchmark.remarks(rows)
+    for words, count in remarks.items():
+        logger.info("%s: %s rows: %s", file, f"{count:,}", words)
+    return card.write(layout.questions_card(name), questions=len(rows), **({"remarks": remarks} if remarks else {}))
 
 
 def _askable(benchmark: Benchmark, rows: list[Any], findings: list[Finding]) -> Iterator[Numbered]:
@@ -63,6 +69,8 @@ def _askable(benchmark: Benchmark, rows: list[Any], findings: list[Finding]) -> 
             findings.append(Finding(number, row_id, "image", file, str(problem.reason), problem.detail))
         except KeyError as error:
             findings.append(Finding(number, row_id, str(error.args[0]), file, "missing key", f"no {error}"))
+        except CellError as error:
+            findings.append(Finding(number, row_id, error.key, file, error.key, error.detail))
         except (TypeError, ValueError, AttributeError) as error:
             findings.append(Finding(number, row_id, "row", file, "odd row", str(error)))
         else:

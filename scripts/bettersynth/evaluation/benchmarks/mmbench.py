@@ -24,12 +24,14 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from bettersynth.configuration.benchmark import Asked, Benchmark, Fault, Question
+from bettersynth.configuration.benchmark import Asked, Benchmark, CellError, Fault, Question
 from bettersynth.core.publish import publish
 from bettersynth.evaluation.answers import read_answers, require_all_answered
 
 ROTATION = 1_000_000
 LETTERS = "ABCD"
+FURTHER = "EFGHI"
+CUT = "options from one on that is empty, `None` or `nan` are not shown, as by the kit, and may hold the answer"
 LETTER_ONLY = "Answer with the option's letter from the given choices directly."
 METRICS = ("circular_exact", "circular_infer", "vanilla")
 UPLOAD_DROPS = ("hint", "category", "source", "comment", "l2-category")
@@ -85,20 +87,38 @@ class MMBench(Benchmark):
             "answer_id": hashlib.sha256(f"{row['index']} {prompt}".encode()).hexdigest()[:22],
             "metadata": {},
         }
-        image = base64.b64decode(row["image"], validate=True)
-        return Asked(Question(row["index"], f"{prompt}\n{LETTER_ONLY}", image), line)
+        return Asked(Question(row["index"], f"{prompt}\n{LETTER_ONLY}", _picture(row["image"])), line)
 
     def faults(self, rows: list[dict[str, Any]]) -> Iterator[Fault]:
-        """Answers that are no letters, and rotations without their question."""
+        """Answers that are no letters or not among the options, further options, rotations without their question."""
         there = {row["index"] for row in rows}
+        if all(row.get("answer") is None for row in rows):
+            yield Fault(1, "answer", "no row has one: a test split, which its own server scores; name the dev split")
+            return
         for number, row in enumerate(rows, 1):
-            if row.get("answer") not in tuple(LETTERS):
-                yield Fault(number, "answer", f"{row.get('answer')!r} is none of {', '.join(LETTERS)}")
+            answer, shown = row.get("answer"), len(list(_asked_options(row)))
+            if answer not in tuple(LETTERS):
+                yield Fault(number, "answer", f"{answer!r} is none of {', '.join(LETTERS)}")
+            elif answer not in LETTERS[:shown] and row.get(answer) is None:
+                yield Fault(number, "answer", f"{answer}, and the options are {', '.join(LETTERS[:shown]) or 'none'}")
+            if more := [letter for letter in FURTHER if row.get(letter) is not None]:
+                yield Fault(number, more[0], f"an option beyond {LETTERS[-1]}, which is neither shown nor scored")
             if row["index"] % ROTATION not in there:
                 yield Fault(number, "index", f"a rotation, but its question {row['index'] % ROTATION} is not there")
 
+    def remarks(self, rows: list[dict[str, Any]]) -> dict[str, int]:
+        """Options that are not shown, as the kit does not show them."""
+        cut = sum(any(row.get(letter) for letter in LETTERS[len(list(_asked_options(row))) :]) for row in rows)
+        return {CUT: cut} if cut else {}
+
+    def upload(self, answers: Path, target: Path) -> None:
+        """The kit's upload: a workbook."""
+        write_upload(self.questions, answers, target)
+
     def score(self, answers: Path) -> dict[str, Any]:
         """Accuracy under circular evaluation, in three readings."""
+        for fault in self.faults(_read_table(self.questions)):
+            raise ValueError(f"{self.questions}: row {fault.row}, column {fault.key}: {fault.detail}")
         return score_mmbench(self.questions, answers)
 
     def parts(self, result: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -120,6 +140,21 @@ def _asked_options(row: dict[str, Any]) -> Iterator[str]:
         if option is None:
             return
         yield option
+
+
+def _picture(cell: str | None) -> bytes:
+    """The bytes of a picture in a table. Raises CellError for anything but base64 in one piece."""
+    if cell is None:
+        raise CellError("image", "empty")
+    if cell.isdecimal() and len(cell) < 16:
+        raise CellError("image", f"refers to row {cell}; write that row's picture here")
+    if cell.startswith("data:"):
+        raise CellError("image", "a `data:` URI; leave out all up to its comma")
+    try:
+        return base64.b64decode(cell, validate=True)
+    except ValueError as error:
+        lines = "; it has line breaks or spaces: leave them out" if re.search(r"\s", cell) else ""
+        raise CellError("image", f"no base64: {error}{lines}") from error
 
 
 def _filled(cell: str | None) -> str | None:
@@ -186,6 +221,7 @@ def write_upload(tsv_path: str | Path, answers_path: str | Path, xlsx_path: str 
     Columns that the table lacks need not be dropped. Raises like `score_mmbench`.
     """
     from openpyxl import Workbook
+    from openpyxl.utils.escape import escape
 
     rows = _read_table(tsv_path)
     predictions = _predictions(answers_path, rows)
@@ -195,9 +231,14 @@ def write_upload(tsv_path: str | Path, answers_path: str | Path, xlsx_path: str 
     book.properties.created = book.properties.modified = datetime(*EPOCH)
     sheet = book.active
     sheet.append(columns)
-    for row in rows:
+    for number, row in enumerate(rows, 2):
         filled = row | {"prediction": predictions[row["index"]]}
-        sheet.append([filled[column] for column in columns])
+        for place, column in enumerate(columns, 1):
+            cell = sheet.cell(number, place)
+            value = filled[column]
+            cell.value = escape(value) if isinstance(value, str) else value  # control characters
+            if isinstance(value, str):
+                cell.data_type = "s"  # also where it begins like a formula
     written = io.BytesIO()
     book.save(written)
     with publish(xlsx_path) as temporary, zipfile.ZipFile(written) as source, zipfile.ZipFile(temporary, "w") as target:
@@ -212,13 +253,20 @@ def _read_table(path: str | Path, *, images: bool = False) -> list[dict[str, Any
 
     table = pd.read_csv(path, sep="\t", dtype=str, usecols=lambda name: images or name != "image")
     table = table.astype(object).where(table.notna(), None)
-    rows = [row | {"index": int(row["index"])} for row in table.to_dict("records")]
+    rows = [row | {"index": _index(path, number, row)} for number, row in enumerate(table.to_dict("records"), 1)]
     if not rows:
         raise ValueError(f"{path}: holds no question")
     repeated = [index for index, count in Counter(row["index"] for row in rows).items() if count > 1]
     if repeated:
         raise ValueError(f"{path}: {len(repeated):,} indexes appear more than once (first: {repeated[0]})")
     return rows
+
+
+def _index(path: str | Path, number: int, row: dict[str, Any]) -> int:
+    text = str(row.get("index", ""))
+    if not (text.isascii() and text.isdecimal()):
+        raise ValueError(f"{path}: row {number}, column index: {text!r} is no whole number")
+    return int(text)
 
 
 def _predictions(answers_path: str | Path, rows: list[dict[str, Any]]) -> dict[int, str]:

@@ -82,7 +82,7 @@ ready: environment
 	@test -f $(CONFIG) || { echo "$(CONFIG): no such configuration; there are: $(wildcard config/*.yaml)"; exit 1; }
 	@python -m bettersynth.configuration $(CONFIG)
 
-.PHONY: help setup demo world run status doctor resume dry-run explain why ask upload dag report page test test-slurm test-quick lint format reference lock \
+.PHONY: help setup demo world run status doctor resume dry-run explain compare why ask upload dag report page test test-slurm test-quick lint format reference lock \
 	stage verify profile unprofile miniature-models quality bench-dry-run bench-data-plane bench-full-size bench-scoring bench-decoding bench-training \
 	bench-captions captions-quality clean-results bundle unbundle merge
 

@@ -131,7 +131,8 @@ def test_the_held_out_loss_is_the_mean_over_all_answers_tokens_without_dropout(t
         ]
     parts = {name: model.path for name, model in tried.configuration.models.items()}
     model = MGMForConditionalGeneration.from_parts(**parts, image_size_aux=32, seed=1).eval()
-    model.load_connector(load_file(folder / "connector.safetensors"))
+    connector = folder / "connector.safetensors"
+    model.load_connector(load_file(connector), connector)
     processor = Processor.load(parts["language_model"], parts["vision_tower"], model.config)
     find = Path(tried.configuration.pool.images).joinpath
     pairs = ConversationDataset(tried.layout.held_out, find, processor, max_length=64, reading=USUAL)

@@ -58,7 +58,7 @@ onstart:
     if absent := missing(needs, configuration, config_file):
         logger.warning(missing_words(absent))
     try:
-        driver.start(layout.driver, log[0], workflow.rundir)
+        driver.start(layout.driver, log[0], workflow.rundir, workflow.configfiles or [config_file])
         if type(workflow.executor_settings).__module__ == "snakemake_executor_plugin_slurm":
             slurm = workflow.executor_settings
             due = requests(workflow.dag.needrun_jobs())

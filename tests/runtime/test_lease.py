@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ import pytest
 import yaml
 from workflow import CONFIGURATION
 
-from bettersynth.runtime import driver, lease
+from bettersynth.runtime import driver, job, lease
 from bettersynth.runtime.lease import HeldError, Lease
 
 HOLD = """
@@ -138,6 +139,75 @@ def test_a_second_driver_is_refused_with_the_first_ones_process(tmp_path):
     mine.release()
 
 
+@pytest.mark.parametrize("content", [b"", b"\0" * 90, b'{"host": "n1", "pid', b"null"])
+def test_leases_that_a_power_cut_left_empty_or_torn_are_named_and_swept(tmp_path, monkeypatch, caplog, content):
+    monkeypatch.setattr(lease, "SETTLE_S", 0.05)
+    path = tmp_path / "results" / "small" / "driver.json"
+    jobs = path.parent / "leases" / "dataset" / "best.json"
+    jobs.parent.mkdir(parents=True)
+    for torn in (path, jobs):
+        torn.write_bytes(content)
+    log = tmp_path / ".snakemake" / "log" / "2026-01-01T000000.snakemake.log"
+    log.parent.mkdir(parents=True)
+    log.touch()
+    before = driver.cut_off(path)
+    assert before["log"] == str(log) and "make resume" in driver.hint(path) and str(path) in caplog.text
+    mine = driver.start(path, "now", "folder", ["small.yaml"])
+    assert lease.read(path)["pid"] == os.getpid() and not jobs.exists()
+    mine.release()
+
+
+def test_a_claim_that_a_power_cut_left_empty_is_written_anew(tmp_path):
+    claim = tmp_path / "results" / "mine" / "configuration.json"
+    claim.parent.mkdir(parents=True)
+    claim.touch()
+    driver.claim(claim, str(tmp_path / "mine.yaml"), named=False)
+    assert driver.owner(claim, "other.yaml") == Path("mine.yaml")
+
+
+def test_a_holder_whose_lease_was_emptied_writes_it_again(tmp_path, monkeypatch):
+    for name in ("HEARTBEAT_S", "SETTLE_S"):
+        monkeypatch.setattr(lease, name, 0.05)
+    mine = Lease.acquire(tmp_path / "lease.json")
+    mine.path.write_bytes(b"")
+    deadline = time.monotonic() + 10
+    while mine.path.read_bytes() == b"" and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert lease.read(mine.path) == mine.holder
+    mine.release()
+
+
+@pytest.fixture
+def without_links(monkeypatch):
+    """A disk without hard links, as exFAT, SMB and some FUSE are."""
+
+    def refuse(self, target):
+        raise PermissionError(errno.EPERM, "Operation not permitted", str(self))
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+
+
+def test_one_of_many_gets_a_lease_on_a_disk_without_hard_links(without_links, tmp_path):
+    path = tmp_path / "lease.json"
+    mine = Lease.acquire(path)
+    assert lease.read(path)["pid"] == os.getpid() and list(tmp_path.iterdir()) == [path]
+    with pytest.raises(HeldError):
+        Lease.acquire(path)
+    mine.release()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_jobs_log_is_kept_on_a_disk_without_hard_links(without_links, tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "_copied", {})
+    log = tmp_path / "best.log"
+    log.write_text("on n1\n")
+    job._keep(log)
+    log.write_text("on n1\nwhy it failed\n")
+    job._ends_badly()
+    log.unlink()  # as Snakemake does before the job starts again
+    assert (tmp_path / "best.1.log").read_text() == "on n1\nwhy it failed\n"
+
+
 RESUMED = """
 import sys
 print("resumed with", *sys.argv[1:], flush=True)
@@ -152,9 +222,9 @@ def left_alone(tmp_path) -> subprocess.Popen[str]:
     results = tmp_path / "results" / "small"
     command = [str(tmp_path / "snakemake.py"), "--configfile", "small.yaml"]
     code = "import os, sys; from bettersynth.runtime.lease import *; "
-    code += "Lease.acquire(Path('driver.json'), log='gone', command=sys.argv[1:], folder=os.getcwd()); os._exit(1)"
-    results.mkdir(parents=True)
-    subprocess.run([sys.executable, "-c", code, *command], cwd=results)
+    code += "path = Path('results/small/driver.json'); "
+    code += "Lease.acquire(path, log='gone', command=sys.argv[1:], folder=os.getcwd()); os._exit(1)"
+    subprocess.run([sys.executable, "-c", code, *command], cwd=tmp_path)
     return hold(results / "leases" / "pretrain" / "best" / "1.json", 60)
 
 
@@ -179,6 +249,34 @@ def test_resume_waits_for_jobs_on_this_machine_and_goes_on(left_alone, tmp_path)
     left_alone.kill()
     left_alone.wait()
     assert resumed.communicate(timeout=60)[0].splitlines()[-1] == "resumed with --configfile small.yaml"
+
+
+def test_resume_knows_a_run_by_any_of_its_files_and_however_it_was_called(left_alone, tmp_path):
+    """`python -m snakemake --configfile=small.yaml more.yaml`, whose results have another name."""
+    left_alone.kill()
+    left_alone.wait()
+    held = tmp_path / "results" / "small" / "driver.json"
+    other = tmp_path / "results" / "other" / "driver.json"
+    other.parent.mkdir()
+    command = ["/somewhere/site-packages/snakemake/__main__.py", "--configfile=small.yaml", "more.yaml"]
+    files = [str(tmp_path / "small.yaml"), "more.yaml"]
+    other.write_text(json.dumps({**lease.read(held), "command": command, "configs": files}))
+    held.unlink()
+    assert resume(tmp_path).communicate(timeout=60)[0].splitlines()[-1] == (
+        "resumed with --configfile=small.yaml more.yaml"
+    )
+    assert not other.exists()
+
+
+def test_resume_of_a_run_whose_lease_was_emptied_unlocks_and_says_how_to_go_on(left_alone, tmp_path):
+    left_alone.kill()
+    left_alone.wait()
+    path = tmp_path / "results" / "small" / "driver.json"
+    path.write_bytes(b"")
+    command = [sys.executable, "-m", "bettersynth", "resume", "--config", "small.yaml"]
+    resumed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert "make run CONFIG=small.yaml" in resumed.stderr and "Traceback" not in resumed.stderr
+    assert f"{path}: empty or torn" in resumed.stderr and not path.exists()
 
 
 def test_resume_cancels_jobs_on_this_machine_when_asked(left_alone, tmp_path):

@@ -1,7 +1,9 @@
 """Models of every kind whose checkpoints are not whole: each is refused by the name of what is wrong, where it is."""
 
 import ast
+import copy
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,11 +13,15 @@ import tiny_models
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForMaskedLM, CLIPConfig, CLIPModel
+from workflow import CONFIGURATION
 
 from bettersynth.configuration.generators import Captioner, Redrawer
 from bettersynth.configuration.operators import operator_spec
 from bettersynth.configuration.pool import Model, Operator
-from bettersynth.runtime.patches.weights import WeightsError
+from bettersynth.configuration.types import Configuration
+from bettersynth.core.layout import Layout
+from bettersynth.inspect.opened import unopened
+from bettersynth.runtime.patches.weights import WeightsError, headers_only
 from bettersynth.training.mgm import checkpoints
 from bettersynth.training.mgm.generation import Answerer
 from bettersynth.training.mgm.model import MGMForConditionalGeneration
@@ -108,6 +114,44 @@ def test_a_model_without_some_of_its_weights_is_refused(case, tmp_path):
     pattern = lost.removeprefix(".*")
     with pytest.raises(WeightsError, match=rf"{folder / Path(file).parent}: not the weights .* missing: .*{pattern}"):
         opened(folder)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_headers_tell_what_weights_would(case, tmp_path):
+    make, opened, file, lost = CASES[case]
+    folder = make(tmp_path / "aesthetics-predictor-v2-linear")
+    with headers_only():
+        opened(folder)
+        change(folder / file, drop=[lost])
+        with pytest.raises(WeightsError, match=f"missing: .*{lost.removeprefix('.*')}"):
+            opened(folder)
+
+
+def test_headers_have_no_values(tmp_path):
+    with headers_only():
+        opened = caption_with(tiny_models.blip2(tmp_path / "blip2"))
+    assert {value.device.type for value in opened.state_dict().values()} == {"meta"}
+
+
+def test_verify_names_the_model_that_its_class_does_not_open(tmp_path):
+    """One of each kind: a scorer's, a captioner's, MGM's parts; nothing is said of those that are whole."""
+    content = copy.deepcopy(CONFIGURATION) | {"name": "small"}
+    for name, model in content["models"].items():
+        shutil.copytree(model["path"], tmp_path / name)
+        model["path"] = str(tmp_path / name)
+    configuration, layout = Configuration.model_validate(content), Layout(tmp_path / "results" / "small")
+
+    def problems(*skip):
+        return {found.path.name: found.what for found in unopened(configuration, layout, None, "make stage", skip)}
+
+    assert problems() == {}
+    harmed = {"clip": r"text_projection\.", "blip2": r"qformer\.layernorm\.", "gemma": r"model\.layers\.1\."}
+    for name, lost in harmed.items():
+        change(tmp_path / name / WEIGHTS, drop=[lost])
+    found = problems()
+    assert found.keys() == harmed.keys()
+    assert all(re.search(f"not the weights of .* missing: {harmed[name]}", found[name]) for name in harmed)
+    assert problems(tmp_path / "clip" / "config.json").keys() == {"blip2"}  # that of MGM's parts is known
 
 
 def test_weights_of_another_shape_and_others_are_named_together(tmp_path):

@@ -46,6 +46,9 @@ class Shouter:
     resumes = False
     facts: ClassVar[dict[str, str]] = {"voice": "loud"}
 
+    def open(self) -> None:
+        """It has no model."""
+
     def make(self, records: Sequence[Record]) -> Iterator[Made]:
         from bettersynth.sources.base import Generation
 

@@ -10,8 +10,12 @@ from pathlib import Path
 import click
 
 from bettersynth.cli.options import config
+from bettersynth.core.commands import make
 from bettersynth.runtime import driver
 from bettersynth.workflow.run import Run
+
+SNAKEMAKE = [sys.executable, "-m", "snakemake"]
+"""However the run before was called: what stood in its first word may be a module of Snakemake's."""
 
 
 @click.command(help=__doc__)
@@ -19,7 +23,8 @@ from bettersynth.workflow.run import Run
 @click.option("--cancel", is_flag=True, help="cancel the jobs that are still queued or running")
 def command(config_file: Path, cancel: bool) -> None:
     """Become the Snakemake that was cut off, once no job of it is left."""
-    lease = Run.open(config_file).layout.driver.absolute()
+    lease = driver.of_configuration(config_file) or Run.open(config_file).layout.driver
+    lease = lease.absolute()
     before = driver.cut_off(lease)
     if before is None:
         sys.exit(f"No run of {config_file} was cut off here. To run it: make run CONFIG={config_file}")
@@ -30,17 +35,15 @@ def command(config_file: Path, cancel: bool) -> None:
     for jobs in driver.until_gone(lease, log):
         hint = "" if cancel else f"; {driver.make('resume', before)} CANCEL=1 cancels them"
         print(f"Waiting for jobs of the run before: {driver.named(jobs)}{hint}", flush=True)
-    _go_on(before, lease)
-
-
-def _go_on(before: dict[str, object], lease: Path) -> None:
-    """Take the lock of the run before away and become the same command."""
-    program, *rest = map(str, before["command"])  # type: ignore[call-overload]
-    snakemake = [sys.executable, program]
-    print("Taking its lock away and going on:", program, *rest, flush=True)
-    os.chdir(str(before["folder"]))
-    unlocked = subprocess.run([*snakemake, "--unlock", *rest], capture_output=True, text=True)
+    known = "command" in before
+    _, *rest = before["command"] if known else ["", "--configfile", str(config_file), "--cores", "1"]
+    os.chdir(before["folder"])
+    print("Taking its lock away", *(["and going on: snakemake", *rest] if known else []), flush=True)
+    unlocked = subprocess.run([*SNAKEMAKE, "--unlock", *rest], capture_output=True, text=True)
     if unlocked.returncode:
         sys.exit(unlocked.stdout + unlocked.stderr)
     lease.unlink(missing_ok=True)  # nothing is left of that run
-    os.execv(sys.executable, [*snakemake, *rest])
+    if not known:
+        again = make("run", config=config_file)
+        sys.exit(f"How it was called was lost with {lease}. Go on as you called it, such as: {again}")
+    os.execv(sys.executable, [*SNAKEMAKE, *rest])

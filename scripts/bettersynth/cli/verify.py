@@ -10,6 +10,8 @@ import click
 
 from bettersynth.cli.options import config, recipe
 from bettersynth.configuration.load import check_recipe
+from bettersynth.core.commands import make
+from bettersynth.inspect.opened import unopened
 from bettersynth.workflow.manifest import check_everything, manifest_path
 from bettersynth.workflow.run import Run
 
@@ -20,10 +22,13 @@ from bettersynth.workflow.run import Run
 def command(config_file: Path, recipe: str | None) -> None:
     """Print every file that is not as it should be; exit status 1 when there is one."""
     started = time.monotonic()
-    configuration = Run.open(config_file).configuration
+    run = Run.open(config_file)
+    configuration = run.configuration
     recipe = check_recipe(configuration, recipe)
     what = f"recipe {recipe} of {config_file}" if recipe else config_file
     problems = list(check_everything(configuration, config_file, recipe))
+    again = make("stage", config=config_file)
+    problems += unopened(configuration, run.layout, recipe, again, {problem.path for problem in problems})
     for problem in problems:
         click.echo(problem)
     if problems:

@@ -24,6 +24,8 @@ TOLD_SECONDS = 3.0
 """Reading that takes longer is told of."""
 TICK_NS = 20_000_000
 """Longer than the steps in which Linux counts the times of files."""
+COARSE_TICK_NS = 2_100_000_000
+"""The same of file systems that count in seconds."""
 
 
 def digest(path: str | Path) -> str:
@@ -127,9 +129,13 @@ def _state(path: Path) -> list[int]:
 
 
 def _let_clock_tick(changed: int) -> None:
-    """Wait until a change after this moment has another time than `changed`: file systems count in steps."""
-    if 0 <= time.time_ns() - changed < TICK_NS:
-        time.sleep(TICK_NS / 1e9)
+    """Wait until a change after this moment has another time than `changed`: file systems count in steps.
+
+    Those of exFAT, and of old network disks, are whole seconds.
+    """
+    step = TICK_NS if changed % 1_000_000_000 else COARSE_TICK_NS
+    if 0 <= time.time_ns() - changed < step:
+        time.sleep(step / 1e9)
 
 
 def _remembered(folder: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bettersynth.core.own import sweep
+from bettersynth.core.remedy import DamagedError
 
 CARD_PACKAGES = ("py-data-juicer", "torch", "transformers", "diffusers", "pyarrow", "numpy", "spacy", "pillow")
 
@@ -96,8 +97,29 @@ def write_json(path: str | Path, value: Any, *, indent: int | None = 2, sort_key
 
 
 def read_json(path: str | Path) -> Any:
-    """The JSON value in the file `path`."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    """The JSON value in the file `path`. Raises DamagedError, which names it, when it is none, as after a power cut."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DamagedError(path, f"no JSON ({error})") from None
+
+
+def json_lines(path: str | Path) -> Iterator[dict[str, Any]]:
+    """The JSON lines of a file; none where there is no file.
+
+    A last line without an end is one that is being written, or that a kill cut off, and is left out. Raises
+    DamagedError, which names file and line.
+    """
+    path = Path(path)
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if line.endswith(b"\n"):
+                try:
+                    yield json.loads(line)
+                except ValueError as error:
+                    raise DamagedError(path, f"line {number} is no JSON ({error})") from None
 
 
 def sha256_bytes(data: bytes) -> str:

@@ -7,13 +7,15 @@ import shlex
 from pathlib import Path
 
 from bettersynth.core.commands import CONFIG_FILE, make
+from bettersynth.core.errors import PersonError
 
 
-class DamagedError(ValueError):
-    """A file does not hold what was written into it; the message names it and what makes it again."""
+class DamagedError(PersonError, ValueError):
+    """A file does not hold what was written into it; the message names it and, of a run's, what makes it again."""
 
     def __init__(self, path: str | Path, what: str, *with_it: str | Path) -> None:
-        super().__init__(f"{path}: damaged: {what}. Make it again: {again(path, *with_it)}")
+        mend = f". Make it again: {again(path, *with_it)}" if "results" in Path(path).parts else ""
+        super().__init__(f"{path}: damaged: {what}{mend}")
 
     def __reduce__(self) -> tuple[type[ValueError], tuple[str]]:  # it crosses processes as what it says
         return ValueError, (str(self),)

@@ -81,7 +81,7 @@ def _last_line(log: Path) -> str:
 
 def describe(configuration: Configuration, layout: Layout) -> str:
     """The whole as a text: the driver, a line for each phase, and a line for each job at work, waiting or failed."""
-    holder = lease.read(layout.driver)
+    holder = driver.last_driver(layout.driver)
     queued = queue.queued(Path(holder["log"])) if holder else []
     jobs = counted_jobs(Jobs(configuration, layout), queued)
     found = [state for state in states(jobs, layout, queued) if state.state != "failed" or state.job.is_due]

@@ -9,7 +9,6 @@ score, so that the correlation is weaker than it is.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +23,7 @@ from bettersynth.configuration.probe import END
 from bettersynth.configuration.recipes import recipe_training
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import CARD, Layout
-from bettersynth.core.publish import read_json, write_json
+from bettersynth.core.publish import json_lines, read_json, write_json
 from bettersynth.report import charts
 
 LEVEL = 0.95
@@ -93,10 +92,7 @@ def _runs(recipe: str, configuration: Configuration, layout: Layout) -> Iterator
 
 
 def _losses(log: Path) -> list[float]:
-    if not log.exists():
-        return []
-    entries = map(json.loads, log.read_text(encoding="utf-8").splitlines())
-    return [entry["loss"] for entry in entries if "loss" in entry]
+    return [entry["loss"] for entry in json_lines(log) if "loss" in entry]
 
 
 def _level(recipe: str, seed: int, configuration: Configuration, layout: Layout) -> float | None:

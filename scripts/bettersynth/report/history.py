@@ -13,7 +13,7 @@ import yaml
 
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import Layout
-from bettersynth.core.publish import publish, read_json
+from bettersynth.core.publish import json_lines, publish, read_json
 
 CODE = Path(__file__).resolve().parents[3]
 
@@ -31,8 +31,7 @@ def remember(configuration: Configuration, layout: Layout) -> dict[str, Any]:
         "scores": _scores(layout),
     }
     path = layout.history
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    boards = [json.loads(line) for line in lines]
+    boards = list(json_lines(path))
     if not boards or {**boards[-1], "time": None} != {**board, "time": None}:
         boards.append({"time": time.strftime("%Y-%m-%d %H:%M:%S"), **board})
         with publish(path) as temporary:

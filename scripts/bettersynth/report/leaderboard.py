@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from scipy import stats
 
 from bettersynth.configuration.types import Configuration, Recipe
 from bettersynth.core.layout import Layout
-from bettersynth.core.publish import read_json, write_json
+from bettersynth.core.publish import json_lines, read_json, write_json
 from bettersynth.report.board import UNKNOWN_SCATTER, Board, Results
 from bettersynth.report.comparison import Difference
 
@@ -58,15 +57,7 @@ def baseline_of(configuration: Configuration) -> str | None:
 
 def read_log(path: Path) -> list[tuple[int, float]]:
     """`(step, loss)` of a training log; empty when there is none."""
-    return list(_log_lines(path)) if path.exists() else []
-
-
-def _log_lines(path: Path) -> Iterator[tuple[int, float]]:
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            entry = json.loads(line)
-            if "loss" in entry:
-                yield entry["step"], entry["loss"]
+    return [(entry["step"], entry["loss"]) for entry in json_lines(path) if "loss" in entry]
 
 
 def _card(path: Path) -> dict[str, Any] | None:

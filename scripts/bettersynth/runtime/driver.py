@@ -15,12 +15,14 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType, SimpleNamespace
 from typing import Any
 
+from bettersynth.core import commands
 from bettersynth.core.errors import PersonError
+from bettersynth.core.publish import write_json
 from bettersynth.runtime import lease
 from bettersynth.slurm import queue
 
@@ -50,12 +52,14 @@ def tell_progress() -> None:
     ours.setLevel(logging.INFO)
 
 
-def start(path: Path, log: str, folder: str) -> lease.Lease:
+def start(path: Path, log: str, folder: str, configs: Sequence[str | Path] = ()) -> lease.Lease:
     """Hold the lease `path` until this process ends. `log` is Snakemake's own, `folder` where it was called.
+
+    `configs` are the configuration's files, however Snakemake was told of them.
 
     Raises DriverError while another driver lives, or while jobs of one that died are queued or at work.
     """
-    before = lease.read(path)
+    before = last_driver(path, log)
     try:
         if before and not lease.is_live(path, before) and (jobs := left(path, Path(before["log"]))):
             raise DriverError(
@@ -63,7 +67,8 @@ def start(path: Path, log: str, folder: str) -> lease.Lease:
                 f"Wait for them and go on: {make('resume', before)}\n"
                 f"Cancel them and go on:   {make('resume', before)} CANCEL=1"
             )
-        held = lease.Lease.acquire(path, log=log, command=list(sys.argv), folder=folder)
+        called = {"command": list(sys.argv), "folder": folder, "configs": [str(config) for config in configs]}
+        held = lease.Lease.acquire(path, log=log, **called)
         _began(path).touch()
         return held
     except lease.HeldError as error:
@@ -84,16 +89,20 @@ def claim(path: Path, config_file: str, named: bool) -> None:
             f"{path.parent} holds the results of {before}, and {mine} would go on with them, for both have the name "
             f"`{path.parent.name}`. Give one of them a name of its own, by a line such as: name: {path.parent.name}_2"
         )
-    if before != mine or not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"file": str(mine)}) + "\n", encoding="utf-8")
+    if before != mine or _claimed(path) is None:
+        write_json(path, {"file": str(mine)}, indent=None)
 
 
 def owner(path: Path, config_file: str | Path) -> Path:
     """The configuration's file that the claim `path` of a results folder notes; `config_file` where there is none."""
-    if not path.exists():
-        return _from_root(path, config_file)
-    return Path(json.loads(path.read_text(encoding="utf-8"))["file"])
+    return _claimed(path) or _from_root(path, config_file)
+
+
+def _claimed(path: Path) -> Path | None:
+    """What a claim notes; None where there is none, or a power cut left it empty."""
+    with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+        return Path(json.loads(path.read_text(encoding="utf-8"))["file"])
+    return None
 
 
 def _from_root(path: Path, config_file: str | Path) -> Path:
@@ -210,17 +219,28 @@ def _holders(path: Path) -> list[dict[str, Any]]:
 def cut_off(path: Path) -> dict[str, Any] | None:
     """The driver that died without ending in order; None when there is none.
 
+    Of one whose lease a power cut left empty its log and folder are known, and not how it was called (`command`).
     Raises DriverError while a driver lives.
     """
-    holder = lease.read(path)
+    holder = last_driver(path)
     if holder and lease.is_live(path, holder):
         raise DriverError(_at_work(path, holder))
     return holder
 
 
+def last_driver(path: Path, log: str = "") -> dict[str, Any] | None:
+    """What the lease `path` says; of one that says nothing any more, the last log in its folder that is not `log`."""
+    holder = lease.read(path)
+    if holder != lease.LOST:
+        return holder
+    folder = path.absolute().parents[2]
+    logs = sorted(found for found in (folder / ".snakemake" / "log").glob("*.log") if found.name != Path(log).name)
+    return {"place": "", "log": str(logs[-1]) if logs else os.devnull, "folder": str(folder)}
+
+
 def hint(path: Path) -> str:
     """What to know of an earlier driver before Snakemake refuses by its own lock; empty when there is none."""
-    holder = lease.read(path)
+    holder = last_driver(path)
     if holder is None:
         return ""
     if not lease.seems_live(path, holder):
@@ -230,10 +250,24 @@ def hint(path: Path) -> str:
 
 
 def make(target: str, holder: dict[str, Any]) -> str:
-    """The make command for the configuration that a driver runs, as the driver was called."""
+    """The make command for the configuration that a driver runs; by the first of its files where there are several."""
+    return commands.make(target, config=next(iter(configs_of(holder)), None))
+
+
+def configs_of(holder: dict[str, Any]) -> list[str]:
+    """The configuration's files that a driver was called with; of a driver of an earlier version, by its words."""
     words = holder.get("command", [])
-    given = words[words.index("--configfile") + 1] if "--configfile" in words else None
-    return f"make {target} CONFIG={given}" if given else f"make {target}"
+    given = words[words.index("--configfile") + 1 :][:1] if "--configfile" in words else []
+    return holder.get("configs") or given
+
+
+def of_configuration(config_file: Path) -> Path | None:
+    """The lease of a driver that was called with a configuration's file, be its results under another name."""
+    for path in sorted(Path("results").glob("*/driver.json")):
+        configs = map(Path, configs_of(lease.read(path) or {}))
+        if any(config.exists() and config.samefile(config_file) for config in configs):
+            return path
+    return None
 
 
 def _at_work(path: Path, holder: dict[str, Any]) -> str:

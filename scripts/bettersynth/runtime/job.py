@@ -8,6 +8,7 @@ import itertools
 import logging
 import os
 import platform
+import shutil
 import signal
 import sys
 import traceback
@@ -21,7 +22,7 @@ from bettersynth.core.commands import CONFIG_FILE, make
 from bettersynth.core.layout import Layout
 from bettersynth.core.own import own_folder
 from bettersynth.runtime import gpus
-from bettersynth.runtime.lease import HeldError, Lease
+from bettersynth.runtime.lease import WITHOUT_LINKS, HeldError, Lease
 from bettersynth.runtime.network import forbid_network
 from bettersynth.runtime.patches.environment import forget_ranks
 from bettersynth.runtime.patches.model_code import close_standard_input, forbid_model_code
@@ -85,7 +86,7 @@ def _whereabouts() -> str:
 
 def _terminated(*_: object) -> None:
     """On SIGTERM (a cancelled or preempted job, or one out of time) end in order, so that leases are given back."""
-    atexit.unregister(_drop)
+    _ends_badly()
     sys.exit(128 + signal.SIGTERM)
 
 
@@ -96,14 +97,34 @@ def _keep(log: Path) -> None:
     """
     for number in itertools.count(1):
         second = log.absolute().with_name(f"{log.stem}.{number}{log.suffix}")
-        with contextlib.suppress(FileExistsError):
+        if second.exists():
+            continue
+        try:
             second.hardlink_to(log)
-            atexit.register(_drop, second)
-            return
+        except FileExistsError:
+            continue
+        except OSError as error:
+            if error.errno not in WITHOUT_LINKS:
+                raise
+            _copied[second] = log.absolute()
+        atexit.register(_drop, second)
+        return
+
+
+_copied: dict[Path, Path] = {}
+"""On a disk without hard links: the second name of the log, which is a copy that is made when the job ends badly."""
 
 
 def _drop(log: Path) -> None:
     log.unlink(missing_ok=True)
+
+
+def _ends_badly() -> None:
+    """The log keeps its second name."""
+    atexit.unregister(_drop)
+    for second, log in _copied.items():
+        with contextlib.suppress(OSError):
+            shutil.copyfile(log, second)
 
 
 def _log_to(path: Path) -> None:
@@ -123,8 +144,8 @@ def _log_to(path: Path) -> None:
     logging.getLogger("bettersynth").setLevel(logging.INFO)
 
     def last_word(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        atexit.unregister(_drop)
         traceback.print_exception(kind, error, trace, file=file)
+        _ends_badly()
         print(f"{kind.__name__}: {error}\nThe whole story is in {path} (on {platform.node()}).", file=terminal)
 
     sys.excepthook = last_word

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -16,6 +17,7 @@ import platform
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +27,15 @@ HEARTBEAT_S = 10.0
 PATIENCE_S = 60.0
 """How long a lease of another machine is watched; longer than a heartbeat and a network file system's caches."""
 
+WITHOUT_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
+"""What a disk says that has no hard links: exFAT, SMB, some FUSE."""
+
 SETTLE_S = 1.0
 """A lease that is taken over is read again after this time: of two that take it, the last one has it."""
+
+
+LOST: dict[str, Any] = {}
+"""What a lease says whose file a power cut left empty or torn."""
 
 
 class HeldError(RuntimeError):
@@ -59,7 +68,7 @@ class Lease:
             found = read(path)
             if found is None:
                 continue
-            if is_live(path, found):
+            if found and is_live(path, found):
                 raise HeldError(path, found)
             lease._take_over()
             break
@@ -76,18 +85,34 @@ class Lease:
 
     def _write(self) -> Path:
         temporary = self.path.with_name(f".{self.path.name}.{self.holder['host']}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(self.holder) + "\n", encoding="utf-8")
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(json.dumps(self.holder) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
         return temporary
 
     def _create(self) -> bool:
-        """Make the file with its contents in one step; False when there is one."""
+        """Make the file with its contents in one step, where the disk has hard links; False when there is one."""
         temporary = self._write()
         try:
             self.path.hardlink_to(temporary)
         except FileExistsError:
             return False
+        except OSError as error:
+            if error.errno not in WITHOUT_LINKS:
+                raise
+            return self._create_empty(temporary)
         finally:
-            temporary.unlink()
+            temporary.unlink(missing_ok=True)
+        return True
+
+    def _create_empty(self, temporary: Path) -> bool:
+        """Take the name and then fill the file; whoever reads in between reads again (see `read`)."""
+        try:
+            self.path.touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        temporary.replace(self.path)
         return True
 
     def _take_over(self) -> None:
@@ -103,6 +128,8 @@ class Lease:
                 found = read(self.path)
                 if found == self.holder:
                     os.utime(self.path)
+                elif found == LOST and not self._released.is_set():
+                    self._write().replace(self.path)
                 elif found and not self._released.is_set():
                     # Stopped for so long that another process has taken over: it writes now, not we.
                     logger.error("%s: lost to another process; ending here", self.path)
@@ -110,15 +137,36 @@ class Lease:
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """What a lease says of its holder; None when there is no lease."""
-    with contextlib.suppress(FileNotFoundError):
-        holder: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return holder
-    return None
+    """What a lease says of its holder; None when there is no lease, LOST when its file is empty or torn.
+
+    An empty one is looked at again a moment later: on a disk without hard links it may be in the making.
+    """
+    for wait in (SETTLE_S, 0.0):
+        try:
+            holder = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            holder = LOST
+        if isinstance(holder, dict) and "place" in holder:
+            return holder
+        time.sleep(wait)
+    _tell_lost(path)
+    return LOST
+
+
+@cache
+def _tell_lost(path: Path) -> None:
+    logger.warning("%s: empty or torn, as a power cut leaves files; nobody holds it: the next run replaces it", path)
 
 
 def is_live(path: Path, holder: dict[str, Any], patience: float = PATIENCE_S) -> bool:
-    """Whether the holder of a lease is at work; takes up to `patience` seconds when it is on another machine."""
+    """Whether the holder of a lease is at work; takes up to `patience` seconds when it is on another machine.
+
+    One of whom nothing is known is not.
+    """
+    if not holder.get("place"):
+        return False
     if is_local(holder):
         return _started(holder["pid"]) == holder["started"]
     touched = _touched(path)
@@ -131,8 +179,14 @@ def is_live(path: Path, holder: dict[str, Any], patience: float = PATIENCE_S) ->
 
 
 def live(folder: Path) -> list[dict[str, Any]]:
-    """Holders of leases below a folder that are at work; those on other machines are watched all at one time."""
-    found = {path: holder for path in sorted(folder.rglob("*.json")) if (holder := read(path))}
+    """Holders of leases below a folder that are at work; those on other machines are watched all at one time.
+
+    Leases that a power cut left empty or torn are removed.
+    """
+    found = {path: holder for path in sorted(folder.rglob("*.json")) if (holder := read(path)) is not None}
+    for path in [path for path, holder in found.items() if holder == LOST]:
+        found.pop(path)
+        path.unlink(missing_ok=True)
     with ThreadPoolExecutor(max(1, len(found))) as pool:
         at_work = pool.map(is_live, found, found.values())
         return [holder for holder, works in zip(found.values(), at_work, strict=True) if works]
@@ -140,7 +194,7 @@ def live(folder: Path) -> list[dict[str, Any]]:
 
 def seems_live(path: Path, holder: dict[str, Any]) -> bool:
     """Like `is_live`, but a holder on another machine is believed."""
-    return not is_local(holder) or is_live(path, holder)
+    return bool(holder.get("place")) and (not is_local(holder) or is_live(path, holder))
 
 
 def is_local(holder: dict[str, Any]) -> bool:

@@ -40,6 +40,9 @@ class Generator(Protocol):
     resumes: bool
     """Whether generations are dear: they are then kept in a journal as they get done, and used again."""
 
+    def open(self) -> None:
+        """Open its model now, where it has one."""
+
     def make(self, records: Sequence[Record]) -> Iterator[Made]:
         """Generations as they get done, every record's once."""
 

@@ -28,6 +28,9 @@ class Cleaner:
         self._configuration = configuration
         self._roots = roots
 
+    def open(self) -> None:
+        """It has no model of its own."""
+
     def make(self, records: Sequence[Record]) -> Iterator[Made]:
         """All records with clean captions, at one time."""
         cleaned = [clean_text(record.text, self.parameters) for record in records]

@@ -77,6 +77,10 @@ class Redrawing:
         prepare_offline()
         return DiffusionModel(self.settings, self.folder, default_device())
 
+    def open(self) -> None:
+        """Open the pipeline now."""
+        _ = self.model
+
     def make(self, records: Sequence[Record]) -> Iterator[Made]:
         """The records with new images, a batch at a time."""
         for numbers in batches(range(len(records)), self.settings.batch):
@@ -128,7 +132,9 @@ class DiffusionModel:
 
     def __init__(self, settings: Redrawer, folder: Path, device: str) -> None:
         from diffusers import AutoPipelineForImage2Image, AutoPipelineForText2Image
+        from diffusers.utils.logging import disable_progress_bar
 
+        disable_progress_bar()
         refuse_made_up_parts()
         index = pipeline_index(folder)
         absent = {part: None for part, kind in index.items() if kind == [None, None]}  # such as SD 3 without its T5

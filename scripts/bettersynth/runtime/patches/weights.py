@@ -9,7 +9,8 @@ What may be missing, or left over, stands where a class is: in its own `_keys_to
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from bettersynth.core.commands import make
 from bettersynth.core.errors import PersonError
 from bettersynth.runtime.patches.versions import made_for
 
+_PLACED: dict[str, str] = {}
+"""Where models are opened just now, if not as usual."""
 NAMED = 5
 """Weights of a kind that a message names."""
 
@@ -78,6 +81,21 @@ def refuse_made_up_parts() -> None:
     _look_at(ModelMixin)
 
 
+@contextmanager
+def headers_only() -> Iterator[None]:
+    """Models that are opened within have names and shapes of weights, and no values: none is read from the disk."""
+    from torch.nn import Module
+
+    moved = Module.to
+    _PLACED["device_map"] = "meta"
+    Module.to = lambda self, *_, **__: self  # type: ignore[assignment]  # what has no values cannot be moved
+    try:
+        yield
+    finally:
+        _PLACED.clear()
+        Module.to = moved  # type: ignore[method-assign]
+
+
 def _look_at(base: Any) -> None:
     """Let `from_pretrained` of a class and of those below it look at what it loaded."""
     if hasattr(base, "unchecked_from_pretrained"):
@@ -98,7 +116,8 @@ def _look_at(base: Any) -> None:
 
 def _looked_at(opened: Any, *arguments: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
     """Model and loading info; weights of another shape are in it instead of an error of the first."""
-    return opened(*arguments, output_loading_info=True, ignore_mismatched_sizes=True, **options)  # type: ignore[no-any-return]
+    options |= {"output_loading_info": True, "ignore_mismatched_sizes": True, **_PLACED}
+    return opened(*arguments, **options)  # type: ignore[no-any-return]
 
 
 def _check(

@@ -70,6 +70,10 @@ class Recaptioner:
         prepare_offline()
         return open_family(self.settings, self._folder, default_device())
 
+    def open(self) -> None:
+        """Open the captioning model now."""
+        _ = self.family.model
+
     @cached_property
     def _writer(self) -> Writer | VllmWriter:
         engine = VllmWriter if self.settings.engine == "vllm" else Writer

@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch.utils.data import Dataset, Sampler
 
 from bettersynth.configuration.pool import Reading
-from bettersynth.core.publish import read_json
+from bettersynth.core.publish import json_lines, read_json
 from bettersynth.pool.images import ImageProblem, open_image
 from bettersynth.training.mgm.model import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from bettersynth.training.mgm.processing import ConversationError, Encoded, Processor
@@ -58,9 +58,7 @@ class Lost:
         return len(self._numbers())
 
     def _numbers(self) -> set[int]:
-        if not self._path.exists():
-            return set()
-        return {json.loads(line)["number"] for line in self._path.read_text(encoding="utf-8").splitlines()}
+        return {line["number"] for line in json_lines(self._path)}
 
 
 class ConversationDataset(Dataset):

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import logging
 import shutil
 from collections.abc import Callable
@@ -31,7 +30,7 @@ from bettersynth.configuration.types import Configuration
 from bettersynth.core import versions
 from bettersynth.core.digests import check_by_card, sha256_folder
 from bettersynth.core.layout import CARD, CHECKPOINT, Layout
-from bettersynth.core.publish import Card, publish, publish_folder, read_json, sha256_file
+from bettersynth.core.publish import Card, json_lines, publish, publish_folder, read_json, sha256_file
 from bettersynth.pool.images import ImageRoots, resolve
 from bettersynth.runtime.patches.weights import open_model
 from bettersynth.training.mgm import checkpoints
@@ -364,8 +363,7 @@ def _write_stopped(recipe: str, seed: int, folder: Path, known: dict[str, Any]) 
 def _failed(folder: Path, card: Card, error: LossError) -> dict[str, Any]:
     """The card of a run whose loss is no number any more, written; its checkpoints go."""
     logger.warning("%s: it counts as stopped. Lower `learning_rate`, or train with `precision: fp32`", error)
-    log = folder / LOG
-    entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
+    entries = json_lines(folder / LOG)
     held_out = [{"step": entry["step"], "loss": entry[HELD_OUT]} for entry in entries if HELD_OUT in entry]
     card.facts |= {"status": "stopped", "fate": "failed", "why": error.why, "steps": error.step, "loss": None}
     card.facts |= {"held_out": held_out} if held_out else {}

@@ -30,6 +30,10 @@ SEED ?=
 ID ?=
 A ?=
 B ?=
+BESIDE ?=
+KEEP ?=
+SERVE ?=
+PORT ?=
 
 AGAIN ?=
 
@@ -46,6 +50,8 @@ TAKES_resume := CANCEL
 TAKES_explain := DATASET RECIPE
 TAKES_why := ID IMAGE
 TAKES_compare := A B
+TAKES_analyse := DATASET BESIDE
+TAKES_what-if := DATASET KEEP
 TAKES_ask := IMAGE QUESTION RECIPE SEED
 TAKES_upload := TO RECIPE SEED
 TAKES_dag := RECIPE
@@ -82,7 +88,7 @@ ready: environment
 	@test -f $(CONFIG) || { echo "$(CONFIG): no such configuration; there are: $(wildcard config/*.yaml)"; exit 1; }
 	@python -m bettersynth.configuration $(CONFIG)
 
-.PHONY: help setup demo world run status doctor resume dry-run explain compare why ask upload dag report page test test-slurm test-quick lint format reference lock \
+.PHONY: help setup demo world run status doctor resume dry-run explain compare why ask upload dag report page analyse what-if scores-table test test-slurm test-quick lint format reference lock \
 	stage verify profile unprofile miniature-models quality bench-dry-run bench-data-plane bench-full-size bench-scoring bench-decoding bench-training \
 	bench-captions captions-quality clean-results bundle unbundle merge
 
@@ -124,7 +130,7 @@ dry-run: $(WORLD)  ## say what would run, why, and what it will cost
 explain: ready  ## say in words where a DATASET or RECIPE comes from, with row counts
 	@bettersynth explain --config $(CONFIG) $(DATASET:%=--dataset %) $(RECIPE:%=--recipe %)
 
-export IMAGE QUESTION ID
+export IMAGE QUESTION ID KEEP
 compare: ready  ## say whether two recipes differ by more than luck: A=best B=matched
 	@bettersynth compare --config $(CONFIG) $(or $(A),$(error A=…: a recipe)) $(or $(B),$(error B=…: the recipe beside it))
 
@@ -147,6 +153,15 @@ report: $(WORLD)  ## Snakemake's own report of what ran
 
 page: ready  ## write the leaderboard and the page from what is there so far
 	@bettersynth page --config $(CONFIG)
+
+analyse: ready  ## figures of every score of a DATASET (the pool, unless named), or of two (BESIDE=…), as dj-analyze gives them
+	@bettersynth analyse --config $(CONFIG) $(DATASET:%=--dataset %) $(BESIDE:%=--beside %)
+
+what-if: ready  ## rows that thresholds would keep of DATASET (KEEP='words_num>=6,8 image_size<=1e6' for joint ones)
+	@bettersynth what-if --config $(CONFIG) $(DATASET:%=--dataset %) $${KEEP:+--keep "$$KEEP"}
+
+scores-table: ready  ## write all scores, captions and image paths as Parquet for pandas, DuckDB and others
+	@bettersynth scores-table --config $(CONFIG)
 
 test:  ## run every test (about ten minutes); those on a SLURM of their own where it is installed, unless SLURM_TESTS=0
 	@pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile

@@ -15,10 +15,11 @@ from bettersynth.core.layout import Layout
 from bettersynth.core.names import StatKey
 from bettersynth.core.publish import read_json, write_json
 from bettersynth.core.tables import write_table
+from bettersynth.datasets.analysis import bin_edges
 from bettersynth.datasets.ledger import read_dropped, reason_of, write_dropped
 from bettersynth.report import build_leaderboard, build_report, examples, history
 from bettersynth.report.charts import Node, graph, number, thin, ticks
-from bettersynth.report.distributions import bin_edges, distribution
+from bettersynth.report.distributions import distribution
 from bettersynth.report.early_loss import build_early_loss
 from bettersynth.report.truth import filter_quality
 from bettersynth.workflow.plan import Plan

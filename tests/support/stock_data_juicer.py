@@ -1,7 +1,7 @@
-"""Run Data-Juicer's own executor, in its own process, on a JSONL of records: what our scores must equal.
+"""Run Data-Juicer's own executor or analyzer, in a process of its own, on a JSONL of records: what ours must equal.
 
-`executor_stats` does it; the process runs `python stock_data_juicer.py configuration.json`, with keys `dataset_path`,
-`export_path`, `work_dir`, `process`.
+`executor_stats` and `analyzed` do it; the process runs `python stock_data_juicer.py configuration.json`, with keys
+`dataset_path`, `export_path`, `work_dir`, `process`, and for the analyzer `correlation`.
 Two things only are not stock, because their data cannot be had without a network: NLTK's tagger is spaCy's, and NLTK
 downloads nothing.
 """
@@ -21,6 +21,23 @@ def executor_stats(process, records, images, folder, assets):
     `process` lists filters with their arguments, keep ranges wide open; `images` is the folder of the records' images;
     `assets` are files for its cache of models, name -> path.
     """
+    export = _run(process, records, images, folder, assets)
+    rows = [json.loads(line) for line in export.read_text(encoding="utf-8").splitlines()]
+    return {row["id"]: row["__dj__stats__"] for row in rows}
+
+
+def analyzed(process, records, images, folder):
+    """What `dj-analyze` makes of records: id -> stats, the path of its `overall.csv` and of its correlations."""
+    correlation = folder / "correlation.csv"
+    export = _run(process, records, images, folder, {}, correlation=str(correlation))
+    lines = export.with_name("kept_stats.jsonl").read_text(encoding="utf-8").splitlines()
+    stats = [json.loads(line)["__dj__stats__"] for line in lines]
+    names = [record.id for record in records]
+    return dict(zip(names, stats, strict=True)), next(folder.glob("*/analysis/overall.csv")), correlation
+
+
+def _run(process, records, images, folder, assets, **further):
+    """Run Data-Juicer and return the path of its export."""
     cache = folder / "cache" / "models"
     cache.mkdir(parents=True)
     for name, path in assets.items():
@@ -31,7 +48,7 @@ def executor_stats(process, records, images, folder, assets):
             paths = [str(images / image) for image in record.images]
             file.write(json.dumps({"id": record.id, "text": record.text, "images": paths}) + "\n")
     given = {"dataset_path": str(dataset), "export_path": str(export), "work_dir": str(folder), "process": process}
-    settings.write_text(json.dumps(given))
+    settings.write_text(json.dumps(given | further))
     environment = {
         **os.environ,
         "DATA_JUICER_CACHE_HOME": str(folder / "cache"),
@@ -47,8 +64,7 @@ def executor_stats(process, records, images, folder, assets):
     command = [sys.executable, str(Path(__file__)), str(settings)]
     finished = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr[-4000:]
-    rows = [json.loads(line) for line in export.read_text(encoding="utf-8").splitlines()]
-    return {row["id"]: row["__dj__stats__"] for row in rows}
+    return export
 
 
 def spacy_tagger(**parameters):
@@ -61,14 +77,16 @@ def spacy_tagger(**parameters):
 
 
 def main() -> None:
-    """Process the dataset with every operator's keep range wide open and the stats kept in the export."""
+    """Process the dataset, every operator's keep range wide open and the stats kept in the export; or analyze it."""
     sys.modules["torchvision"] = None  # the slow image processors
     import nltk
 
     nltk.download = lambda *arguments, **options: False
     settings = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    correlation = settings.pop("correlation", None)
+    from data_juicer.analysis import CorrelationAnalysis
     from data_juicer.config import init_configs
-    from data_juicer.core import DefaultExecutor
+    from data_juicer.core import Analyzer, DefaultExecutor
     from data_juicer.utils import model_utils
 
     model_utils.MODEL_FUNCTION_MAPPING["nltk_pos_tagger"] = spacy_tagger
@@ -84,7 +102,12 @@ def main() -> None:
         "strict_preflight": False,  # it takes floats for no numbers between 0 and 1
     }
     path.write_text(json.dumps(recipe), encoding="utf-8")
-    DefaultExecutor(init_configs(["--config", str(path)])).run()
+    configuration = init_configs(["--config", str(path)])
+    if correlation is None:
+        DefaultExecutor(configuration).run()
+    else:
+        dataset = Analyzer(configuration).run()
+        CorrelationAnalysis(dataset, settings["work_dir"]).analyze().to_csv(correlation)  # drawn only, otherwise
 
 
 if __name__ == "__main__":

@@ -282,6 +282,25 @@ class Layout:
         """Whether an early loss tells which seeds do well."""
         return self.leaderboard.with_name("early_loss.json")
 
+    def analysed(self, names: str) -> Path:
+        """Folder with the figures of every score of a dataset, or of two beside each other."""
+        return self.root / "report" / "analysis" / names
+
+    @property
+    def what_if(self) -> Path:
+        """Folder with the rows that thresholds would keep."""
+        return self.root / "report" / "what_if"
+
+    @property
+    def scores_table(self) -> Path:
+        """All scores, captions and image paths as one table for other tools."""
+        return self.root / "report" / "scores.parquet"
+
+    @property
+    def explorer(self) -> Path:
+        """The page in which thresholds are chosen by looking."""
+        return self.root / "report" / "explorer.html"
+
     @property
     def report(self) -> Path:
         """The report page."""

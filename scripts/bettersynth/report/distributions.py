@@ -17,11 +17,11 @@ from bettersynth.core.layout import Layout
 from bettersynth.core.names import StatKey
 from bettersynth.core.records import POOL
 from bettersynth.core.tables import read_table
+from bettersynth.datasets.analysis import bin_edges
 from bettersynth.datasets.values import plain, values_of
 from bettersynth.report.charts import histogram
 from bettersynth.workflow.plan import Plan
 
-BINS = 48
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 MOST_WORDS = 8
 
@@ -114,14 +114,6 @@ def distribution(
             for source, array in finite.items()
         ],
     }
-
-
-def bin_edges(values: np.ndarray) -> np.ndarray:
-    """Edges of at most `BINS` bins; one bin per number when the values are few whole numbers."""
-    low, high = float(values.min()), float(values.max())
-    if np.all(values == np.round(values)) and high - low < BINS:
-        return np.arange(low - 0.5, high + 1.5)
-    return np.linspace(low, high if high > low else low + 1, BINS + 1)
 
 
 def _marks(operator: str, used: list[tuple[str, Threshold]]) -> list[tuple[float, str]]:

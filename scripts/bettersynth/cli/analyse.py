@@ -1,0 +1,53 @@
+"""Say how every score is distributed over a dataset, or over two beside each other: numbers, tables and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bettersynth.cli.options import config
+from bettersynth.core.errors import PersonError
+from bettersynth.core.records import POOL
+from bettersynth.inspect.looks import check_rows
+from bettersynth.inspect.tables import aligned
+from bettersynth.report.analysis import write_analysis
+from bettersynth.report.charts import number
+from bettersynth.workflow.run import Run
+
+SHOWN = ("mean", "std", "min", "25%", "50%", "75%", "max")
+
+
+@click.command(help=__doc__)
+@config
+@click.option("--dataset", default=POOL, show_default=True, metavar="NAME", help="the pool, or a dataset that is made")
+@click.option("--beside", metavar="NAME", help="another one: the same records rewritten, say")
+def command(config_file: Path, dataset: str, beside: str | None) -> None:
+    """Write the files, and print the quartiles and where the files are."""
+    run = Run.open(config_file)
+    names = list(dict.fromkeys([dataset, *([beside] if beside else [])]))
+    for name in names:
+        check_rows(run, name)
+    try:
+        analyses, written = write_analysis(names, run.layout, run.plan)
+    except ValueError as error:
+        raise PersonError(str(error)) from None
+    click.echo("\n".join(aligned(["score", "of", "values", *SHOWN], _lines(analyses))))
+    for missing in dict.fromkeys(missing for one in analyses for missing in one["missing"]):
+        click.echo(f"not scored: {missing}; make run CONFIG={config_file} scores what the configuration needs")
+    click.echo(f"Files: {written[0].parent.resolve()}")
+
+
+def _lines(analyses: list[dict[str, Any]]) -> Iterator[list[str]]:
+    for key in dict.fromkeys(key for one in analyses for key in one["scores"]):
+        for one in analyses:
+            if found := one["scores"].get(key):
+                yield [key, one["dataset"], f"{found['count']:,}", *_figures(found)]
+
+
+def _figures(found: Mapping[str, Any]) -> list[str]:
+    if "commonest" in found:
+        return [", ".join(f"{word} {count:,}" for word, count in found["commonest"][:3])]
+    return ["–" if found[name] is None else number(found[name]) for name in SHOWN]

@@ -73,6 +73,12 @@ export PYTHONPATH := $(CURDIR)/scripts:$(CURDIR)
 export BETTERSYNTH_CONFIG := $(CONFIG)
 # The configuration's name is its file's, unless it names itself.
 NAME = $(or $(shell sed -n 's/^name: *["'"'"']\{0,1\}\([a-z0-9_]*\).*/\1/p' $(CONFIG) 2>/dev/null),$(subst -,_,$(notdir $(basename $(CONFIG)))))
+# A path with a blank is two words to make, and so are the paths that follow from it.
+$(if $(word 2,$(CONFIG)),$(error CONFIG=$(CONFIG): a path with a blank; rename the file or its folder))
+# Where the account's cache cannot be written to, as in a container, Snakemake's records and ours are kept here.
+ifneq ($(shell mkdir -p "$${XDG_CACHE_HOME:-$${HOME:-/nonexistent}/.cache}" 2>/dev/null && test -w "$${XDG_CACHE_HOME:-$$HOME/.cache}" && echo yes),yes)
+export XDG_CACHE_HOME := $(CURDIR)/.snakemake/cache
+endif
 TARGET = $(if $(RECIPE),recipe_$(RECIPE),all)
 SNAKEMAKE = snakemake --configfile $(CONFIG) --cores $(CORES) $(if $(GPUS),--resources gpu=$(GPUS)) $(if $(AGAIN),--forcerun $(AGAIN))
 # The miniature's raw pairs are rendered; other configurations name files that are there already.

@@ -5,9 +5,16 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
+from snakemake.utils import update_config
 
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
+try:
+    import bettersynth.workflow.jobs
+except ImportError as error:
+    raise WorkflowError(
+        f"{sys.executable} is not the environment that `make setup` makes here ({error}); first: . .venv/bin/activate"
+    ) from None
 from bettersynth.core import commands
 from bettersynth.runtime import driver
 from bettersynth.configuration import NAME_PATTERN, ConfigurationError, configure, read_yaml
@@ -27,9 +34,12 @@ if Path(config_file).is_relative_to(Path.cwd()):
     config_file = str(Path(config_file).relative_to(Path.cwd()))
 try:
     driver.check_path(sys.executable)
+    driver.check_folder(Path.cwd())
     contents = [read_yaml(path) for path in workflow.configfiles or [config_file]]  # refuses a key given twice
-    if not config:
+    if not workflow.configfiles:  # and `--config name=value`, if it is given, is laid over the usual one
+        given = dict(config)
         config.update(contents[0])
+        update_config(config, given)
     configuration = configure(config, config_file)
     config["name"] = configuration.name
     os.environ[commands.CONFIG_FILE] = os.path.relpath(config_file)  # jobs name it when they say what to do next
@@ -45,6 +55,7 @@ except (ConfigurationError, driver.DriverError) as error:
     raise WorkflowError(str(error)) from None
 if workflow.is_main_process:
     driver.remember_failures()
+    driver.allow_readers()
     driver.tell_progress()
     if hint := driver.hint(layout.driver):
         logger.warning(hint)

@@ -140,6 +140,18 @@ def install(python: Path, torch: str, index: str | None) -> None:
     subprocess.run([python, "-m", "compileall", "-qq", "-j", "0", packages], check=False)
 
 
+def mend_link(link: Path, target: str) -> None:
+    """Make a link again that a zip, or a disk without links, has made a file of one line."""
+    if link.is_symlink() or not link.is_file() or link.read_text(errors="replace").strip() != target:
+        return
+    link.unlink()
+    try:
+        link.symlink_to(target)
+    except OSError:  # the disk has no links
+        shutil.copytree(link.parent / target, link)
+    print(f"setup: {link.name} was a file and is {target} again", flush=True)
+
+
 def main() -> None:
     """Bring the environment up to date, or say why it cannot be."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -157,6 +169,7 @@ def main() -> None:
         driver.check_path(str(VENV / "bin" / "python"))
     except driver.DriverError as error:
         raise SystemExit(f"setup: {error}") from None
+    mend_link(ROOT / "slurm", "profiles/slurm")
     made = json.loads(STAMP.read_text()) if STAMP.exists() else {}
     torch = arguments.torch or made.get("torch") or (arguments.offline and staged_torch()) or "cpu"
     python_version = sys.version.split()[0] if arguments.this_python else made.get("python", sys.version.split()[0])

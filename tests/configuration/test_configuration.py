@@ -161,6 +161,10 @@ def _rank_by_word(content):
     content["datasets"]["x"] = {"from": "pool", "rank": {"by": "language_id.lang", "top": 3}}
 
 
+def _endless_rate(content):
+    content["training"]["pretrain"]["learning_rate"] = float("inf")
+
+
 def _not_a_number(content):
     content["datasets"]["similar"]["filter"]["image_text_similarity"] = {"min": float("nan")}
 
@@ -248,6 +252,7 @@ def _analysis_published(content):
         (_odd_batch, "no multiple of device_batch 5"),
         (_rank_by_word, "rank by a number"),
         (_not_a_number, "finite number"),
+        (_endless_rate, "training.pretrain.learning_rate: Input should be a finite number"),
         (_captioner, "no captioner `blip3`"),
         (_from_itself, "recipes.matched.training.start_from: starts from itself: matched -> best -> matched"),
         (_start_unknown, "did you mean `matched`"),

@@ -267,6 +267,16 @@ DAMAGE = {
 }
 
 
+def test_switches_of_the_hubs_client_that_a_shell_has_set_are_told_or_do_without(machine):
+    machine.environment["HF_HUB_OFFLINE"] = "1"
+    refused = machine("stage")
+    assert refused.returncode and "Traceback" not in refused.stderr
+    assert "env -u HF_HUB_OFFLINE -u TRANSFORMERS_OFFLINE make stage CONFIG=small.yaml" in refused.stderr
+    del machine.environment["HF_HUB_OFFLINE"]
+    machine.environment["HF_HUB_ENABLE_HF_TRANSFER"] = "1"  # whose package is not there
+    machine.stage()
+
+
 def test_verify_says_what_is_wrong_and_what_mends_it(machine):
     machine.stage()
     model = machine.folder / "models" / "clip"

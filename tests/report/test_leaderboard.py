@@ -10,8 +10,9 @@ from bench.miniature_demo import figures_of
 from bettersynth.configuration.types import Published, Recipe
 from bettersynth.core.layout import Layout
 from bettersynth.core.publish import read_json, write_json
+from bettersynth.core.remedy import DamagedError
 from bettersynth.report.comparison import holm
-from bettersynth.report.leaderboard import _as_published, baseline_of, build_leaderboard
+from bettersynth.report.leaderboard import _as_published, baseline_of, build_leaderboard, read_log
 
 BENCHMARKS = ("textvqa", "mmbench")
 
@@ -147,3 +148,14 @@ def test_a_benchmark_without_a_point_for_the_baseline_is_left_out_and_said_so(tm
     scored = [entry for name, entry in entries.items() if name != baseline and entry["score"] is not None]
     assert scored and all(entry["score"] == entry["ratio"]["textvqa"] for entry in scored)
     assert all("without mmbench" in entry["basis"] for entry in scored if entry["comparison"])
+
+
+def test_a_torn_training_log_is_read_to_its_end_and_a_damaged_one_is_named(tmp_path):
+    log = tmp_path / "results" / "mine" / "log.jsonl"
+    log.parent.mkdir(parents=True)
+    whole = b'{"step": 1, "loss": 2.5}\n'
+    log.write_bytes(whole + b'{"step": 2, "lo')
+    assert read_log(log) == [(1, 2.5)]
+    log.write_bytes(b"\0" * 20 + b"\n" + whole)
+    with pytest.raises(DamagedError, match=rf"{log}: damaged: line 1 is no JSON .* make run CONFIG=config/mine.yaml"):
+        read_log(log)

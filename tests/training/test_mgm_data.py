@@ -128,6 +128,15 @@ def test_what_is_cut_is_counted(tmp_path):
     assert open_dataset(tmp_path, rows, max_length=8).truncation() == {"cut": 3, "nothing_left": 3}
 
 
+def test_samples_whose_answers_are_all_cut_are_refused_and_some_are_told(tmp_path):
+    whole = open_dataset(tmp_path, [conversation(0), text_only(1)])
+    assert whole.without_answers() == ""
+    with pytest.raises(TrainingDataError, match="nothing to learn: 2 of 2 samples are cut before their answers, at "):
+        open_dataset(tmp_path, [conversation(0), conversation(1)], max_length=8).check_answers()
+    some = open_dataset(tmp_path, [conversation(0), text_only(1)], max_length=VISUAL_TOKENS + 2)
+    assert some.without_answers().startswith("1 of 2 samples are cut") and "raise it" in some.without_answers()
+
+
 def test_an_epoch_has_every_row_once_but_for_an_unfilled_step():
     order = list(TrainingOrder(rows=22, global_batch=4, steps=10, seed=1))
     assert len(order) == 40

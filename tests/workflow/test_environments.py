@@ -344,3 +344,12 @@ def test_both_profiles_together_let_a_site_have_its_say(monkeypatch):
     _, arguments = parse_args(["--profile", "slurm", "--dry-run"])
     assert (arguments.executor, arguments.latency_wait) == ("slurm", slurm["latency-wait"])
     assert arguments.default_resources is not None
+
+
+def test_setup_makes_the_link_again_that_a_zip_made_a_file(tmp_path, capsys):
+    (tmp_path / "profiles" / "slurm").mkdir(parents=True)
+    (tmp_path / "slurm").write_text("profiles/slurm")
+    script("setup").mend_link(tmp_path / "slurm", "profiles/slurm")
+    assert (tmp_path / "slurm").resolve() == tmp_path / "profiles" / "slurm" and "slurm" in capsys.readouterr().out
+    script("setup").mend_link(tmp_path / "slurm", "profiles/slurm")
+    assert capsys.readouterr().out == ""

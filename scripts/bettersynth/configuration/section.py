@@ -20,7 +20,7 @@ T = TypeVar("T")
 class Written(BaseModel):
     """What a person writes: it does not change after loading."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod

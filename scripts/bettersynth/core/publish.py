@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -94,6 +95,16 @@ def write_json(path: str | Path, value: Any, *, indent: int | None = 2, sort_key
     text = json.dumps(value, ensure_ascii=False, indent=indent, sort_keys=sort_keys, allow_nan=False) + "\n"
     with publish(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def where_allowed() -> Iterator[None]:
+    """Write down within what a graph was built by; who may only read the folder does without, and looks it up again."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
 
 
 def read_json(path: str | Path) -> Any:

@@ -11,6 +11,7 @@ import re
 import shutil
 from collections import defaultdict
 from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -71,6 +72,11 @@ class Snapshot(NamedTuple):
 def look_up(model: str, hub: str, revision: str | None) -> Snapshot:
     """Ask the hub what the repository holds at a commit, or now; StagingError says how to put the entry right."""
     key = f"models.{model}"
+    if constants.HF_HUB_OFFLINE:
+        raise StagingError(
+            f"{key}: HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set, and this command fetches; jobs are offline by "
+            f"themselves: env -u HF_HUB_OFFLINE -u TRANSFORMERS_OFFLINE {make('stage')}"
+        )
     try:
         found = HfApi().model_info(hub, revision=revision, files_metadata=True)
     except GatedRepoError as error:
@@ -181,6 +187,8 @@ def fetch(snapshot: Snapshot, path: Path) -> None:
 
 def _transfer(snapshot: Snapshot, wanted: list[str], partial: Path) -> OSError | None:
     """Fetch files; an error of the network is returned, for another try."""
+    if find_spec("hf_transfer") is None:
+        constants.HF_HUB_ENABLE_HF_TRANSFER = False  # asked for in the environment, it would only be faster
     try:
         snapshot_download(
             snapshot.hub, revision=snapshot.revision, local_dir=partial, allow_patterns=wanted, max_workers=4

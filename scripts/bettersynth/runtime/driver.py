@@ -22,7 +22,7 @@ from typing import Any
 
 from bettersynth.core import commands
 from bettersynth.core.errors import PersonError
-from bettersynth.core.publish import write_json
+from bettersynth.core.publish import where_allowed, write_json
 from bettersynth.runtime import lease
 from bettersynth.slurm import queue
 
@@ -43,6 +43,12 @@ def check_path(python: str) -> None:
             f"{python}: Snakemake starts jobs by a path without {' '.join(map(repr, special))}: "
             "move or clone this folder to such a path, and there: make setup"
         )
+
+
+def check_folder(folder: Path) -> None:
+    """Raise DriverError where Snakemake, even for a dry run, has to make a folder for its records and may not."""
+    if not (folder / ".snakemake").exists() and not os.access(folder, os.W_OK):
+        raise DriverError(f"{folder}: you may only read here, and nothing was run here: clone it to a place of yours")
 
 
 def tell_progress() -> None:
@@ -74,6 +80,8 @@ def start(path: Path, log: str, folder: str, configs: Sequence[str | Path] = ())
     except lease.HeldError as error:
         watch = make("status", error.holder)
         raise DriverError(f"{path.parent} is being run already, {error}. To watch it: {watch}") from None
+    except PermissionError as error:
+        raise DriverError(f"{path.parent} cannot be written by you ({error}): you may have a dry run") from None
     except queue.SlurmError as error:
         raise DriverError(f"whether jobs of the run before are still queued is not known: {error}") from None
 
@@ -90,7 +98,8 @@ def claim(path: Path, config_file: str, named: bool) -> None:
             f"`{path.parent.name}`. Give one of them a name of its own, by a line such as: name: {path.parent.name}_2"
         )
     if before != mine or _claimed(path) is None:
-        write_json(path, {"file": str(mine)}, indent=None)
+        with where_allowed():
+            write_json(path, {"file": str(mine)}, indent=None)
 
 
 def owner(path: Path, config_file: str | Path) -> Path:
@@ -158,6 +167,28 @@ def remember_failures() -> None:
             self.dag.workflow.persistence.started(SimpleNamespace(output=left))
 
     Job.postprocess = postprocess
+
+
+def allow_readers() -> None:
+    """Let who may only read a folder have a dry run there, and say so of a run before Snakemake fails at its lock.
+
+    Snakemake 9.27 keeps what a dry run saw (`save_iocache`) and drops it when a run begins (`drop_iocache`).
+    """
+    from snakemake.exceptions import WorkflowError
+    from snakemake.persistence import PersistenceBase
+
+    save, drop = PersistenceBase.save_iocache, PersistenceBase.drop_iocache
+
+    def save_iocache(self: Any) -> None:
+        with where_allowed():
+            save(self)
+
+    def drop_iocache(self: Any) -> None:
+        if not os.access(self.path, os.W_OK):
+            raise WorkflowError(f"{self.path} is another account's: you may have a dry run here, and no run")
+        drop(self)
+
+    PersistenceBase.save_iocache, PersistenceBase.drop_iocache = save_iocache, drop_iocache
 
 
 def _is_written(log: Path) -> bool:

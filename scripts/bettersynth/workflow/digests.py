@@ -14,7 +14,7 @@ import orjson
 
 from bettersynth.configuration.pool import PoolFile
 from bettersynth.core.digests import digest
-from bettersynth.core.publish import read_json, write_json
+from bettersynth.core.publish import read_json, where_allowed, write_json
 from bettersynth.core.raw import RecordProblem, parse_record, raw_lines
 from bettersynth.core.sharding import shard_name
 
@@ -45,7 +45,8 @@ def shard_digests(file: PoolFile, cache: Path) -> FileDigest:
         state = [FORM, digest(file.path)]
         if entry is None or entry["state"] != state:
             entry = {"state": state, **take_digests(file)._asdict()}
-            write_json(cache, {**known, key: entry})
+            with where_allowed():
+                write_json(cache, {**known, key: entry})
     elif entry is None:
         raise FileNotFoundError(
             f"{file.path}: no such file; put it there, or change `path` of `{file.name}` in `pool.files`"

@@ -24,6 +24,7 @@ from bettersynth.core.names import ShardName
 from bettersynth.core.publish import (
     read_json,
     sha256_json,
+    where_allowed,
     write_json,
 )
 from bettersynth.core.raw import other_kind
@@ -103,7 +104,8 @@ class Fingerprints:
             return last
         if (found := digest(path)) != last:
             self._contents[str(path)] = found
-            write_json(store, self._contents)
+            with where_allowed():
+                write_json(store, self._contents)
         return found
 
     # pool

@@ -8,7 +8,7 @@ from typing import Any
 
 from bettersynth.configuration.pool import Model
 from bettersynth.core.digests import counts_in_folder, files_below, model_identity
-from bettersynth.core.publish import read_json, sha256_bytes, sha256_json, write_json
+from bettersynth.core.publish import read_json, sha256_bytes, sha256_json, where_allowed, write_json
 
 SAMPLE_BYTES = 1 << 20
 
@@ -32,7 +32,8 @@ def model_identities(models: Mapping[str, Model], store: Path) -> dict[str, str]
             remembered[name] = [model.path, identity]
     remembered = {name: entry for name, entry in remembered.items() if name in models or name.startswith("@")}
     if remembered != known:
-        write_json(store, remembered)
+        with where_allowed():
+            write_json(store, remembered)
     return {name: remembered[name][1] for name in models if name in remembered}
 
 

@@ -19,7 +19,7 @@ from bettersynth.configuration.types import Configuration
 from bettersynth.core.cached import cached_method
 from bettersynth.core.layout import Layout
 from bettersynth.core.names import ShardName
-from bettersynth.core.publish import read_json, sha256_json, write_json
+from bettersynth.core.publish import read_json, sha256_json, where_allowed, write_json
 from bettersynth.core.records import POOL
 from bettersynth.workflow.plan import Plan, Scores
 
@@ -55,8 +55,17 @@ def is_scored(scores: Path) -> bool:
 
 def pass_operators(scoring: str, configuration: Configuration, layout: Layout) -> dict[str, str]:
     """Operators of a pass and their fingerprints as it was planned, of those that the configuration still has."""
-    planned: dict[str, str] = read_json(layout.scoring_pass(scoring))["operators"]
+    planned = _definition(layout.scoring_pass(scoring))
     return {name: fingerprint for name, fingerprint in planned.items() if name in configuration.operators}
+
+
+_planned: dict[Path, dict[str, str]] = {}
+"""Passes that this process has planned, and could not write down where it may only read."""
+
+
+def _definition(path: Path) -> dict[str, str]:
+    known = _planned.get(path) if not path.exists() else None
+    return known or read_json(path)["operators"]
 
 
 class Passes:
@@ -83,8 +92,7 @@ class Passes:
 
     def operators(self, scoring: str) -> dict[str, str]:
         """Operators of a pass and their fingerprints. Raises FileNotFoundError for a pass that no graph planned."""
-        definition: dict[str, str] = read_json(self._layout.scoring_pass(scoring))["operators"]
-        return definition
+        return _definition(self._layout.scoring_pass(scoring))
 
     def chunks(self, source: str, operator: str) -> list[Chunk]:
         """Passes that score every shard of a source by an operator: those that have, then those that are due."""
@@ -178,7 +186,9 @@ class Passes:
         scoring = f"{device}-{sha256_json(definition)[:12]}"
         path = self._layout.scoring_pass(scoring)
         if not path.exists():
-            write_json(path, {"operators": definition})
+            _planned[path] = definition
+            with where_allowed():
+                write_json(path, {"operators": definition})
         return scoring
 
     def _device(self, operator: str) -> str:

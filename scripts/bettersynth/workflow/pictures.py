@@ -21,7 +21,7 @@ from bettersynth.core.image_paths import ImageProblem, resolve
 from bettersynth.core.layout import Layout
 from bettersynth.core.parallel import batches, map_threads
 from bettersynth.core.progress import progress
-from bettersynth.core.publish import read_json, sha256_file, sha256_json, write_json
+from bettersynth.core.publish import read_json, sha256_file, sha256_json, where_allowed, write_json
 from bettersynth.core.tables import read_table, write_table
 
 STATE = ("bytes", "mtime_ns", "ctime_ns", "inode")
@@ -225,7 +225,9 @@ def _seen(file: str, root: str, layout: Layout) -> pa.Table:
 def _write_seen(seen: dict[str, tuple[tuple[int, ...], str | None]], file: str, root: str, layout: Layout) -> None:
     rows = [(root, image, *state, sha256) for image, (state, sha256) in sorted(seen.items())]
     columns = zip(*rows, strict=True)
-    write_table(layout.seen(file), pa.table([pa.array(c, f.type) for c, f in zip(columns, SEEN, strict=True)], SEEN))
+    table = pa.table([pa.array(c, f.type) for c, f in zip(columns, SEEN, strict=True)], SEEN)
+    with where_allowed():
+        write_table(layout.seen(file), table)
 
 
 # what jobs are told, which look at no pictures for themselves
@@ -233,7 +235,8 @@ def remember(looks: dict[str, Look], layout: Layout) -> None:
     """Note what the graph was built by."""
     noted = {file: found._asdict() for file, found in looks.items()}
     if noted != (read_json(layout.looks) if layout.looks.exists() else {}):
-        write_json(layout.looks, noted)
+        with where_allowed():
+            write_json(layout.looks, noted)
 
 
 def remembered(file: str, pool: Pool, layout: Layout) -> Look:

@@ -149,6 +149,22 @@ class ConversationDataset(Dataset):
             "nothing_left": sum(bool((encoded.labels == IGNORE_INDEX).all()) for encoded in kept),
         }
 
+    def check_answers(self) -> None:
+        """Raise TrainingDataError when no sample has an answer left to learn."""
+        if self.ids and self.truncation()["nothing_left"] == len(self.ids):
+            raise TrainingDataError(f"{self.path}: nothing to learn: {self.without_answers()}")
+
+    def without_answers(self) -> str:
+        """How many samples are cut before their answers begin, and what to change; empty when none is."""
+        lost = self.truncation()["nothing_left"]
+        if not lost:
+            return ""
+        longest = max(map(abs, self.lengths))
+        return (
+            f"{lost} of {len(self.ids)} samples are cut before their answers, at `max_length` {self._max_length}; an "
+            f"image takes {self._processor.visual_tokens} tokens, the longest sample has {longest}: raise it"
+        )
+
     def _full_lengths(self) -> Iterator[int]:
         for encoded, image in zip(self._encoded, self.images, strict=True):
             yield len(encoded.input_ids) + (self._processor.visual_tokens - 1 if image is not None else 0)

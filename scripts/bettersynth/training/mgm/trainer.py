@@ -48,6 +48,8 @@ LAST_PART = 5
 class LossError(FloatingPointError):
     """The loss is no number any more; training ended."""
 
+    remedy = "Lower `learning_rate`, or train with `precision: fp32`"
+
     def __init__(self, name: str, step: int, loss: float) -> None:
         super().__init__(f"{name}: the loss is {loss} at step {step}")
         self.why = f"the loss was {loss} at step {step} of {name.partition(' ')[0]}"

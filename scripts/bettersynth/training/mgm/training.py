@@ -275,17 +275,22 @@ class _Run:
         """Train what is not frozen; facts for the card."""
         lost = None if left_out is None else Lost(folder / LOST, left_out)
         dataset = self._conversations(data, find, processor, stage, as_published=as_published, lost=lost)
-        summary = train_stage(
-            model,
-            dataset,
-            stage,
-            folder=folder,
-            inputs=inputs,
-            seed=self.seed,
-            name=self.name(name),
-            pad_token_id=processor.tokenizer.pad_token_id,
-            **options,
-        )
+        dataset.check_answers()
+        try:
+            summary = train_stage(
+                model,
+                dataset,
+                stage,
+                folder=folder,
+                inputs=inputs,
+                seed=self.seed,
+                name=self.name(name),
+                pad_token_id=processor.tokenizer.pad_token_id,
+                **options,
+            )
+        except LossError as error:
+            error.remedy = "; or ".join(filter(None, [dataset.without_answers(), error.remedy]))
+            raise
         return {
             "rows": len(dataset),
             "truncation": dataset.truncation(),
@@ -362,7 +367,7 @@ def _write_stopped(recipe: str, seed: int, folder: Path, known: dict[str, Any]) 
 
 def _failed(folder: Path, card: Card, error: LossError) -> dict[str, Any]:
     """The card of a run whose loss is no number any more, written; its checkpoints go."""
-    logger.warning("%s: it counts as stopped. Lower `learning_rate`, or train with `precision: fp32`", error)
+    logger.warning("%s: it counts as stopped. %s", error, error.remedy)
     entries = json_lines(folder / LOG)
     held_out = [{"step": entry["step"], "loss": entry[HELD_OUT]} for entry in entries if HELD_OUT in entry]
     card.facts |= {"status": "stopped", "fate": "failed", "why": error.why, "steps": error.step, "loss": None}

@@ -52,6 +52,7 @@ TAKES_why := ID IMAGE
 TAKES_compare := A B
 TAKES_analyse := DATASET BESIDE
 TAKES_what-if := DATASET KEEP
+TAKES_explore := SERVE PORT
 TAKES_ask := IMAGE QUESTION RECIPE SEED
 TAKES_upload := TO RECIPE SEED
 TAKES_dag := RECIPE
@@ -94,7 +95,7 @@ ready: environment
 	@test -f $(CONFIG) || { echo "$(CONFIG): no such configuration; there are: $(wildcard config/*.yaml)"; exit 1; }
 	@python -m bettersynth.configuration $(CONFIG)
 
-.PHONY: help setup demo world run status doctor resume dry-run explain compare why ask upload dag report page analyse what-if scores-table test test-slurm test-quick lint format reference lock \
+.PHONY: help setup demo world run status doctor resume dry-run explain compare why ask upload dag report page explore analyse what-if scores-table test test-slurm test-quick lint format reference lock \
 	stage verify profile unprofile miniature-models quality bench-dry-run bench-data-plane bench-full-size bench-scoring bench-decoding bench-training \
 	bench-captions captions-quality clean-results bundle unbundle merge
 
@@ -159,6 +160,9 @@ report: $(WORLD)  ## Snakemake's own report of what ran
 
 page: ready  ## write the leaderboard and the page from what is there so far
 	@bettersynth page --config $(CONFIG)
+
+explore: ready  ## write the page in which thresholds are chosen by looking (SERVE=1 [PORT=…] shows every picture)
+	@bettersynth explore --config $(CONFIG) $(if $(SERVE),--serve) $(PORT:%=--port %)
 
 analyse: ready  ## figures of every score of a DATASET (the pool, unless named), or of two (BESIDE=…), as dj-analyze gives them
 	@bettersynth analyse --config $(CONFIG) $(DATASET:%=--dataset %) $(BESIDE:%=--beside %)

@@ -96,7 +96,7 @@ ready: environment
 	@python -m bettersynth.configuration $(CONFIG)
 
 .PHONY: help setup demo world run status doctor resume dry-run explain compare why ask upload dag report page explore analyse what-if scores-table test test-slurm test-quick lint format reference lock \
-	stage verify profile unprofile miniature-models quality bench-dry-run bench-data-plane bench-full-size bench-scoring bench-decoding bench-training \
+	stage verify profile unprofile miniature-models quality bench-dry-run bench-data-plane bench-full-size bench-scoring bench-decoding bench-training bench-verdicts \
 	bench-captions captions-quality clean-results bundle unbundle merge
 
 help:  ## list these commands
@@ -246,6 +246,9 @@ bench-scoring:  ## Data-Juicer's operators and ours on one GPU: rates, differenc
 
 bench-decoding:  ## JPEG decoders and resizing, on one core
 	@python -m bench decoding
+
+bench-verdicts:  ## how often the leaderboard's words are true, on simulated boards beside other rules
+	@python -m bench verdicts
 
 bench-training:  ## MGM-2B at its real size on one GPU: rates of both stages and of answering
 	@python -m bench mgm-training

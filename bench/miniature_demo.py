@@ -36,7 +36,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
 
 def figures_of(configuration: Configuration, layout: Layout, pairs: Sequence[str]) -> dict[str, float]:
     """The figures of a run; `pairs` are written `better>worse`."""
-    from bettersynth.report.leaderboard import board_of
+    from bettersynth.report.runs import board_of
 
     benchmarks = list(configuration.benchmarks)
     leaderboard = read_json(layout.leaderboard)
@@ -45,7 +45,7 @@ def figures_of(configuration: Configuration, layout: Layout, pairs: Sequence[str
         if entry["status"] == "done":
             figures[f"{entry['recipe']}_seeds"] = entry[benchmarks[0]]["n"]
             figures |= {f"{entry['recipe']}_{name}": round(entry[name]["mean"], 4) for name in benchmarks}
-    board = board_of(configuration, layout)
+    board = board_of(configuration, layout).board
     for pair in pairs:
         better, worse = pair.split(">")
         parts = {name: board.difference(better, worse, name) for name in benchmarks}

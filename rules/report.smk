@@ -4,7 +4,9 @@ rule leaderboard:
         results=jobs.leaderboard.input("results"),
         trainsets=jobs.leaderboard.input("trainsets"),
     output:
-        jobs.leaderboard.output("leaderboard"),
+        leaderboard=jobs.leaderboard.output("leaderboard"),
+        csv=jobs.leaderboard.output("csv"),
+        markdown=jobs.leaderboard.output("markdown"),
     log:
         jobs.leaderboard.log(),
     localrule: True
@@ -13,6 +15,7 @@ rule leaderboard:
     params:
         baseline=jobs.leaderboard.param("baseline"),
         recipes=jobs.leaderboard.param("recipes"),
+        price=jobs.leaderboard.param("price"),
     message:
         jobs.leaderboard.message
     script:

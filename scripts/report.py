@@ -4,6 +4,6 @@ from bettersynth.runtime.job import RunningJob
 
 job = RunningJob(snakemake)
 
-from bettersynth.report import build_report
+from bettersynth.report.page import build_report
 
 build_report(job.configuration, job.layout, job.plan)

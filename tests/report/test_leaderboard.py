@@ -1,5 +1,6 @@
 """The leaderboard: the contest's score, and verdicts that own up to noise."""
 
+import csv
 import json
 
 import numpy as np
@@ -12,7 +13,8 @@ from bettersynth.core.layout import Layout
 from bettersynth.core.publish import read_json, write_json
 from bettersynth.core.remedy import DamagedError
 from bettersynth.report.comparison import holm
-from bettersynth.report.leaderboard import _as_published, baseline_of, build_leaderboard, read_log
+from bettersynth.report.leaderboard import _as_published, baseline_of, build_leaderboard
+from bettersynth.report.runs import read_log
 
 BENCHMARKS = ("textvqa", "mmbench")
 
@@ -74,8 +76,8 @@ def test_rows_agree_within_the_tolerance(rows, agree):
 def test_verdicts(by_recipe):
     assert by_recipe["baseline"]["verdict"] == "baseline"
     assert by_recipe["best"]["verdict"] == "better"
-    assert by_recipe["grounded"]["verdict"] == "picked"
-    assert by_recipe["grounded"]["basis"].startswith("the best 2 of 3 seeds by their early loss")
+    assert by_recipe["grounded"]["estimates"] == "recipe, corrected for picking the best 2 of 3"
+    assert "corrected for going on with the best 2 of 3 seeds by their early loss" in by_recipe["grounded"]["basis"]
     assert by_recipe["one_seed"]["verdict"] == "not distinguishable"
     assert "with 1 seed against 3, a single one's scatter taken from" in by_recipe["one_seed"]["basis"]
     assert "could have been found" in by_recipe["one_seed"]["basis"]
@@ -159,3 +161,98 @@ def test_a_torn_training_log_is_read_to_its_end_and_a_damaged_one_is_named(tmp_p
     log.write_bytes(b"\0" * 20 + b"\n" + whole)
     with pytest.raises(DamagedError, match=rf"{log}: damaged: line 1 is no JSON .* make run CONFIG=config/mine.yaml"):
         read_log(log)
+
+
+def change(section, **keys):
+    """Keys of a section that another configuration gives."""
+    vars(section).update(keys)
+
+
+def test_a_removed_seed_is_listed_with_what_the_verdict_would_be_with_it(tmp_path):
+    configuration, layout, _ = write_fake_results(tmp_path, rows=60)
+    whole = {entry["recipe"]: entry for entry in build_leaderboard(configuration, layout)["recipes"]}
+    assert whole["best"]["removed"] == [] and whole["best"]["with_removed"] is None
+    configuration.recipes["best"].seeds.remove(3)
+    lessened = {entry["recipe"]: entry for entry in build_leaderboard(configuration, layout)["recipes"]}
+    assert [(run["seed"], run["status"], run["other_pairs"]) for run in lessened["best"]["removed"]] == [
+        (3, "done", False)
+    ]
+    assert lessened["best"]["textvqa"]["n"] == 2
+    again = lessened["best"]["with_removed"]
+    assert again["seeds"] == 3 and again["ratio"] == pytest.approx(whole["best"]["comparison"]["ratio"])
+    assert again["verdict"] == whole["best"]["verdict"]
+    write_json(layout.pretrain("best", 3) / "card.json", {"status": "done", "inputs": {"data_sha256": "another"}})
+    stale = {entry["recipe"]: entry for entry in build_leaderboard(configuration, layout)["recipes"]}
+    assert stale["best"]["removed"][0]["other_pairs"] is True and stale["best"]["with_removed"] is None
+
+
+def test_recipes_that_the_configuration_has_no_more_are_named(tmp_path):
+    configuration, layout, _ = write_fake_results(tmp_path, rows=60)
+    del configuration.recipes["matched"]
+    assert build_leaderboard(configuration, layout)["removed_recipes"] == [{"recipe": "matched", "seeds": [1, 2, 3]}]
+
+
+def test_a_failed_seed_is_on_record_and_its_recipe_goes_on(tmp_path):
+    configuration, layout, _ = write_fake_results(tmp_path, rows=60)
+    write_json(
+        layout.pretrain("best", 3) / "card.json",
+        {"status": "stopped", "fate": "failed", "why": "the loss was no number", "steps": 7},
+    )
+    choice = read_json(layout.seeds("best"))
+    choice["seeds"][2] |= {"verdict": "stopped", "fate": "failed", "loss": None}
+    write_json(layout.seeds("best"), choice)
+    entry = next(one for one in build_leaderboard(configuration, layout)["recipes"] if one["recipe"] == "best")
+    assert (entry["seeds"][2]["fate"], entry["seeds"][2]["why"]) == ("failed", "the loss was no number")
+    assert entry["estimates"] == "recipe" and entry["textvqa"]["n"] == 2, "a failure is no choice"
+
+
+def test_seeds_picked_at_two_rungs_are_a_policy_and_compared_with_none(tmp_path):
+    configuration, layout, _ = write_fake_results(tmp_path, rows=60)
+    rungs = [{"steps": 10, "keep": 3}, {"steps": 20, "keep": 2}]
+    change(configuration.recipes["grounded"], training={"probe": {"steps": None, "keep": None, "rungs": rungs}})
+    choice = read_json(layout.seeds("grounded"))
+    write_json(layout.seeds("grounded", "seeds-2"), choice)
+    entries = {entry["recipe"]: entry for entry in build_leaderboard(configuration, layout)["recipes"]}
+    assert entries["grounded"]["verdict"] == "picked" and entries["grounded"]["estimates"] == "policy: best 2 of 3"
+    assert entries["grounded"]["comparison"] is None
+
+
+def test_a_recipe_is_compared_with_its_control(tmp_path):
+    configuration, layout, _ = write_fake_results(tmp_path, rows=60)
+    change(configuration.recipes["matched"], control_of=["best"])
+    best = next(one for one in build_leaderboard(configuration, layout)["recipes"] if one["recipe"] == "best")
+    assert best["against_control"]["control"] == "matched" and best["against_control"]["ratio"] > 1
+    assert best["against_control"]["ratio"] != pytest.approx(best["comparison"]["ratio"])
+
+
+def test_groups_hold_what_cannot_be_told_from_the_best_and_pairs_say_so_both_ways(leaderboard):
+    first, *_ = leaderboard["groups"]
+    assert first[0] == "best" and "baseline" not in first
+    assert sorted(name for group in leaderboard["groups"] for name in group) == sorted(leaderboard["pairs"])
+    pair, back = leaderboard["pairs"]["best"]["baseline"], leaderboard["pairs"]["baseline"]["best"]
+    assert pair["ratio"] == pytest.approx(1 / back["ratio"]) and pair["ratio"] > 1
+    assert pair["verdict"] == back["verdict"] == "leaning"
+    best = next(entry for entry in leaderboard["recipes"] if entry["recipe"] == "best")
+    assert 1 < leaderboard["highest_without_luck"] < best["comparison"]["ratio"]
+
+
+def test_the_board_is_a_table_too(results, leaderboard):
+    _, layout, _ = results
+    rows = {row["recipe"]: row for row in csv.DictReader(layout.leaderboard_csv.open(encoding="utf-8"))}
+    assert list(rows) == [entry["recipe"] for entry in leaderboard["recipes"]]
+    best = next(entry for entry in leaderboard["recipes"] if entry["recipe"] == "best")
+    assert float(rows["best"]["ratio"]) == best["comparison"]["ratio"] and rows["best"]["verdict"] == "better"
+    assert (rows["grounded"]["seeds_done"], rows["grounded"]["seeds_stopped"]) == ("2", "1")
+    assert rows["best"]["trainset_sha256"] == read_json(layout.trainset_card("best"))["sha256"]
+    lines = layout.leaderboard_markdown.read_text(encoding="utf-8").splitlines()
+    assert len({line.count("|") for line in lines[: 2 + len(rows)]}) == 1 and lines[2].startswith("| `best` |")
+
+
+def test_hours_of_gpus_and_their_price_are_added_up(tmp_path):
+    configuration, layout, _ = write_fake_results(tmp_path, rows=60)
+    change(configuration.report, price_per_gpu_hour=2.5)
+    for seed in (1, 2):
+        path = layout.finetune("best", seed) / "card.json"
+        write_json(path, read_json(path) | {"device": "NVIDIA H100", "seconds": 1800, "processes": 4})
+    best = next(one for one in build_leaderboard(configuration, layout)["recipes"] if one["recipe"] == "best")
+    assert best["gpu_hours"] == pytest.approx(4) and best["price"] == pytest.approx(10)

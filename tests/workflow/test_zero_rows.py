@@ -8,7 +8,7 @@ from pairs import configure_pairs, make_pool, pair, write_scores
 from bettersynth.core.publish import read_json
 from bettersynth.datasets.analysis import build_analysis
 from bettersynth.datasets.build import build_dataset
-from bettersynth.report import build_report
+from bettersynth.report.page import build_report
 from bettersynth.sources.make import make_source_shard
 from bettersynth.training.export import export_dataset
 from bettersynth.training.trainset import PreflightError, build_trainset

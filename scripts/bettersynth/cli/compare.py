@@ -9,8 +9,8 @@ import click
 from bettersynth.cli.options import config
 from bettersynth.configuration.load import check_recipe
 from bettersynth.core.errors import PersonError
-from bettersynth.report.board import compared
-from bettersynth.report.leaderboard import board_of
+from bettersynth.report.runs import board_of
+from bettersynth.report.verdicts import compared
 from bettersynth.workflow.run import Run
 
 
@@ -21,7 +21,7 @@ from bettersynth.workflow.run import Run
 def command(config_file: Path, recipe: str, other: str) -> None:
     """Print both recipes' accuracies, their difference by benchmark, and the verdict."""
     run = Run.open(config_file)
-    board = board_of(run.configuration, run.layout)
+    board = board_of(run.configuration, run.layout).board
     for name in (recipe, other):
         check_recipe(run.configuration, name)
         if name not in board.recipes:

@@ -8,9 +8,9 @@ import click
 
 from bettersynth.cli.options import config
 from bettersynth.core.layout import Layout
-from bettersynth.report import build_report
 from bettersynth.report.early_loss import build_early_loss
 from bettersynth.report.leaderboard import build_leaderboard
+from bettersynth.report.page import build_report
 from bettersynth.workflow.run import Run
 
 

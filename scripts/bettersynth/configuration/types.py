@@ -106,6 +106,11 @@ class Report(Section):
         description="Parquet of the records' known truth (the miniature's), for precision and recall of each filter.",
     )
     title: str = "Which pairs make the better model?"
+    price_per_gpu_hour: float | None = Field(
+        None,
+        ge=0,
+        description="What an hour of one GPU costs, in any currency: the leaderboard adds up what runs cost.",
+    )
 
 
 class Configuration(Section):

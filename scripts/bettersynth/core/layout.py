@@ -278,6 +278,16 @@ class Layout:
         return self.root / "report" / "leaderboard.json"
 
     @property
+    def leaderboard_csv(self) -> Path:
+        """The same, a line for each recipe."""
+        return self.leaderboard.with_suffix(".csv")
+
+    @property
+    def leaderboard_markdown(self) -> Path:
+        """The same, to paste somewhere."""
+        return self.leaderboard.with_suffix(".md")
+
+    @property
     def early_loss(self) -> Path:
         """Whether an early loss tells which seeds do well."""
         return self.leaderboard.with_name("early_loss.json")

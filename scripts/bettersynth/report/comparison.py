@@ -1,11 +1,11 @@
 """Recipes compared: what their runs say of them, and how sure that is.
 
-A run has one level, the mean over the benchmarks of log((points + ½) / (questions + 1)), so that a difference of two
-levels is the log of a ratio. Levels are fitted by least squares as recipe + seed over the whole board; a seed that only
-one recipe ran counts as an average one. What is left over is the scatter between runs, which all recipes share, but no
-recipe is taken to scatter less than its own runs do. On top of it comes the choice of the questions: the part of a
-difference that stays with questions from run to run, found by moments over clusters of questions (those of one picture,
-rotations of one question). Degrees of freedom are those of the runs alone.
+A run has one level, such as the mean over the benchmarks of log((points + ½) / (questions + 1)), so that a difference
+of two levels is the log of a ratio. Levels are fitted by least squares as recipe + seed over the whole board; a seed
+that only one recipe ran counts as an average one. What is left over is the scatter between runs, which all recipes
+share, but no recipe is taken to scatter less than its own runs do. On top of it comes the choice of the questions: the
+part of a difference that stays with questions from run to run, found by moments over clusters of questions (those of
+one picture, rotations of one question). Degrees of freedom are those of the runs alone.
 
 Where seeds were picked by an early loss, the board is fitted as recipe + seed + slope × loss, each recipe's loss taken
 from the mean of all the runs that it started: the regression estimate under double sampling (Cochran, Sampling
@@ -15,18 +15,18 @@ Techniques, 1977, chapter 12).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from scipy import sparse, stats
+from scipy import sparse, special
 
 SIGNIFICANCE = 0.05
 TINY = 1e-9
 
 
 class Difference(NamedTuple):
-    """Of two levels: log of a ratio, its standard error and 95 % interval, and p against no difference."""
+    """Of two levels: their difference, its standard error and 95 % interval, and p against no difference."""
 
     mean: float
     error: float
@@ -35,40 +35,33 @@ class Difference(NamedTuple):
     p: float
 
 
-class Runs(NamedTuple):
-    """The finished runs of a board. Arrays have one entry for each run."""
+class Losses(NamedTuple):
+    """Early losses of the runs of a board, among them those by which seeds were picked."""
 
-    recipe: np.ndarray
-    """Number of its recipe, from 0; every recipe has at least one run."""
-    seed: np.ndarray
-    level: np.ndarray
-    noise: np.ndarray | None = None
-    """`[runs, runs]`: products, summed over clusters of questions, of what each cluster adds to each run's level.
-
-    None where results have no questions.
-    """
-    loss: np.ndarray | None = None
-    """Early loss, less the mean of all runs that its recipe started; None where none was picked by it."""
-    started: np.ndarray | None = None
-    """`[recipes]`: runs that each recipe started; with `loss`."""
-    loss_variance: float = 0.0
-    """Of the losses of all started runs, within recipes; with `loss`."""
+    loss: np.ndarray
+    """`[runs]`: less the mean of all runs that the recipe started."""
+    started: np.ndarray
+    """`[recipes]`: runs that each recipe started."""
+    variance: float
+    """Of the losses of all started runs, within recipes."""
 
 
 class Design:
-    """The least-squares fit of a board, for any levels of its runs."""
+    """The least-squares fit of a board: which recipe and seed each run is of, both numbered; every recipe has a run."""
 
-    def __init__(self, recipe: np.ndarray, seed: np.ndarray, loss: np.ndarray | None = None) -> None:
+    def __init__(self, recipe: np.ndarray, seed: np.ndarray, losses: Losses | None = None) -> None:
         runs, recipes = len(recipe), int(recipe.max()) + 1
+        self.losses = losses
         self.recipes = _indicators(recipe)
         self.seeds = _indicators(np.unique(seed, return_inverse=True)[1])
-        given = [] if loss is None else [loss[:, None]]
+        given = [] if losses is None else [losses.loss[:, None]]
         without = np.hstack([self.recipes, *given])
         columns = np.hstack([without, _shared_seeds(self.recipes, self.seeds)])
         solved = np.linalg.pinv(columns)
         self.estimator = solved[:recipes]
         """`[recipes, runs]`: a recipe's estimate is the product of its row and the levels."""
-        self.slope = None if loss is None else solved[recipes]
+        self.slope = np.zeros(runs) if losses is None else solved[recipes]
+        """`[runs]`: its product with the levels is what a loss higher by 1 adds to the level."""
         self.residual = np.eye(runs) - columns @ solved
         """`[runs, runs]`: maps levels to what is left over."""
         self.freedom = runs - int(np.linalg.matrix_rank(columns))
@@ -93,32 +86,29 @@ def _indicators(codes: np.ndarray) -> np.ndarray:
 def _shared_seeds(recipes: np.ndarray, seeds: np.ndarray) -> np.ndarray:
     """Columns of the seeds that several recipes ran; among recipes that seeds connect, they add up to 0."""
     crossed = (recipes.T @ seeds) > 0
-    crossed = crossed[:, crossed.sum(0) > 1]
-    shared = seeds[:, ((recipes.T @ seeds) > 0).sum(0) > 1]
+    several = crossed.sum(0) > 1
+    shared = seeds[:, several]
     if not shared.shape[1]:
         return shared
+    crossed = crossed[:, several]
     links = sparse.csr_matrix(crossed.T.astype(float) @ crossed)
     _, component = sparse.csgraph.connected_components(links, directed=False)
     member = _indicators(component)
     return shared - shared @ member / member.sum(0) @ member.T
 
 
-@lru_cache(maxsize=8)
-def _design(recipe: bytes, seed: bytes) -> Design:
-    return Design(np.frombuffer(recipe, dtype=np.int64), np.frombuffer(seed, dtype=np.int64))
-
-
 class Comparison:
-    """What a board says of its recipes."""
+    """What a board says of its recipes by one kind of level."""
 
-    def __init__(self, runs: Runs) -> None:
-        self.runs = runs
-        recipe, seed = np.asarray(runs.recipe, dtype=np.int64), np.asarray(runs.seed, dtype=np.int64)
-        plain = runs.loss is None
-        self.design = _design(recipe.tobytes(), seed.tobytes()) if plain else Design(recipe, seed, runs.loss)
-        self.estimates = self.design.estimator @ runs.level
+    def __init__(self, design: Design, level: np.ndarray, noise: np.ndarray | None = None) -> None:
+        """`level` is `[runs]`. `noise` is `[runs, runs]`: products, summed over clusters of questions, of what each
+        cluster adds to each run's level; None where results have no questions.
+        """
+        self.design, self.level, self.noise = design, level, noise
+        self.estimates = design.estimator @ level
         """`[recipes]`: levels of the recipes."""
-        self.freedom = self.design.freedom
+        self.freedom = design.freedom
+        self._residuals = design.residual @ level
 
     @cached_property
     def scatter(self) -> float:
@@ -135,7 +125,7 @@ class Comparison:
     @cached_property
     def seed_variance(self) -> float:
         """Variance of what all runs of a seed have in common, by moments."""
-        design, level = self.design, self.runs.level
+        design, level = self.design, self.level
         if design.seed_freedom < 1 or design.seeds_expected < TINY:
             return 0.0
         explained = level @ design.of_seeds @ level - design.seed_freedom * self.scatter
@@ -148,18 +138,18 @@ class Comparison:
         variance = design.recipes @ np.fmax(self.scatter, self.own)
         by_seed = design.estimator @ design.seeds
         covariance = design.estimator * variance @ design.estimator.T + self.seed_variance * by_seed @ by_seed.T
-        if design.slope is not None and self.runs.started is not None:
-            slope = float(design.slope @ self.runs.level)
-            covariance += np.diag(slope**2 * self.runs.loss_variance / self.runs.started)
+        if design.losses is not None:
+            slope = float(design.slope @ self.level)
+            covariance += np.diag(slope**2 * design.losses.variance / design.losses.started)
         return covariance
 
     @cached_property
     def of_questions(self) -> np.ndarray:
         """`[recipes, recipes]`: covariance of the estimates over choices of questions, beside that between runs."""
-        design, noise = self.design, self.runs.noise
+        design, noise = self.design, self.noise
         if noise is None:
             return np.zeros_like(self.covariance)
-        squares = np.einsum("ij,jk,ik->i", design.residual, noise, design.residual)
+        squares = np.einsum("ij,ij->i", design.residual @ noise, design.residual)
         pooled = squares.sum() / self.freedom if self.freedom else 0.0
         own = design.by_recipe(squares)
         of_run = design.recipes @ np.where(np.isnan(own), pooled, own)
@@ -171,28 +161,15 @@ class Comparison:
         """`[recipes, recipes]`: of each recipe's estimate less each other's."""
         return _of_differences(self.covariance) + np.maximum(0.0, _of_differences(self.of_questions))
 
-    def difference(self, first: int, second: int, level: float = 1 - SIGNIFICANCE) -> Difference | None:
+    def difference(self, first: int, second: int) -> Difference | None:
         """Of two recipes; None where nothing is known of the scatter between runs."""
         if self.freedom < 1:
             return None
         mean = float(self.estimates[first] - self.estimates[second])
-        return self._judged(mean, float(np.sqrt(self.variances[first, second])), level)
-
-    def interval(self, recipe: int) -> Difference | None:
-        """Of one recipe's level."""
-        if self.freedom < 1:
-            return None
-        variance = self.covariance[recipe, recipe] + max(0.0, self.of_questions[recipe, recipe])
-        return self._judged(float(self.estimates[recipe]), float(np.sqrt(variance)), 1 - SIGNIFICANCE)
-
-    def _judged(self, mean: float, error: float, level: float) -> Difference:
-        half = float(stats.t.ppf((1 + level) / 2, self.freedom)) * error
-        p = float(2 * stats.t.sf(abs(mean) / error, self.freedom)) if error else float(mean == 0)
+        error = float(np.sqrt(self.variances[first, second]))
+        half = float(special.stdtrit(self.freedom, 1 - SIGNIFICANCE / 2)) * error
+        p = float(2 * special.stdtr(self.freedom, -abs(mean) / error)) if error else float(mean == 0)
         return Difference(mean, error, mean - half, mean + half, p)
-
-    @cached_property
-    def _residuals(self) -> np.ndarray:
-        return self.design.residual @ self.runs.level
 
 
 def _of_differences(covariance: np.ndarray) -> np.ndarray:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -23,36 +22,21 @@ from bettersynth.configuration.probe import END
 from bettersynth.configuration.recipes import recipe_training
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import CARD, Layout
-from bettersynth.core.publish import json_lines, read_json, write_json
+from bettersynth.core.publish import read_json, write_json
 from bettersynth.report import charts
+from bettersynth.report.board import level_of
+from bettersynth.report.runs import Stage1
 
 LEVEL = 0.95
-LAST_PART = 5
-"""The training loss at a step is the mean over the last fifth of the steps till then, as in cards."""
 NAMES = {"held_out": "the loss on the held-out pairs", "training": "the training loss"}
 
 
 class _Run(NamedTuple):
     recipe: str
     seed: int
-    card: dict[str, Any]
-    """Of stage 1."""
-    training: list[float]
-    """Loss of each of its steps."""
+    stage: Stage1
     level: float | None
     """None for a run without a result."""
-
-    def loss(self, by: str, rung: str) -> float | None:
-        """The loss at a rung, None where it was not measured or is no number."""
-        total = self.card["steps"]
-        if self.card["status"] == "stopped" and rung == END:
-            return None
-        step = total if rung == END else int(rung)
-        if by == "held_out":
-            found = (entry["loss"] for entry in self.card.get("held_out", []) if entry["step"] == step)
-            return next(found, None)
-        losses = self.training[:step]
-        return None if len(losses) < step else float(np.mean(losses[-max(1, step // LAST_PART) :]))
 
 
 def build_early_loss(configuration: Configuration, layout: Layout) -> dict[str, Any]:
@@ -62,7 +46,7 @@ def build_early_loss(configuration: Configuration, layout: Layout) -> dict[str, 
     ordered = [*map(str, sorted({step for steps in ladders for step in steps})), END]
     seeds = max((len(recipe.seeds) for recipe in configuration.recipes.values()), default=1)
     found = [told for rung in ordered for by in NAMES if (told := _rung(runs, by, rung, seeds, configuration, layout))]
-    stopped = [run for run in runs if run.card["status"] == "stopped"]
+    stopped = [run for run in runs if run.stage.card["status"] == "stopped"]
     made = {
         "rungs": found,
         "sentence": found[0]["sentence"] if found else None,
@@ -77,22 +61,15 @@ def _spent(run: _Run, configuration: Configuration, layout: Layout) -> float:
     """Seconds of stage 1 that went into a seed that was stopped."""
     folders = [pick.folder for pick in recipe_training(configuration, run.recipe).probe.probes]
     cards = [layout.probe(run.recipe, run.seed, folder) / CARD for folder in folders]
-    return float(run.card["seconds"] + sum(read_json(card)["seconds"] for card in cards if card.exists()))
+    return float(run.stage.card["seconds"] + sum(read_json(card)["seconds"] for card in cards if card.exists()))
 
 
 def _runs(recipe: str, configuration: Configuration, layout: Layout) -> Iterator[_Run]:
     """Runs of which there is a card of stage 1."""
     for seed in configuration.recipes[recipe].seeds:
-        folder = layout.pretrain(recipe, seed)
-        if not (folder / CARD).exists():
-            continue
-        card = read_json(folder / CARD)
-        if "steps" in card and "taken_over_from" not in card:  # which would count a run twice
-            yield _Run(recipe, seed, card, _losses(folder / "log.jsonl"), _level(recipe, seed, configuration, layout))
-
-
-def _losses(log: Path) -> list[float]:
-    return [entry["loss"] for entry in json_lines(log) if "loss" in entry]
+        stage = Stage1.read(layout.pretrain(recipe, seed))
+        if stage is not None and "taken_over_from" not in stage.card:  # which would count a run twice
+            yield _Run(recipe, seed, stage, _level(recipe, seed, configuration, layout))
 
 
 def _level(recipe: str, seed: int, configuration: Configuration, layout: Layout) -> float | None:
@@ -103,7 +80,7 @@ def _level(recipe: str, seed: int, configuration: Configuration, layout: Layout)
         if result.get("status") != "done":
             return None
         questions = result["questions"]
-        levels.append(math.log((result["accuracy"] * questions + 0.5) / (questions + 1)))
+        levels.append(float(level_of(result["accuracy"] * questions, questions)))
     return sum(levels) / len(levels) if levels else None
 
 
@@ -111,7 +88,7 @@ def _rung(
     runs: list[_Run], by: str, rung: str, seeds: int, configuration: Configuration, layout: Layout
 ) -> dict[str, Any] | None:
     """What a loss at a rung tells; None where fewer than three runs, beside their recipes' means, have one."""
-    known = [(run, loss) for run in runs if run.level is not None and (loss := run.loss(by, rung)) is not None]
+    known = [(run, loss) for run in runs if run.level is not None and (loss := run.stage.loss(by, rung)) is not None]
     several = {run.recipe for run, _ in known if sum(other.recipe == run.recipe for other, _ in known) > 1}
     known = [(run, loss) for run, loss in known if run.recipe in several]
     if len(known) - len(several) < 3:
@@ -189,7 +166,7 @@ def _policy(
 
 def _share(run: _Run, rung: str, layout: Layout) -> float:
     """The share of a run's seconds, both stages, that stage 1 takes till the rung."""
-    card, other = run.card, layout.finetune(run.recipe, run.seed) / CARD
+    card, other = run.stage.card, layout.finetune(run.recipe, run.seed) / CARD
     each = card["seconds"] / max(1, card["steps"] - card.get("resumed_from_step", 0))
     rest = read_json(other)["seconds"] if other.exists() else 0.0
     steps = card["steps"] if rung == END else int(rung)

@@ -19,14 +19,13 @@ from bettersynth.report.distributions import QUANTILES, Scores, distributions
 from bettersynth.report.early_loss import picture
 from bettersynth.report.examples import examples
 from bettersynth.report.history import remember
-from bettersynth.report.leaderboard import read_log
+from bettersynth.report.leaderboard_view import further_marks, leaderboard_view
 from bettersynth.report.provenance import provenance
+from bettersynth.report.runs import read_log
 from bettersynth.report.truth import filter_quality
 from bettersynth.workflow.plan import Plan
 
 STAGES = ("probe", "pretrain", "finetune")
-VERDICTS = ("better", "worse", "leaning", "equal", "not distinguishable", "picked", "not tested")
-TONES = {"better": "good", "worse": "bad", "baseline": "base"}
 MOST_FUNNELS = 3
 MOST_CURVES = 8
 """Funnels and loss curves of more recipes than these are folded."""
@@ -43,9 +42,9 @@ def build_report(configuration: Configuration, layout: Layout, plan: Plan) -> Pa
         .get_template("template.html.j2")
         .render(
             configuration=configuration,
-            leaderboard=_leaderboard_view(_read(layout.leaderboard), list(configuration.benchmarks)),
+            leaderboard=leaderboard_view(_read(layout.leaderboard), list(configuration.benchmarks)),
             missing=list(_missing(configuration, layout, plan)),
-            marks=list(_marks(configuration, layout)),
+            marks=list(further_marks(configuration, layout)),
             pool=_pool(configuration, layout),
             graph=_graph(configuration, layout, plan),
             datasets={name: _step(name, configuration, layout) for name in configuration.datasets},
@@ -124,98 +123,6 @@ def _missing(configuration: Configuration, layout: Layout, plan: Plan) -> Iterat
         there = sum(path.exists() for path in results)
         if there < len(results):
             yield f"{recipe} has {there} of {len(results)} evaluations"
-
-
-# --- leaderboard ---------------------------------------------------------------------------------
-
-
-def _leaderboard_view(leaderboard: dict[str, Any] | None, benchmarks: list[str]) -> dict[str, Any] | None:
-    """The leaderboard with a strip for each recipe on one shared scale."""
-    if leaderboard is None or not leaderboard["recipes"]:
-        return None
-    stated = [_published_score(entry, benchmarks) for entry in leaderboard["recipes"]]
-    scale = _score_scale(leaderboard["recipes"], stated)
-    rows = []
-    for entry, published in zip(leaderboard["recipes"], stated, strict=True):
-        tone = TONES.get(entry["verdict"], "plain")
-        title = f"{entry['recipe']}: {sentence(entry, leaderboard['baseline'])}"
-        chart = charts.strip(
-            title,
-            scale,
-            entry["score"],
-            entry["score_interval"],
-            sorted(entry["seed_scores"].values()),
-            published,
-            tone,
-        )
-        statuses = [seed["status"] for seed in entry["seeds"]]
-        counts = {status: statuses.count(status) for status in ("done", "stopped", "missing")}
-        rows.append(entry | {"chart": chart, "tone": tone, "published_score": published, "counts": counts})
-    return leaderboard | {"recipes": rows, "axis": charts.axis(scale), "summary": _summary(leaderboard)}
-
-
-def _published_score(entry: dict[str, Any], benchmarks: list[str]) -> float | None:
-    published = entry["published"] or {}
-    figures = [published.get(benchmark) for benchmark in benchmarks]
-    known = [figure for figure in figures if figure is not None]
-    return sum(known) / len(known) if len(known) == len(benchmarks) else None
-
-
-def _score_scale(entries: list[dict[str, Any]], published: list[float | None]) -> tuple[float, float]:
-    """From the lowest to the highest seed or published figure, 1 inside; intervals may be cut."""
-    values = [1.0, *(score for entry in entries for score in entry["seed_scores"].values())]
-    values += [score for score in published if score is not None]
-    low, high = min(values), max(values)
-    margin = 0.12 * (high - low) or 0.1
-    return low - margin, high + margin
-
-
-def _summary(leaderboard: dict[str, Any]) -> str:
-    """The result in one sentence, no stronger than the evidence."""
-    baseline = leaderboard["baseline"]
-    compared = [entry for entry in leaderboard["recipes"] if entry["recipe"] != baseline and entry["score"] is not None]
-    if not compared:
-        return f"No recipe has a result to compare with {baseline} yet."
-    verdicts = [entry["verdict"] for entry in compared]
-    parts = [f"{verdicts.count(verdict)} {verdict}" for verdict in VERDICTS if verdict in verdicts]
-    best = compared[0]
-    return (
-        f"Of {len(compared)} recipe{'s' if len(compared) > 1 else ''} compared with {baseline}: {', '.join(parts)}. "
-        f"The highest score, {best['score']:.3f}, is {best['recipe']}’s: {sentence(best, baseline)}."
-    )
-
-
-def sentence(entry: dict[str, Any], baseline: str) -> str:
-    """A verdict in words: `better than baseline with 3 seeds`."""
-    link = {"better": " than", "worse": " than", "equal": " to", "not distinguishable": " from"}
-    link = {word: f"{preposition} {baseline}" for word, preposition in link.items()} | {"leaning": ""}
-    verdict = entry["verdict"]
-    return f"{verdict}{link[verdict]} {entry['basis']}" if verdict in link else f"{verdict}: {entry['basis']}"
-
-
-def _marks(configuration: Configuration, layout: Layout) -> Iterator[dict[str, Any]]:
-    """Further marks of each benchmark that has some, whole and by parts: means over each recipe's finished seeds."""
-    for name, benchmark in configuration.benchmarks.items():
-        if not benchmark.marks:
-            continue
-        rows: list[dict[str, Any]] = []
-        questions: dict[str, int] = {}
-        for recipe, definition in configuration.recipes.items():
-            results = [_read(layout.result(recipe, seed, name)) for seed in definition.seeds]
-            finished = [result for result in results if result and result["status"] != "stopped"]
-            if finished:
-                parts = [benchmark.parts(result) for result in finished]
-                questions |= {part: facts["questions"] for each in parts for part, facts in each.items()}
-                first, *_ = benchmark.marks
-                figures = [_mean([result[mark] for result in finished]) for mark in benchmark.marks]
-                by_part = {part: _mean([each[part][first] for each in parts]) for part in parts[0]}
-                rows.append({"recipe": recipe, "figures": figures, "parts": by_part})
-        if rows:
-            yield {"benchmark": benchmark, "questions": questions, "rows": rows}
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
 
 
 # --- pool and datasets ---------------------------------------------------------------------------

@@ -37,7 +37,12 @@ class Leaderboard(OfResults):
         return {"results": self.results(), "trainsets": trainsets}
 
     def outputs(self) -> dict[str, Files]:
-        return {"leaderboard": self.layout.leaderboard}
+        layout = self.layout
+        return {
+            "leaderboard": layout.leaderboard,
+            "csv": layout.leaderboard_csv,
+            "markdown": layout.leaderboard_markdown,
+        }
 
     def parameters(self) -> dict[str, Any]:
         """What the page tells of the recipes; of published ratios, those of the benchmarks that are asked."""
@@ -46,7 +51,8 @@ class Leaderboard(OfResults):
             recipe.model_dump_json(exclude={"published": left_out} if recipe.published else None)
             for recipe in self.configuration.recipes.values()
         ]
-        return {"baseline": self.configuration.report.baseline, "recipes": recipes}
+        report = self.configuration.report
+        return {"baseline": report.baseline, "recipes": recipes, "price": report.price_per_gpu_hour}
 
 
 class EarlyLoss(OfResults):

@@ -11,6 +11,7 @@ from bettersynth.runtime import gpus
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ["PYTHONPATH"] = f"{ROOT / 'scripts'}{os.pathsep}{ROOT}"  # as in the Makefile, for what tests start
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported; for tiny models, threads only spin
 os.environ.pop("BETTERSYNTH_CONFIG", None)  # `make test` has one, which would be the configuration that messages name
 
 GPUS = os.environ.setdefault("BETTERSYNTH_TEST_GPUS", ",".join(gpus.visible())).split(",")

@@ -96,7 +96,7 @@ ready: environment
 	@python -m bettersynth.configuration $(CONFIG)
 
 .PHONY: help setup demo world run status doctor resume dry-run explain compare why ask upload dag report page explore analyse what-if scores-table test test-slurm test-quick lint format reference lock \
-	stage verify profile unprofile miniature-models quality bench-dry-run bench-data-plane bench-full-size bench-scoring bench-decoding bench-training bench-verdicts \
+	stage verify profile unprofile miniature-models quality bench-dry-run bench-data-plane bench-explorer bench-full-size bench-scoring bench-decoding bench-training bench-verdicts \
 	bench-captions captions-quality clean-results bundle unbundle merge
 
 help:  ## list these commands
@@ -228,6 +228,9 @@ quality:  ## measure the miniature's models on held-out scenes
 
 bench-data-plane:  ## time every verb and training file of the contest over 410,000 records with drawn scores
 	@python -m bench data-plane
+
+bench-explorer:  ## size and speed of the explorer over 410,000 records, in Chromium
+	@python -m bench explorer
 
 bench-full-size:  ## render 410,000 records of the miniature's world and time ingest, every verb and training files
 	@python -m bench full-size

@@ -142,6 +142,8 @@ def test_a_bound_that_was_dragged_keeps_what_the_workflow_keeps(run, page):
     page.keyboard.press("Tab")
     shown = page.evaluate(KEPT)
     assert everything > after_one > shown > 5
+    page.click("#copy")
+    page.wait_for_function("() => document.getElementById('copied').textContent === 'copied'")
     dataset = yaml.safe_load(page.input_value("#text"))
     assert set(dataset["chosen"]["filter"]) == {"repeats", "words_num", "shape.image_width", "shape.image_height"}
     run.configure({**run.configuration, "datasets": {**run.configuration["datasets"], **dataset}})

@@ -17,6 +17,8 @@ from bettersynth.report.analysis import write_analysis
 from bettersynth.report.charts import number
 from bettersynth.workflow.run import Run
 
+MOST_WORDS = 1_000
+"""Different words of a score that are told one by one."""
 SHOWN = ("mean", "std", "min", "25%", "50%", "75%", "max")
 
 
@@ -35,9 +37,17 @@ def command(config_file: Path, dataset: str, beside: str | None) -> None:
     except ValueError as error:
         raise PersonError(str(error)) from None
     click.echo("\n".join(aligned(["score", "of", "values", *SHOWN], _lines(analyses))))
-    for missing in dict.fromkeys(missing for one in analyses for missing in one["missing"]):
-        click.echo(f"not scored: {missing}; make run CONFIG={config_file} scores what the configuration needs")
+    for source, operators in _unscored(analyses).items():
+        click.echo(f"{source} is not scored by {', '.join(operators)}: name them in an analysis of {config_file}")
     click.echo(f"Files: {written[0].parent.resolve()}")
+
+
+def _unscored(analyses: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """Operators by the source that they have not scored."""
+    found: dict[str, list[str]] = {}
+    for operator, source in dict.fromkeys((*scores,) for one in analyses for scores in one["missing"]):
+        found.setdefault(source, []).append(operator)
+    return found
 
 
 def _lines(analyses: list[dict[str, Any]]) -> Iterator[list[str]]:
@@ -48,6 +58,8 @@ def _lines(analyses: list[dict[str, Any]]) -> Iterator[list[str]]:
 
 
 def _figures(found: Mapping[str, Any]) -> list[str]:
+    if "commonest" in found and found["unique"] > MOST_WORDS:
+        return [f"{found['unique']:,} different ones"]
     if "commonest" in found:
         return [", ".join(f"{word} {count:,}" for word, count in found["commonest"][:3])]
     return ["–" if found[name] is None else number(found[name]) for name in SHOWN]

@@ -20,7 +20,7 @@ from bettersynth.pool.rows import read_rows
 from bettersynth.report.charts import number
 from bettersynth.workflow.run import Run
 
-MOST_SHOWN = 30
+MOST_SHOWN = 16
 """Lines of a table that are printed; all of them are in its file."""
 
 
@@ -76,9 +76,10 @@ def _pairs(lines: Sequence[dict[str, Any]]) -> Iterator[str]:
 
 def _pair(line: dict[str, Any]) -> list[str]:
     known = line["correlation"] is not None
+    sides = {"min": "≥", "max": "≤"}
     return [
-        line["score"],
-        line["other"],
+        f"{line['key']} {sides[line['side']]} {number(line['value'])}",
+        f"{line['other_key']} {sides[line['other_side']]} {number(line['other_value'])}",
         f"{line['correlation']:+.3f}".replace("-", "−") if known else "–",
         *(f"{line[name]:,.0f}" for name in ("kept", "kept_other", "both", "expected")),
         f"{100 * line['jaccard']:.1f} %",

@@ -78,7 +78,7 @@ def analyse(dataset: str, layout: Layout, plan: Plan) -> dict[str, Any]:
         "rows": len(rows),
         "scores": {str(column.key): described(column.values) for column in columns.found},
         "correlation": correlation(columns.numbers),
-        "missing": [f"{scores.operator} of {scores.source}" for scores in columns.missing],
+        "missing": [[scores.operator, scores.source] for scores in columns.missing],
     }
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from bettersynth.configuration.checks import unknown
 from bettersynth.configuration.threshold import Threshold
 from bettersynth.core.errors import PersonError
 from bettersynth.core.names import StatKey
@@ -62,8 +63,9 @@ def _keep(values: Values, side: str, value: float) -> npt.NDArray[np.bool_]:
 def in_pairs(columns: Sequence[Column], bounds: Sequence[Bound]) -> Iterator[dict[str, Any]]:
     """For each two scores: their correlation, and how much what their bounds keep overlaps.
 
-    A score without a bound among `bounds` is cut at its median. `both` counts the rows that both keep, `expected` those
-    that both would keep if one had nothing to do with the other, `jaccard` is the share of both in either.
+    `key`, `side` and `value` are one bound, those with `other_` the other: of `bounds`, or the score's median. `both`
+    counts the rows that both keep, `expected` those that both would keep if one had nothing to do with the other,
+    `jaccard` is the share of both in either.
     """
     correlated = correlation(columns)["matrix"]
     given = {bound.key: bound for bound in reversed(bounds)}
@@ -73,8 +75,8 @@ def in_pairs(columns: Sequence[Column], bounds: Sequence[Bound]) -> Iterator[dic
         first, second = int(keeps[one].sum()), int(keeps[other].sum())
         both = int((keeps[one] & keeps[other]).sum())
         yield {
-            "score": str(cuts[one]),
-            "other": str(cuts[other]),
+            **{name: getattr(cuts[one], name) for name in Bound._fields},
+            **{f"other_{name}": getattr(cuts[other], name) for name in Bound._fields},
             "correlation": correlated[one][other],
             "kept": first,
             "kept_other": second,
@@ -101,7 +103,7 @@ def parse(text: str, columns: Sequence[Column]) -> list[list[Bound]]:
         raise PersonError(f"KEEP: {rest or text!r} is no bound; write such as KEEP='words_num>=6,8 image_size<=1e6'")
     for key, _, _ in found:
         if key not in known:
-            raise PersonError(f"KEEP: {key} is no score of these rows; there are: {', '.join(sorted(known))}")
+            raise PersonError(unknown("KEEP", "score of these rows", key, known))
     return [[Bound(key, side, _number(value)) for value in values.strip(",").split(",")] for key, side, values in found]
 
 

@@ -6,7 +6,7 @@ Every chart has a `<title>` that says what it shows. Lengths are SVG user units,
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +22,8 @@ POINTS = 72
 """Of an inch, in which Graphviz takes lengths; what it answers is in points."""
 MARGIN = 4.0
 """Around the graph of datasets."""
+FLOW_SIZE = 9
+"""Of the counts at its edges, in points."""
 
 
 class Scale(NamedTuple):
@@ -101,11 +103,12 @@ def curves(
     lines: Mapping[str, Sequence[Point]],
     x_high: float,
     y_range: tuple[float, float],
+    stopped: Collection[str] = (),
     *,
     width: float = 300,
     height: float = 130,
 ) -> Markup:
-    """Lines over steps, one colour for each place in `lines`, an empty one's too.
+    """Lines over steps, one colour for each place in `lines`, an empty one's too; those that `stopped` end in a cross.
 
     Every chart of a stage shares `x_high` and `y_range`, so that they can be compared.
     """
@@ -124,7 +127,11 @@ def curves(
         if not points:
             continue
         path = "M" + "L".join(f"{_n(x(step))} {_n(y(loss))}" for step, loss in points)
-        parts.append(f'<path class="line s{position % SERIES}" d="{path}"><title>{escape(label)}</title></path>')
+        name, told = f"line s{position % SERIES}", label
+        if label in stopped:
+            parts.append(_cross(x(points[-1][0]), y(points[-1][1]), name))
+            name, told = f"{name} stopped", f"{label}, stopped"
+        parts.append(f'<path class="{name}" d="{path}"><title>{escape(told)}</title></path>')
     return svg(title, width, height, parts, "curves")
 
 
@@ -197,6 +204,8 @@ class Node(NamedTuple):
     detail: str
     parents: tuple[str, ...]
     marked: bool
+    flows: Mapping[str, str] = {}
+    """What stands at the edge from a parent."""
 
 
 def graph(title: str, nodes: Sequence[Node]) -> Markup:
@@ -204,10 +213,14 @@ def graph(title: str, nodes: Sequence[Node]) -> Markup:
     longest = min(max(len(node.name) for node in nodes), LONGEST_NAME)
     box_width, box_height = 7.4 * max(longest, 10) + 20, 38.0
     drawn = pygraphviz.AGraph(directed=True, rankdir="LR", nodesep=14 / POINTS, ranksep=34 / POINTS)
+    drawn.edge_attr.update(arrowhead="none")  # from left to right, so edges end where boxes begin
     drawn.node_attr.update(shape="box", fixedsize="true", width=box_width / POINTS, height=box_height / POINTS)
     for node in nodes:
         drawn.add_node(node.name)
-        drawn.add_edges_from((parent, node.name) for parent in dict.fromkeys(node.parents))
+        for parent in dict.fromkeys(node.parents):
+            label = node.flows.get(parent)
+            room = {"label": "0" * len(label), "fontsize": FLOW_SIZE} if label else {}
+            drawn.add_edge(parent, node.name, **room)
     drawn.layout(prog="dot")
     _, _, width, height = map(float, drawn.graph_attr["bb"].split(","))
 
@@ -219,8 +232,11 @@ def graph(title: str, nodes: Sequence[Node]) -> Markup:
     parts = []
     for node in nodes:
         for parent in dict.fromkeys(node.parents):
-            curve = [place(point) for point in drawn.get_edge(parent, node.name).attr["pos"].split()[1:]]
+            curve = [place(point) for point in drawn.get_edge(parent, node.name).attr["pos"].split()]
             parts.append(_curve(curve, parent != node.parents[0]))
+            if parent in node.flows:
+                x, y = place(drawn.get_edge(parent, node.name).attr["lp"])
+                parts.append(_text(x, y + FLOW_SIZE / 3, node.flows[parent], "flow"))
     for node in nodes:
         x, y = place(drawn.get_node(node.name).attr["pos"])
         x, y = x - box_width / 2, y - box_height / 2
@@ -261,6 +277,12 @@ def _line(x1: float, y1: float, x2: float, y2: float, name: str) -> str:
 
 def _text(x: float, y: float, text: str, name: str) -> str:
     return f'<text class="{name}" x="{_n(x)}" y="{_n(y)}">{escape(text)}</text>'
+
+
+def _cross(x: float, y: float, name: str, size: float = 4.0) -> str:
+    ends = [(_n(x + across), _n(y + up)) for across, up in ((-size, -size), (size, size), (-size, size), (size, -size))]
+    (a, b), (c, d), (e, f), (g, h) = ends
+    return f'<path class="{name} end" d="M{a} {b}L{c} {d}M{e} {f}L{g} {h}"/>'
 
 
 def _diamond(x: float, y: float, size: float) -> str:

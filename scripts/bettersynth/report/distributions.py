@@ -99,10 +99,18 @@ def distribution(
     if not finite:
         return None
     edges = bin_edges(np.concatenate(list(finite.values())))
-    shares = {source: np.histogram(array, edges)[0] / len(array) for source, array in finite.items()}
+    counts = {source: np.histogram(array, edges)[0] for source, array in finite.items()}
+    shares = {source: counts[source] / len(array) for source, array in finite.items()}
     title = f"Distribution of {stat} over {' and '.join(finite)}"
     return entry | {
         "chart": histogram(title, edges, shares, _marks(operator, used)),
+        "numbers": [
+            ["from", "to", *counts],
+            *map(
+                list,
+                zip(edges.tolist(), edges[1:].tolist(), *(each.tolist() for each in counts.values()), strict=False),
+            ),
+        ],
         "sources": [
             {
                 "name": source,

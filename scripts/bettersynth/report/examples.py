@@ -15,11 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
+from bettersynth.configuration.operators import operator_spec
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import Layout
 from bettersynth.core.names import StatKey
 from bettersynth.core.publish import sha256_bytes
 from bettersynth.core.records import ROWS, caption_of, original_id
+from bettersynth.datasets.columns import row_means
 from bettersynth.datasets.ledger import read_dropped
 from bettersynth.datasets.values import bound_text, plain, values_of
 from bettersynth.pool.images import ImageProblem, ImageRoots
@@ -32,11 +34,18 @@ SIDE = 112
 AT_THRESHOLD = 3
 """Pairs shown on each side of a threshold."""
 REWRITTEN = 6
-MOST_THRESHOLDS = 12
+MOST_THRESHOLDS = 60
+MOST_SHEETS = 12
+"""Sheets of more bounds than these are folded."""
 MOST_GENERATORS = 8
 
 Pair = dict[str, Any]
 """A pair as the page shows it: `id`, `caption`, and `image` (a data URI) or `problem` (why there is none)."""
+
+
+INSIDE = {"min": "at the bound or just above", "max": "at the bound or just below"}
+OUTSIDE = {"min": "just below the bound", "max": "just above the bound"}
+"""Where kept and dropped pairs lie: intervals are closed."""
 
 
 class Bound(NamedTuple):
@@ -83,7 +92,7 @@ def examples(configuration: Configuration, layout: Layout, plan: Plan, scores: S
     Only what can be shown from the files on this machine: records need not be where a report is made.
     """
     at_thresholds = list(_at_thresholds(configuration, layout, plan, scores))
-    rewritten = list(_rewritten(layout, plan))
+    rewritten = list(_rewritten(layout, plan, scores))
     shown = at_thresholds[:MOST_THRESHOLDS], rewritten[:MOST_GENERATORS]
     tables = [table for entry in (*shown[0], *shown[1]) for table in entry["rows"].values()]
     gallery = Gallery(pa.concat_tables([ROWS.empty_table(), *tables]), configuration, layout, plan)
@@ -118,6 +127,9 @@ def _at_thresholds(
             yield {
                 "dataset": bound.dataset,
                 "rule": f"{bound.key} {'≥' if bound.side == 'min' else '≤'} {plain(bound.value)}",
+                "kept": kept.num_rows,
+                "dropped": dropped.num_rows,
+                "where": {"kept": INSIDE[bound.side], "dropped": OUTSIDE[bound.side]},
                 "rows": rows,
                 "scores": {side: values for side, (_, values) in nearest.items()},
             }
@@ -173,22 +185,67 @@ def _decisive(bound: Bound, source: str, scores: Scores) -> tuple[pa.Array, np.n
     return table["id"].combine_chunks().take(pa.array(present)), decisive
 
 
-def _rewritten(layout: Layout, plan: Plan) -> Iterator[dict[str, Any]]:
-    """Rows before and after each generator, chosen by the hash of their ids."""
+def _rewritten(layout: Layout, plan: Plan, scores: Scores) -> Iterator[dict[str, Any]]:
+    """Rows before and after each generator, chosen by the hash of their ids, with their scores."""
     for name, verb in plan.generators.items():
         if not layout.rows(name).exists():
             continue
         before, after = read_rows(plan.dataset(name).from_, layout), read_rows(name, layout)
         made = pc.unique(after["id"].filter(pc.equal(after["source"], name))).to_pylist()
         chosen = sorted(made, key=lambda record_id: sha256_bytes(record_id.encode()))[:REWRITTEN]
-        ids = pa.array(chosen, pa.string())
-        asked = pa.array(map(original_id, chosen), pa.string()) if plan.makes_variants(name) else ids
-        rows = {
-            "before": before.take(pc.index_in(asked, value_set=before["id"])),
-            "after": pa.table([ids, pa.repeat(name, len(ids))], ROWS),
-        }
-        if chosen and all(_readable(table, layout, plan) for table in rows.values()):
-            yield {"dataset": name, "verb": verb.name, "rows": rows}
+        both = _both(before, chosen, name, plan)
+        if chosen and all(_readable(table, layout, plan) for table in both.values()):
+            changes = {key: pair for key, *pair in _scored(_both(before, made, name, plan), scores, plan)}
+            yield {
+                "dataset": name,
+                "verb": verb.name,
+                "rows": both,
+                "made": len(made),
+                "changes": {key: _means(*pair) for key, pair in changes.items()},
+                "scores": [
+                    {key: (was[place], now[place]) for key, was, now in _scored(both, scores, plan)}
+                    for place in range(len(chosen))
+                ],
+            }
+
+
+def _both(before: pa.Table, made: list[str], name: str, plan: Plan) -> dict[str, pa.Table]:
+    """Rows of records of a generator, and those that they were made of."""
+    ids = pa.array(made, pa.string())
+    asked = pa.array(map(original_id, made), pa.string()) if plan.makes_variants(name) else ids
+    return {
+        "before": before.take(pc.index_in(asked, value_set=before["id"])),
+        "after": pa.table([ids, pa.repeat(name, len(ids))], ROWS),
+    }
+
+
+def _scored(both: dict[str, pa.Table], scores: Scores, plan: Plan) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Each score that is a number, before and after: of each row the mean of its values."""
+    for operator in plan.configuration.operators:
+        stats = operator_spec(plan.configuration.operators[operator].op).stats
+        for stat in (stat for stat, kind in stats.items() if kind != "vector"):
+            before, after = (_values(rows, operator, stat, scores) for rows in both.values())
+            if before is not None and after is not None:
+                yield str(StatKey(operator, stat if len(stats) > 1 else "")), before, after
+
+
+def _values(rows: pa.Table, operator: str, stat: str, scores: Scores) -> np.ndarray | None:
+    """A score of each row; None for one that a source lacks, or that is no number."""
+    sources, found = rows["source"].to_numpy(), np.full(rows.num_rows, np.nan)
+    for source in dict.fromkeys(sources.tolist()):
+        table = scores.table(source, operator)
+        values = None if table is None else values_of(stat, table[stat])
+        if table is None or values is None or not values.numeric:
+            return None
+        mine = np.flatnonzero(sources == source)
+        places = pc.index_in(rows["id"].take(pa.array(mine)), value_set=table["id"])
+        found[mine] = row_means(values)[pc.fill_null(places, 0).to_numpy()]
+    return found
+
+
+def _means(before: np.ndarray, after: np.ndarray) -> dict[str, float]:
+    known = np.isfinite(before) & np.isfinite(after)
+    return {"before": float(before[known].mean()), "after": float(after[known].mean())} if known.any() else {}
 
 
 def _readable(rows: pa.Table, layout: Layout, plan: Plan) -> bool:

@@ -5,6 +5,7 @@ Colours tell apart what lines and hatches tell apart, too; text stays text.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bettersynth.core.publish import publish
+
+logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of every table of a font that a PDF leaves out
 
 FORMATS = ("svg", "pdf")
 COLOURS = ("#22598f", "#c2571a", "#1b7a6b", "#7a4fa3")
@@ -46,18 +49,15 @@ def distributions(analyses: Sequence[Mapping[str, Any]]) -> Figure:
     keys = [key for key, figures in analyses[0]["scores"].items() if figures.get("histogram", {}).get("counts")]
     lines = -(-len(keys) // COLUMNS) or 1
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH * COLUMNS, HEIGHT * lines), layout="constrained")
-        ratios = [1, 3] * lines
-        axes = figure.subplots(2 * lines, COLUMNS, squeeze=False, height_ratios=ratios)
-        for place in range(lines * COLUMNS):
-            box, histogram = axes[2 * (place // COLUMNS)][place % COLUMNS], axes[2 * (place // COLUMNS) + 1][place % 2]
-            if place < len(keys):
-                _distribution(box, histogram, keys[place], analyses)
-            else:
-                box.remove(), histogram.remove()
+        figure = Figure(figsize=(WIDTH * COLUMNS, HEIGHT * lines), layout="tight")
+        axes = figure.subplots(lines, COLUMNS, squeeze=False).ravel()
+        for histogram, key in zip(axes, keys, strict=False):
+            _distribution(histogram.inset_axes((0, 1.03, 1, 0.3), sharex=histogram), histogram, key, analyses)
+        for unused in axes[len(keys) :]:
+            unused.remove()
         if len(analyses) > 1:
-            handles, labels = axes[1][0].get_legend_handles_labels()
-            figure.legend(handles, labels, loc="outside upper left", frameon=False, ncols=len(analyses))
+            handles, labels = axes[0].get_legend_handles_labels()
+            figure.legend(handles, labels, loc="lower left", bbox_to_anchor=(0, 1), frameon=False, ncols=len(analyses))
     return figure
 
 
@@ -79,7 +79,6 @@ def _distribution(box: Axes, histogram: Axes, key: str, analyses: Sequence[Mappi
             line.set_color(colour)
     box.set_title(key, loc="left", fontweight="bold", fontsize=8)
     box.set_axis_off()
-    box.sharex(histogram)
     box.invert_yaxis()
     histogram.set_ylabel("share")
 
@@ -96,7 +95,7 @@ def correlations(analysis: Mapping[str, Any]) -> Figure:
     values = np.array(matrix, dtype=float).reshape(len(keys), len(keys))
     side = 1.6 + 0.42 * len(keys)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(side, side), layout="constrained")
+        figure = Figure(figsize=(side, side), layout="tight")
         axes = figure.subplots()
         axes.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1)
         axes.set_xticks(range(len(keys)), keys, rotation=90)

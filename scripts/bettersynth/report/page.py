@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,8 @@ from bettersynth.core.records import POOL
 from bettersynth.report import charts
 from bettersynth.report.distributions import QUANTILES, Scores, distributions
 from bettersynth.report.early_loss import picture
-from bettersynth.report.examples import examples
+from bettersynth.report.examples import MOST_SHEETS, examples
+from bettersynth.report.flow import flow
 from bettersynth.report.history import remember
 from bettersynth.report.leaderboard_view import further_marks, leaderboard_view
 from bettersynth.report.provenance import provenance
@@ -37,16 +41,19 @@ def build_report(configuration: Configuration, layout: Layout, plan: Plan) -> Pa
     What is missing is named on the page. The leaderboard is read, not made: run `build_leaderboard` before.
     """
     scores = Scores(layout)
+    script = (Path(__file__).parent / "download.js").read_text(encoding="utf-8")
     page = (
         _environment()
         .get_template("template.html.j2")
         .render(
             configuration=configuration,
+            script=Markup(script),
+            script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
             leaderboard=leaderboard_view(_read(layout.leaderboard), list(configuration.benchmarks)),
             missing=list(_missing(configuration, layout, plan)),
             marks=list(further_marks(configuration, layout)),
             pool=_pool(configuration, layout),
-            graph=_graph(configuration, layout, plan),
+            graph=flow(configuration, layout, plan),
             datasets={name: _step(name, configuration, layout) for name in configuration.datasets},
             funnels=[_funnel(name, configuration, layout, plan) for name in configuration.recipes],
             distributions=distributions(configuration, plan, scores),
@@ -61,6 +68,7 @@ def build_report(configuration: Configuration, layout: Layout, plan: Plan) -> Pa
             benchmarks={name: benchmark.title for name, benchmark in configuration.benchmarks.items()},
             most_funnels=MOST_FUNNELS,
             most_curves=MOST_CURVES,
+            most_sheets=MOST_SHEETS,
         )
     )
     with publish(layout.report) as temporary:
@@ -85,6 +93,7 @@ def _environment() -> Environment:
         "number": lambda value: "–" if value is None else charts.number(value),
         "duration": duration,
         "breakable": breakable,
+        "json": _json,
     }
     return environment
 
@@ -92,6 +101,11 @@ def _environment() -> Environment:
 def breakable(text: str) -> Markup:
     """A long name that may be broken after its dots and underscores."""
     return Markup(re.sub(r"([._])(?=\w)", r"\1<wbr>", str(escape(text))))
+
+
+def _json(value: Any) -> Markup:
+    """JSON for a data block: no text in it can end the block."""
+    return Markup(json.dumps(value, ensure_ascii=False).replace("<", "\\u003c"))
 
 
 def duration(seconds: float) -> str:
@@ -191,25 +205,6 @@ def _funnel(recipe: str, configuration: Configuration, layout: Layout, plan: Pla
     }
 
 
-def _graph(configuration: Configuration, layout: Layout, plan: Plan) -> Any:
-    """The datasets as a graph, those that recipes train on marked."""
-    trained: dict[str, list[str]] = {}
-    for recipe, definition in configuration.recipes.items():
-        trained.setdefault(definition.dataset, []).append(recipe)
-    order = dict.fromkeys([POOL, *(step for name in configuration.datasets for step in plan.lineage(name))])
-    nodes = []
-    for name in order:
-        card = _read(layout.dataset_card(name))
-        rows = f"{card['rows']:,} rows" if card else "not made yet"
-        node = None if name == POOL else configuration.datasets[name]
-        detail = "the raw pairs" if node is None else "; ".join(node.verb.brief().splitlines())
-        if name in trained:
-            detail += f"; trained by {', '.join(trained[name])}"
-        parents = () if node is None else tuple(node.parents)
-        nodes.append(charts.Node(name, rows, f"{detail}; {rows}", parents, name in trained))
-    return charts.graph("Datasets and their parents", nodes)
-
-
 # --- training ------------------------------------------------------------------------------------
 
 
@@ -230,13 +225,30 @@ def _curves(configuration: Configuration, layout: Layout) -> Iterator[dict[str, 
             steps, losses = zip(*points, strict=True)
             scales[stage] = max(steps), (min(losses), max(losses))
     for recipe in configuration.recipes:
+        seeds = [(seed, _stopped(layout, recipe, seed)) for seed in configuration.recipes[recipe].seeds]
+        stopped = [f"seed {seed}" for seed, why in seeds if why]
         stages = {
-            stage: charts.curves(f"Loss of {recipe} by step, {stage}", lines[stage, recipe], *scales[stage])
+            stage: {
+                "chart": charts.curves(
+                    f"Loss of {recipe} by step, {stage}", lines[stage, recipe], *scales[stage], stopped
+                ),
+                "numbers": _by_step(lines[stage, recipe]),
+            }
             for stage in STAGES
             if any(lines[stage, recipe].values())
         }
-        seeds = [(seed, _stopped(layout, recipe, seed)) for seed in configuration.recipes[recipe].seeds]
         yield {"recipe": recipe, "stages": stages, "seeds": seeds}
+
+
+def _by_step(lines: Mapping[str, list[charts.Point]]) -> list[list[Any]]:
+    """The points of several lines as a table: a line for each step, its head first."""
+    drawn = {label: dict(points) for label, points in lines.items() if points}
+    steps = sorted({step for points in drawn.values() for step in points})
+    losses = ([points.get(step) for points in drawn.values()] for step in steps)
+    return [
+        ["step", *drawn],
+        *([step, *(loss and round(loss, 4) for loss in line)] for step, line in zip(steps, losses, strict=True)),
+    ]
 
 
 def _stopped(layout: Layout, recipe: str, seed: int) -> str | None:
@@ -252,4 +264,17 @@ def _early_losses(layout: Layout) -> list[dict[str, Any]]:
     rungs = (_read(layout.early_loss) or {"rungs": []})["rungs"]
     measured = {rung["rung"] for rung in rungs if rung["by"] == "held_out"}
     shown = [rung for rung in rungs if rung["by"] == "held_out" or rung["rung"] not in measured]
-    return [{"sentence": rung["sentence"], "chart": picture(rung)} for rung in shown]
+    head = ["recipe", "seed", "loss", "score"]
+    return [
+        {
+            "sentence": rung["sentence"],
+            "chart": picture(rung),
+            "name": f"early-loss-{number}",
+            "numbers": [list(rung["points"][0]) if rung["points"] else head, *map(_values, rung["points"])],
+        }
+        for number, rung in enumerate(shown, 1)
+    ]
+
+
+def _values(point: Mapping[str, Any]) -> list[Any]:
+    return list(point.values())

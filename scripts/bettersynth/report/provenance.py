@@ -17,12 +17,13 @@ from bettersynth.core.records import POOL
 from bettersynth.workflow.jobs import Jobs
 from bettersynth.workflow.plan import Plan
 
+NO_GPU = ("cpu", "unknown")
 BEGAN = re.compile(r"^on \S+ since (\S+)")
 """The first line of a job's log."""
 
 
 def provenance(configuration: Configuration, layout: Layout, plan: Plan) -> dict[str, Any]:
-    """Seconds and devices by phase, versions, models with their sha256, and digests of datasets and training sets."""
+    """Seconds (of GPUs, too) and devices by rule, versions, models with sha256, digests of datasets and trainsets."""
     phases: dict[str, _Phase] = {}
     versions: dict[str, set[str]] = {}
     for job in (job for rule in Jobs(configuration, layout, plan) for job in rule.jobs()):
@@ -36,6 +37,7 @@ def provenance(configuration: Configuration, layout: Layout, plan: Plan) -> dict
             phases.setdefault(job.rule.heading.format(rule=job.rule.name, **job.wildcards), _Phase()).add_try(log)
     return {
         "phases": {name: asdict(phase) | {"devices": sorted(phase.devices)} for name, phase in phases.items()},
+        "gpu_seconds": sum(phase.gpu_seconds for phase in phases.values()),
         "versions": {package: sorted(found) for package, found in sorted(versions.items())},
         "models": list(_models(configuration, layout, plan)),
         "digests": list(_digests(configuration, layout)),
@@ -49,13 +51,18 @@ class _Phase:
     jobs: int = 0
     cut_off: int = 0
     seconds: float = 0.0
+    gpu_seconds: float = 0.0
+    """Of those of jobs that were done, the ones that a GPU was held for."""
     devices: set[str] = field(default_factory=set)
 
     def add(self, card: dict[str, Any]) -> None:
         """Count a job that was done."""
         self.jobs += 1
         self.seconds += card.get("seconds", 0)
-        self.devices.add(card.get("device", "unknown"))
+        device = card.get("device", "unknown")
+        self.devices.add(device)
+        if device not in NO_GPU:
+            self.gpu_seconds += card.get("seconds", 0)
 
     def add_try(self, log: Path) -> None:
         """Count a try that was cut off: from when its log says that it began to when it last wrote to it."""

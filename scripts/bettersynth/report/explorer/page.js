@@ -144,7 +144,7 @@ class Page {
     const begun = performance.now();
     this.rows.tally();
     for (const chart of this.charts) chart.take(this.rows.bounds.get(chart.score) ?? null);
-    this.draw();
+    this.draw(!settled);
     this.tell();
     if (settled) {
       history.replaceState(null, "", addressOf(this.state()));
@@ -160,9 +160,10 @@ class Page {
     requestAnimationFrame(() => this.draw());
   }
 
-  draw() {
+  /** Draw all; `hasty`, while a bound is dragged, only what is in sight of the slow part. */
+  draw(hasty = false) {
     for (const chart of this.charts) chart.draw(this.rows.effects.get(chart.score), this.beside?.get(chart.score));
-    this.scatter.draw(this.rows.bounds);
+    if (!hasty || this.scatter.inSight) this.scatter.draw(this.rows.bounds);
   }
 
   state() {

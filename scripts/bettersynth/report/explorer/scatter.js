@@ -11,6 +11,11 @@ class Scatter {
     this.image = element("canvas", { width: CELLS, height: CELLS });
   }
 
+  get inSight() {
+    const { top, bottom } = this.canvas.getBoundingClientRect();
+    return top < window.innerHeight && bottom > 0;
+  }
+
   /** Choose the two scores; each must be a number. */
   choose(across, up) {
     [this.across, this.up] = [across, up];

@@ -17,7 +17,7 @@ class Search {
     const cards = await Promise.all(found.rows.map((row) => card(row, this.pictures, this.verdict(row))));
     if (this.latest !== latest) return;
     byId("found").textContent = query ? `${found.rows.length}${found.more ? " of more" : ""} found` : "";
-    byId("results").replaceChildren(...cards);
+    put("results", cards);
   }
 
   async find(query) {

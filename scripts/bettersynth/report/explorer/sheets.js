@@ -57,6 +57,12 @@ async function picture(row, pictures, alt) {
   return image;
 }
 
+/** Put cards into an element of the page; a text that is too long for its card can be scrolled by the keyboard, too. */
+function put(id, cards) {
+  byId(id).replaceChildren(...cards);
+  for (const text of byId(id).querySelectorAll(".pair p")) if (text.scrollHeight > text.clientHeight + 1) text.tabIndex = 0;
+}
+
 /** What is shown of pairs, chosen anew when bounds change. */
 class Sheets {
   constructor(rows, pictures) {
@@ -118,7 +124,7 @@ class Sheets {
     for (const [place, name] of ["kept", "dropped"].entries()) {
       const cards = await Promise.all((chosen?.[place] ?? []).map(({ row, value }) => card(row, this.pictures, Number.isNaN(value) ? [] : [`${score.key} ${this.text(score, row, value)}`])));
       if (this.latest !== latest) return;
-      byId(`sheet-${name}`).replaceChildren(...(cards.length ? cards : [element("p", { className: "small muted" }, "none")]));
+      put(`sheet-${name}`, cards.length ? cards : [element("p", { className: "small muted" }, "none")]);
     }
   }
 

@@ -34,6 +34,9 @@ BESIDE ?=
 KEEP ?=
 SERVE ?=
 PORT ?=
+LIKE ?=
+IMAGES ?=
+CAPTION ?=
 
 AGAIN ?=
 
@@ -47,6 +50,7 @@ TAKES_dry-run := $(TAKES_run)
 TAKES_report := $(RUNS)
 TAKES_lint := CORES GPUS
 TAKES_resume := CANCEL
+TAKES_new := FROM NAME TO IMAGES CAPTION LIKE IMAGE
 TAKES_explain := DATASET RECIPE
 TAKES_why := ID IMAGE
 TAKES_compare := A B
@@ -140,6 +144,12 @@ explain: ready  ## say in words where a DATASET or RECIPE comes from, with row c
 export IMAGE QUESTION ID KEEP
 compare: ready  ## say whether two recipes differ by more than luck: A=best B=matched
 	@bettersynth compare --config $(CONFIG) $(or $(A),$(error A=…: a recipe)) $(or $(B),$(error B=…: the recipe beside it))
+
+.PHONY: new
+new: environment  ## look at the pairs in FROM=… and write config/NAME.yaml for them (LIKE=…, IMAGES=…, CAPTION=…, IMAGE=…)
+	@bettersynth new "$(or $(FROM),$(error FROM=…: a folder of tars or Parquet, or a JSON))" $(if $(filter command line,$(origin NAME)),--name "$(NAME)") \
+		$(if $(TO),--to "$(TO)") $(IMAGES:%=--images "%") $(if $(CAPTION),--caption "$(CAPTION)") $(if $(IMAGE),--image "$(IMAGE)") \
+		$(if $(LIKE),--like "$(LIKE)")
 
 why: ready  ## say everything that happened to one record: ID=… or IMAGE=…
 	@bettersynth why --config $(CONFIG) $${ID:+--id "$$ID"} $${IMAGE:+--image "$$IMAGE"}

@@ -32,6 +32,7 @@ from bettersynth.configuration.types import Configuration
 from bettersynth.core.records import POOL, text_of
 from bettersynth.operators.scoring import ARROW_TYPES
 from bettersynth.workflow.plan import Plan
+from bettersynth.workflow.roots import roots_of
 
 Numbers = npt.NDArray[np.float64]
 
@@ -64,7 +65,7 @@ def write_pool(configuration: Configuration, records: int) -> None:
     for number, file in enumerate(pool.files):
         ids = [f"{17 * place:09d}" for place in range(first, first + records * file.shards // shards)]
         first += len(ids)
-        _write_file(file, ids, pool.images)
+        _write_file(file, ids, roots_of(pool).places[0])
         if number < len(pool.restore):
             _write_questions(Path(pool.restore[number]), ids)
 

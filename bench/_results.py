@@ -13,6 +13,7 @@ from bettersynth.core.records import POOL, SCHEMA, text_of
 from bettersynth.core.sharding import shard_name
 from bettersynth.core.tables import write_table
 from bettersynth.datasets.build import build_dataset
+from bettersynth.workflow.roots import roots_of
 from bettersynth.workflow.run import Run
 
 
@@ -20,7 +21,7 @@ def write(run: Run, records: int, pictures: int) -> None:
     """Records, index, scores and datasets of a pool of one drawn source, in the present folder."""
     layout, plan, pool = run.layout, run.plan, run.configuration.pool
     ids = [f"{17 * place:09d}" for place in range(records)]
-    folder = Path(pool.images)
+    folder = Path(roots_of(pool).places[0])
     if not folder.exists():
         draw_photographs(folder, pictures)
     shards = sum(file.shards for file in pool.files)

@@ -22,7 +22,7 @@ def run_step(config: str, what: str, *names: str) -> None:
 def _digests(configuration: Configuration, layout: Layout, plan: Plan, name: str) -> None:
     from bettersynth.workflow.digests import take_digests
 
-    take_digests(next(file for file in configuration.pool.files if file.name == name))
+    take_digests(configuration.pool, next(file for file in configuration.pool.files if file.name == name))
 
 
 def _ingest(configuration: Configuration, layout: Layout, plan: Plan, name: str) -> None:

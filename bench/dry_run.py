@@ -17,6 +17,7 @@ from bench import ROOT
 from bettersynth.configuration import load
 from bettersynth.configuration.recipes import recipe_training
 from bettersynth.configuration.types import Configuration
+from bettersynth.workflow.roots import roots_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +51,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
 def place_inputs(configuration: Configuration, folder: Path) -> None:
     """Write an empty file, or make an empty folder, for every relative path that the configuration names below."""
     pool = configuration.pool
-    for path in [pool.images, *(model.path for model in configuration.models.values())]:
+    for path in [*roots_of(pool).places, *(model.path for model in configuration.models.values())]:
         (folder / path).mkdir(parents=True, exist_ok=True)
     for path in [*(file.path for file in pool.files), *pool.restore, *_other_files(configuration)]:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 # Raw files to sharded records, and the index of the whole pool.
 for pool_file in configuration.pool.files:
     file = pool_file.name
+    said = pool_file.path.replace("{", "{{").replace("}", "}}")  # Snakemake fills in what stands in braces
 
     rule:
         name:
@@ -23,7 +24,7 @@ for pool_file in configuration.pool.files:
             file=jobs.ingest.param("file", file=file),
             contents=jobs.ingest.param("contents", file=file),
         message:
-            f"Read {pool_file.path}"
+            f"Read {said}"
         script:
             "../scripts/ingest.py"
 

@@ -316,7 +316,7 @@ def test_a_list_is_cut_at_its_entries_whatever_they_hold(entries, chunk):
 def test_lines_longer_than_a_chunk_and_a_last_line_without_end(tmp_path):
     content = b"\n".join([b"a" * 3_000_000, b"", b"b" * 2_000_000])
     (tmp_path / "long.jsonl").write_bytes(content)
-    assert [raw for _, raw in raw_lines(tmp_path / "long.jsonl")] == content.split(b"\n")
+    assert [line.raw for line in raw_lines(tmp_path / "long.jsonl")] == content.split(b"\n")
 
 
 def test_the_same_records_in_another_order_make_the_same_shards(tmp_path):

@@ -12,6 +12,7 @@ from pairs import configure_pairs, llava_pair, make_pool, pair, write_image
 from PIL import Image
 
 from bettersynth.configuration.datasets import EXPORT_FORMATS
+from bettersynth.configuration.types import Configuration
 from bettersynth.core.publish import read_json, sha256_file
 from bettersynth.core.records import IMAGE_TOKEN, ROWS, Record, caption_of, text_of, write_records
 from bettersynth.core.tables import read_table, write_table
@@ -57,27 +58,31 @@ def exported(world, form):
     return folder
 
 
-def is_yellow(world, path):
-    """Whether the image at this path, relative to the pool's folder, is the redrawn one."""
-    return Image.open(Path(world[0].pool.images) / path).convert("RGB").getpixel((2, 2)) == (255, 255, 0)
+def is_yellow(path):
+    """Whether the image at this path is the redrawn one."""
+    return Image.open(path).convert("RGB").getpixel((2, 2)) == (255, 255, 0)
 
 
 def test_data_juicer_reads_its_own_form_back(world):
-    lines = (exported(world, "data_juicer") / "twice.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
+    folder = exported(world, "data_juicer")
+    lines = (folder / "twice.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
     records = [json.loads(line) for line in lines]
     assert [record["id"] for record in records] == list("abcabc")
     assert all(set(record) == {"id", "text", "images"} for record in records)
     assert [caption_of(record["text"]) for record in records[:3]] == list(CAPTIONS.values())
-    assert [is_yellow(world, record["images"][0]) for record in records[:3]] == [False, True, False]
-    assert records[0]["images"] == ["images/a.JPG"]
+    assert [is_yellow(folder / record["images"][0]) for record in records[:3]] == [False, True, False]
+    assert records[0]["images"] == ["../../../../images/a.JPG"], "as Data-Juicer takes it: from the file's folder"
 
 
 def test_an_export_can_be_taken_in_as_a_pool_again(world, tmp_path):
-    raw = [json.loads(line) for line in (exported(world, "data_juicer") / "twice.jsonl").open(encoding="utf-8")]
-    own = [record for record in raw[:3] if record["id"] != "b"]
-    again = configure_pairs(tmp_path / "again", {"one": own}, pool={"images": world[0].pool.images})
-    layout, _ = make_pool(again, tmp_path / "again")
-    assert read_table(layout.index)["id"].to_pylist() == ["a", "c"]
+    folder = exported(world, "data_juicer")
+    raw = [json.loads(line) for line in (folder / "twice.jsonl").open(encoding="utf-8")]
+    processed = [{**record, "images": [str((folder / path).resolve()) for path in record["images"]]} for record in raw]
+    for records in (raw, processed):  # Data-Juicer writes absolute paths
+        images = [str(folder), world[0].pool.images]
+        again = configure_pairs(tmp_path / "again", {"one": records[:3]}, pool={"images": images})
+        layout, _ = make_pool(again, tmp_path / "again")
+        assert read_table(layout.index)["id"].to_pylist() == list("abc")
 
 
 def test_llava_has_the_restored_questions(world):
@@ -88,14 +93,31 @@ def test_llava_has_the_restored_questions(world):
         "c?\n<image>",
     ]
     assert [entry["conversations"][1]["value"] for entry in entries] == [*CAPTIONS.values()] * 2
-    assert is_yellow(world, entries[1]["image"])
+    assert is_yellow(Path(world[0].pool.images) / entries[1]["image"])
 
 
 def test_parquet_has_source_and_paths(world):
     table = read_table(exported(world, "parquet") / "twice.parquet")
     assert table.column_names == ["id", "source", "text", "images"]
     assert table["source"].to_pylist() == ["pool", "drawn", "pool"] * 2
-    assert is_yellow(world, table["images"][1].as_py()[0])
+    assert is_yellow(Path(world[0].pool.images) / table["images"][1].as_py()[0])
+
+
+def test_datasets_opens_parquet_with_the_pictures_in_it(world, tmp_path):
+    import datasets
+
+    files = str(exported(world, "huggingface") / "*.parquet")
+    rows = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache"))
+    assert rows["caption"] == [*CAPTIONS.values()] * 2 and rows["id"] == list("abcabc")
+    assert [image.convert("RGB").getpixel((2, 2)) == (255, 255, 0) for image in rows["image"][:3]] == [
+        False,
+        True,
+        False,
+    ]
+    again = {"files": [{"name": "again", "path": files}]}
+    configuration = Configuration.model_validate({"name": "again", "pool": again})
+    layout, _ = make_pool(configuration, tmp_path / "again")
+    assert read_table(layout.index)["id"].to_pylist() == list("abc"), "a repeated row is one record"
 
 
 def test_webdataset_reads_images_and_captions_back(world, monkeypatch):
@@ -107,9 +129,17 @@ def test_webdataset_reads_images_and_captions_back(world, monkeypatch):
     assert [sample["txt"].decode() for sample in samples] == [*CAPTIONS.values()] * 2
     assert [json.loads(sample["json"])["id"] for sample in samples] == list("abcabc")
     assert samples[0]["jpg"] == (Path(world[0].pool.images) / "images" / "a.JPG").read_bytes()
-    assert "png" in samples[1]
-    decoded = next(iter(webdataset.WebDataset(tars, shardshuffle=False).decode("pil")))
-    assert decoded["jpg"].size == (24, 16)
+    decoded = list(webdataset.WebDataset(tars, shardshuffle=False).decode("pil"))
+    assert [sample["jpg"].size for sample in decoded] == [(24, 16)] * 6, "PNGs too have the one extension"
+
+
+def test_datasets_reads_every_picture_of_the_tars_where_kinds_mix(world, tmp_path):
+    import datasets
+
+    files = str(exported(world, "webdataset") / "*.tar")
+    rows = datasets.load_dataset("webdataset", data_files=files, split="train", cache_dir=str(tmp_path / "cache"))
+    assert [image.size for image in rows["jpg"]] == [(24, 16)] * 6
+    assert rows["txt"] == [*CAPTIONS.values()] * 2
 
 
 def test_a_tar_holds_nothing_of_this_machine(world):
@@ -127,7 +157,7 @@ def test_a_record_with_two_images_keeps_both(tmp_path):
     build_dataset("all", configuration, layout, plan)
     export_dataset("all", "webdataset", configuration, layout, plan)
     with tarfile.open(layout.export("all", "webdataset") / "all-000000.tar") as tar:
-        assert tar.getnames() == ["000000000.0.png", "000000000.1.jpg", "000000000.json", "000000000.txt"]
+        assert tar.getnames() == ["000000000.0.jpg", "000000000.1.jpg", "000000000.json", "000000000.txt"]
     with pytest.raises(ValueError, match="`x` has 2 distinct images"):
         export_dataset("all", "llava", configuration, layout, plan)
     assert not layout.export("all", "llava").exists()

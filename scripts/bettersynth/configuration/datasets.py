@@ -10,7 +10,7 @@ from bettersynth.configuration import registry
 from bettersynth.configuration.section import Name, Section
 from bettersynth.configuration.verb import Generator, Verb
 
-ExportFormat = Literal["data_juicer", "llava", "parquet", "webdataset"]
+ExportFormat = Literal["data_juicer", "llava", "parquet", "huggingface", "webdataset"]
 EXPORT_FORMATS: tuple[str, ...] = get_args(ExportFormat)
 
 VERBS: dict[str, type[Verb]] = registry.by_name(registry.subclasses("bettersynth.datasets.verbs", Verb))

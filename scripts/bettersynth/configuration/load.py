@@ -17,9 +17,10 @@ from bettersynth.configuration.datasets import Dataset
 from bettersynth.configuration.generators import BestBy
 from bettersynth.configuration.operator import OperatorSpec
 from bettersynth.configuration.operators import UnknownOperatorError, operator_spec
-from bettersynth.configuration.pool import Operator
+from bettersynth.configuration.pool import Operator, Pool
 from bettersynth.configuration.reading import ConfigurationError, read_yaml
 from bettersynth.configuration.recipes import recipe_training, recipe_trainset
+from bettersynth.configuration.storage import is_archive, storage_of
 from bettersynth.configuration.training import Training
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.records import POOL
@@ -291,7 +292,7 @@ def _recipe_problems(configuration: Configuration) -> Iterator[str]:
                 if recipe.training:
                     yield from _architecture_problems(configuration, f"recipes.{name}.", training)
                 yield from _start_problems(configuration, name, training)
-                yield from _kit_problems(f"recipes.{name}.training", training)
+                yield from _kit_problems(f"recipes.{name}.training", training, configuration.pool)
         except ValidationError:
             continue  # explained above
         other = definitions.setdefault(definition, name)
@@ -342,10 +343,13 @@ def _start_problems(configuration: Configuration, recipe: str, training: Trainin
         yield f"{key}: {start.recipe} has another architecture, and a model cannot change its own"
 
 
-def _kit_problems(key: str, training: Training) -> Iterator[str]:
+def _kit_problems(key: str, training: Training, pool: Pool) -> Iterator[str]:
     """What the kit's program cannot do."""
     if training.kit is None:
         return
+    inside = any(storage_of(file.path).holds_pictures for file in pool.files)
+    if inside or not isinstance(pool.images, str) or is_archive(pool.images):
+        yield f"{key}.kit: the kit's program opens single files below one folder; `pool` has pictures elsewhere, too"
     if training.start_from:
         yield f"{key}.start_from: only our own training goes on from a run; give this recipe `training: {{kit: null}}`"
     if training.architecture.drop_path not in (0, KIT_DROP_PATH):

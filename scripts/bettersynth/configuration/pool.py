@@ -7,14 +7,53 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field, model_validator
 
 from bettersynth.configuration.section import Name, Section
+from bettersynth.configuration.storage import keys_of_storages, storage_of
 
 
 class PoolFile(Section):
     """One raw file of records, cut into its own shards, so that adding a file re-scores no other."""
 
-    path: str = Field(description="JSONL in Data-Juicer's form or a JSON list in LLaVA's form; plain, .gz or .zst.")
+    path: str = Field(
+        description="JSONL in Data-Juicer's form or a JSON list in LLaVA's form, plain, .gz or .zst; WebDataset's tars "
+        "or Parquet with pictures, one file or several by braces (`{00000..00331}.tar`) or `*`."
+    )
     name: Name = Field(description="Prefix of this file's shards, such as `stage_1` in `stage_1-0007`.")
     shards: int = Field(1, ge=1, le=9999, description="Number of shards; a record's id decides its shard.")
+    caption: str | None = Field(
+        None,
+        description="Of WebDataset, where captions are: an extension (not given: `txt`), or a key of the .json "
+        "(`json.caption`). Of Parquet, a column (not given: `caption`, else `text`).",
+    )
+    image: str | None = Field(
+        None,
+        description="Of WebDataset, the extension of a sample's picture (not given: all that are pictures'). Of "
+        "Parquet, a column of pictures or of their paths (not given: `image`, `images`, `jpg`, `png`, `webp`).",
+    )
+    id: str | None = Field(
+        None,
+        description="Of WebDataset, `key` (not given: this), or a key of the .json (`json.uid`). Of Parquet, a column "
+        "(not given: `id`, else `key`). Of both, `hash`: from caption and picture's name.",
+    )
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """Where in a sample its parts are, as far as that is written."""
+        written = {"caption": self.caption, "image": self.image, "id": self.id}
+        return {key: value for key, value in written.items() if value is not None}
+
+    @model_validator(mode="after")
+    def _is_understood(self) -> PoolFile:
+        storage = storage_of(self.path)
+        if not storage.holds_records:
+            raise ValueError(
+                f"path: {self.path} is {storage.form}; name the JSON beside it here, and it in `pool.images`"
+            )
+        if odd := sorted(self.fields.keys() - storage.keys):
+            forms = " and ".join(keys_of_storages()[odd[0]])
+            raise ValueError(
+                f"{odd[0]}: means nothing to {self.path}, which is read as {storage.form}; it is for {forms}"
+            )
+        return self
 
 
 DeepGrey = Literal["scale", "clip"]
@@ -36,7 +75,12 @@ class Pool(Section):
     files: list[PoolFile] = Field(
         min_length=1, description="Raw files. When two hold the same id, the earlier file's record wins."
     )
-    images: str = Field(description="Folder that the records' image paths are relative to.")
+    images: str | list[str] | None = Field(
+        None,
+        description="Folder that the records' image paths are relative to, or a zip or tar file with the images; or a "
+        "list of these, where an image is looked for in turn. Links and absolute paths may lead to what lies below one "
+        "of them, nowhere else. Not needed where all files hold their pictures themselves.",
+    )
     restore: list[str] = Field(
         default_factory=list,
         description="LLaVA-form JSON files that hold each record's original question (the kit's `stage_1.json`).",
@@ -75,6 +119,15 @@ class Pool(Section):
         description="Largest share of a raw file's lines that may be quarantined; beyond it the run stops after ingest "
         "and names the commonest reasons, for a wrong `images` folder or form quarantines nearly all.",
     )
+
+    @model_validator(mode="after")
+    def _has_images(self) -> Pool:
+        without = [file.path for file in self.files if not storage_of(file.path).holds_pictures]
+        if not self.images and without:
+            raise ValueError(
+                f"images: name the folder (or the zip or tar file) with the pictures of {', '.join(without)}"
+            )
+        return self
 
     @property
     def checks(self) -> dict[str, Any]:

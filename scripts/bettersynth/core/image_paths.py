@@ -22,6 +22,8 @@ class ImageReason(StrEnum):
     UNREADABLE = "image unreadable"
     REFUSED = "image refused"
     """It is sound, but a model's own processing raises for it."""
+    MEMBER = "image member"
+    """It lies in an archive in a way that is not read: as a link, sparse, encrypted, damaged."""
     CHANGED = "image changed"
     """It is another picture than the one that was read into the pool."""
 
@@ -44,19 +46,29 @@ def resolve(root: str | Path, relative: str) -> Path:
     Raises ImageProblem (`image path`) for a URL, an absolute path, and a path that leaves `root` through `..` or
     through a symbolic link. `root` itself may be a link.
     """
-    if not relative or "\0" in relative:
-        raise ImageProblem(ImageReason.PATH, f"{relative!r} is no path")
-    if _URL.match(relative):
-        raise ImageProblem(ImageReason.PATH, f"{relative!r} is a URL; only files below the image folder are opened")
+    checked_name(relative)
     if relative.startswith(("/", "\\")):
         raise ImageProblem(ImageReason.PATH, f"{relative!r} is absolute; give it relative to the image folder")
     if ".." in re.split(r"[/\\]", relative):
         raise ImageProblem(ImageReason.PATH, f"{relative!r} has a `..` in it")
     real_root = _resolved(os.path.join(os.getcwd(), root))  # noqa: PTH109, PTH118 - links before `..`
-    real = Path(os.path.realpath(f"{real_root}/{relative}"))
+    real = real_path(f"{real_root}/{relative}")
     if not real.is_relative_to(real_root):
         raise ImageProblem(ImageReason.PATH, f"{relative!r} leaves the image folder through a symbolic link to {real}")
     return real
+
+
+def checked_name(name: str) -> None:
+    """Raise ImageProblem (`image path`) for what names no file: a URL, nothing."""
+    if not name or "\0" in name:
+        raise ImageProblem(ImageReason.PATH, f"{name!r} is no path")
+    if _URL.match(name):
+        raise ImageProblem(ImageReason.PATH, f"{name!r} is a URL; only files below the image folder are opened")
+
+
+def real_path(path: str) -> Path:
+    """The path behind all links, as far as there is something."""
+    return Path(os.path.realpath(path))
 
 
 @lru_cache(maxsize=64)

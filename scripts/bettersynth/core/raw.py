@@ -34,12 +34,32 @@ DERIVED_ID = "sha256-"
 FORMS = "JSON lines (Data-Juicer's form or LLaVA's) or one JSON list (LLaVA's), in UTF-8; plain, .gz or .zst"
 """What a raw file may be."""
 _KINDS = (
-    (0, b"PAR1", "a Parquet file", "write its rows as JSON lines"),
+    (0, b"PAR1", "a Parquet file", "write its rows as JSON lines, or, in `pool.files`, let its name end in .parquet"),
     (0, b"ARROW1", "an Arrow file", "write its rows as JSON lines"),
-    (0, b"PK\x03\x04", "a zip archive", "unpack it and name the file in it"),
-    (0, b"PK\x05\x06", "a zip archive", "unpack it and name the file in it"),
-    (257, b"ustar\0", "a tar archive", "unpack it and name the file in it"),
-    (257, b"ustar  \0", "a tar archive", "unpack it and name the file in it"),
+    (
+        0,
+        b"PK\x03\x04",
+        "a zip archive",
+        "name the JSON beside it; a zip of pictures belongs in `pool.images`",
+    ),
+    (
+        0,
+        b"PK\x05\x06",
+        "a zip archive",
+        "name the JSON beside it; a zip of pictures belongs in `pool.images`",
+    ),
+    (
+        257,
+        b"ustar\0",
+        "a tar archive",
+        "unpack it, or, in `pool.files`, let its name end in .tar",
+    ),
+    (
+        257,
+        b"ustar  \0",
+        "a tar archive",
+        "unpack it, or, in `pool.files`, let its name end in .tar",
+    ),
     (0, b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", "unpack it and name the file in it"),
     (0, b"\x1f\x8b", "compressed by gzip", "end its name in .gz"),
     (0, b"\x28\xb5\x2f\xfd", "compressed by Zstandard", "end its name in .zst"),
@@ -79,6 +99,7 @@ class Reason(StrEnum):
     SEVERAL_IMAGES = "several images"
     QUESTION = "question"
     NO_QUESTION = "no question"
+    MEMBER = "archive member"
 
 
 class RecordProblem(Exception):  # noqa: N818 - a finding about the data, not a failure of the program
@@ -95,10 +116,18 @@ class OtherKindError(ValueError):
 
 
 class RawLine(NamedTuple):
-    """A line of a raw file (or an entry of a list): `number` counts from 1."""
+    """A line of a raw file (or an entry of a list, a sample of an archive, a row): `number` counts from 1."""
 
     number: int
     raw: bytes
+    problem: RecordProblem | None = None
+    """Why it is no record, where that was seen before its text was read."""
+
+    def record(self) -> Record:
+        """The record in it. Raises RecordProblem."""
+        if self.problem is not None:
+            raise self.problem
+        return parse_record(self.raw)
 
 
 # --- reading -------------------------------------------------------------------------------------

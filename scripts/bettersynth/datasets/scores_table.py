@@ -8,7 +8,6 @@ number or a word where no record has several values, otherwise a list.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bettersynth.configuration.operators import operator_spec
-from bettersynth.core.image_paths import ImageProblem, resolve
+from bettersynth.core.image_paths import ImageProblem
 from bettersynth.core.layout import Layout
 from bettersynth.core.names import StatKey
 from bettersynth.core.publish import publish
@@ -58,9 +57,8 @@ def source_rows(source: str, layout: Layout, plan: Plan) -> pa.Table:
 def _records(records: pa.Table, layout: Layout, plan: Plan) -> pa.Table:
     """Ids, sources, captions and paths of images."""
     roots = ImageRoots(plan.configuration.pool, layout)
-    folders = {root: roots.folder(root) for root in pc.unique(records["image_root"]).to_pylist()}
     pairs = zip(records["image_root"].to_pylist(), records["images"].to_pylist(), strict=True)
-    images = [[path for image in each or () if (path := _path(folders[root], image))] for root, each in pairs]
+    images = [[path for image in each or () if (path := _path(roots, root, image))] for root, each in pairs]
     return pa.table(
         {
             "id": records["id"],
@@ -72,13 +70,13 @@ def _records(records: pa.Table, layout: Layout, plan: Plan) -> pa.Table:
     )
 
 
-def _path(folder: Path, image: str) -> str | None:
+def _path(roots: ImageRoots, image_root: str, image: str) -> str | None:
     """From the present folder; nothing for a path that leaves the folder of images."""
     try:
-        resolve(folder, image)
+        roots.resolved(image_root, image)
     except ImageProblem:
         return None
-    return (folder / image).as_posix()
+    return roots.plain(image_root, image).as_posix()
 
 
 def _scores(sources: list[pa.Table], layout: Layout, plan: Plan) -> Iterator[tuple[str, pa.Array]]:

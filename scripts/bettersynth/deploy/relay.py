@@ -35,6 +35,7 @@ from bettersynth.pool.rows import load_records, read_rows
 from bettersynth.report.history import commit
 from bettersynth.training.mgm.instructions import pictures_of
 from bettersynth.workflow.announced import AnnouncedJob, from_output
+from bettersynth.workflow.archives import file_of
 from bettersynth.workflow.jobs import Jobs
 from bettersynth.workflow.jobs.specification import (
     ImagesOfDataset,
@@ -173,10 +174,10 @@ class Relay:
                 yield from self._dataset_images(dataset)
             case ImagesOfList(path, folder):
                 for images in self._if_there(path):
-                    yield from _named_images(images, folder)
+                    yield from _named_images(images, self._roots.named if folder is None else folder.joinpath)
             case ImagesOfInstructions(stage):
                 for picture in pictures_of(stage):
-                    yield from self._if_there(picture)
+                    yield from self._if_there(Path(file_of(picture)))
             case Path():
                 yield from self._if_there(read)
 
@@ -198,7 +199,7 @@ class Relay:
     def _existing_images(self, records: Iterable[Mapping[str, Any]]) -> Iterator[Path]:
         for record in records:
             for image in record["images"]:
-                yield from self._if_there(self._roots.folder(record["image_root"]) / image)
+                yield from self._if_there(Path(file_of(self._roots.plain(record["image_root"], image))))
 
     @staticmethod
     def _if_there(path: Path) -> Iterator[Path]:
@@ -372,10 +373,10 @@ def _came_here(name: str, received: Mapping[str, str]) -> bool:
     return name in received and sha256_file(name) == received[name]
 
 
-def _named_images(path: Path, folder: Path) -> Iterator[Path]:
-    """Images that a LLaVA list names; entries without one are text only."""
+def _named_images(path: Path, find: Callable[[str], Path]) -> Iterator[Path]:
+    """Images that a LLaVA list names, or the archives that they lie in; entries without one are text only."""
     entries = json.loads(path.read_text(encoding="utf-8"))
-    yield from (folder / entry["image"] for entry in entries if "image" in entry)
+    yield from dict.fromkeys(Path(file_of(find(entry["image"]))) for entry in entries if "image" in entry)
 
 
 def _files(path: Path) -> list[Path]:

@@ -16,6 +16,7 @@ from bettersynth.core.layout import Layout
 from bettersynth.core.publish import read_json
 from bettersynth.core.records import POOL
 from bettersynth.datasets.trial import counted_rows
+from bettersynth.workflow.digests import is_here
 from bettersynth.workflow.expected import Basis
 from bettersynth.workflow.jobs import Jobs
 from bettersynth.workflow.plan import Plan
@@ -87,7 +88,7 @@ class Explanation:
         for file in self.configuration.pool.files:
             ledger = self.layout.file_ledger(file.name)
             if not ledger.exists():
-                there = "not read yet" if Path(file.path).is_file() else "not there yet"
+                there = "not read yet" if is_here(file) else "not there yet"
                 yield from _wrapped(f"{file.name}: {file.path}, {there}, {file.shards} shards")
                 continue
             card = read_json(ledger)

@@ -20,6 +20,7 @@ from bettersynth.core.names import ShardName
 from bettersynth.core.records import POOL, caption_of, variant_id
 from bettersynth.datasets.ledger import reason_of
 from bettersynth.workflow.expected import Expected
+from bettersynth.workflow.roots import roots_of
 from bettersynth.workflow.run import Run
 
 MOST_POSITIONS = 5
@@ -32,6 +33,7 @@ class Story:
     def __init__(self, run: Run) -> None:
         self.configuration, self.layout, self.plan = run.configuration, run.layout, run.plan
         self.config_file = run.config_file
+        self.roots = roots_of(run.configuration.pool)
         self.expected = Expected(run.configuration, run.layout, run.plan)
 
     def of_record(self, record_id: str) -> str:
@@ -65,7 +67,7 @@ class Story:
         if not found:
             raise PersonError(
                 f"no record that was read into {self.layout.root} shows `{image}`; give the path as the records do, "
-                f"relative to {self.configuration.pool.images}"
+                f"relative to {' or '.join(self.roots.places)}"
             )
         return list(found)
 
@@ -76,7 +78,7 @@ class Story:
                 yield f"{file.path}, line {row['line']}: kept, in shard {row['shard']}"
                 for record in _rows(self.layout.records(POOL, row["shard"]), record_id):
                     yield f"  caption: {caption_of(record['text'])}"
-                    yield from (f"  image: {Path(self.configuration.pool.images, image)}" for image in record["images"])
+                    yield from (f"  image: {self.roots.at(image)}" for image in record["images"])
 
     def _quarantined(self, record_id: str) -> Iterator[str]:
         for file in self.configuration.pool.files:

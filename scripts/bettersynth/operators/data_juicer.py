@@ -11,12 +11,14 @@ from typing import Any
 
 from bettersynth.configuration.operator import OperatorSpec
 from bettersynth.configuration.operators import operator_spec
-from bettersynth.configuration.pool import Model, Operator
+from bettersynth.configuration.pool import USUAL, Model, Operator
 from bettersynth.core.resources import staged
 from bettersynth.operators.model_folder import check_model_folder, existing
-from bettersynth.runtime.patches.data_juicer import answer_lookup, import_data_juicer, same_threads
+from bettersynth.pool.images import open_image
+from bettersynth.runtime.patches.data_juicer import answer_lookup, import_data_juicer, read_members, same_threads
 from bettersynth.runtime.patches.transformers import refuse_code
 from bettersynth.runtime.patches.weights import refuse_made_up_weights
+from bettersynth.workflow.archives import read_bytes
 
 
 def build(operator: Operator, model: Model | None, device: str, kind: type | None = None) -> Any:
@@ -27,6 +29,7 @@ def build(operator: Operator, model: Model | None, device: str, kind: type | Non
     """
     spec = operator_spec(operator.op)
     model_utils = import_data_juicer()
+    read_members(lambda path: open_image(path, USUAL), read_bytes)
     for name in spec.resources:
         staged(name)
     arguments = {**spec.completed(operator.parameters), "accelerator": device, **_model_argument(spec, model)}

@@ -23,13 +23,15 @@ from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from PIL.Image import Transpose
 
 from bettersynth.configuration.pool import Pool, Reading
+from bettersynth.configuration.storage import MemberError
 from bettersynth.core.image_paths import ImageProblem, ImageReason, resolve
 from bettersynth.core.layout import Layout
 from bettersynth.core.own import open_file
-from bettersynth.core.publish import sha256_file
 from bettersynth.core.records import POOL
 from bettersynth.core.remedy import config_of
+from bettersynth.workflow.archives import file_stat, read_member, sha256_at
 from bettersynth.workflow.pictures import Known, State, known_pictures
+from bettersynth.workflow.roots import roots_of
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """Formats that are opened; Pillow's other readers are never offered the file."""
@@ -67,15 +69,32 @@ class FileBytes(bytes):
 def read_image(path: Path) -> tuple[State, Source]:
     """A picture's state, and its bytes, read once; of a very large file, its path, to be read again.
 
-    Raises OSError.
+    Raises OSError, and ImageProblem for a member of an archive that is not read.
     """
-    with open_file(path) as file:
-        stat = os.fstat(file.fileno())
-        if stat.st_size > HELD_BYTES:
-            return State.of(stat, hashlib.file_digest(file, "sha256").hexdigest()), path
-        contents = FileBytes(file.read())
+    try:
+        with open_file(path) as file:
+            stat = os.fstat(file.fileno())
+            if stat.st_size > HELD_BYTES:
+                return State.of(stat, hashlib.file_digest(file, "sha256").hexdigest()), path
+            contents = FileBytes(file.read())
+    except NotADirectoryError:
+        stat, contents = file_stat(path), _member(path)
     contents.name = str(path)
     return State.of(stat, hashlib.sha256(contents).hexdigest()), contents
+
+
+def _member(path: str | Path) -> FileBytes:
+    """The bytes of a member of an archive, by the path that leads to it. Raises ImageProblem."""
+    try:
+        contents = FileBytes(read_member(path))
+    except MemberError as error:
+        raise ImageProblem(ImageReason.MEMBER, str(error)) from None
+    except FileNotFoundError as error:
+        raise ImageProblem(ImageReason.MISSING, str(error)) from None
+    except OSError as error:
+        raise ImageProblem(ImageReason.UNREADABLE, f"{path}: {error}") from error
+    contents.name = str(path)
+    return contents
 
 
 def check_image(source: Source, reading: Reading, *, decode: bool = False) -> tuple[int, int]:
@@ -178,7 +197,9 @@ def _open_header(source: Source, reading: Reading) -> ImageFile.ImageFile:
         if not isinstance(source, bytes):
             open_file(source).close()
         image = Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+    except NotADirectoryError:
+        return _open_header(_member(source), reading)  # type: ignore[arg-type]  # only a path raises it
+    except (FileNotFoundError, IsADirectoryError):
         raise ImageProblem(ImageReason.MISSING, f"{name}: no such file") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageProblem(ImageReason.TOO_LARGE, f"{name}: {error}") from None
@@ -217,26 +238,45 @@ def _start(path: str | Path) -> bytes:
 
 
 class ImageRoots:
-    """Maps a record's `image_root` and relative path to a file of this run."""
+    """Maps a record's `image_root` and relative path to a file of this run, or a member of an archive.
+
+    A path that leads through an archive (`shards/00000.tar/000000012.jpg`) is opened by this module's functions as one
+    of a file is (`workflow.archives` finds and reads it).
+    """
 
     def __init__(self, pool: Pool, layout: Layout) -> None:
         self._pool = pool
         self._layout = layout
+        self.roots = roots_of(pool)
 
-    def folder(self, image_root: str) -> Path:
-        """The folder that `image_root` names: the pool's images, or those of a source."""
-        return Path(self._pool.images) if image_root == POOL else self._layout.source_images(image_root)
+    def resolved(self, image_root: str, relative: str) -> Path:
+        """The file, whatever it holds now; raises ImageProblem (`image path`)."""
+        if image_root == POOL:
+            return self.roots.resolve(relative)
+        return resolve(self._layout.source_images(image_root), relative)
 
     def path(self, image_root: str, relative: str) -> Path:
         """The file; raises ImageProblem (`image path`, or `image changed` for another than the pool was read with)."""
-        path = resolve(self.folder(image_root), relative)
+        path = self.resolved(image_root, relative)
         if image_root == POOL:
             self._check(relative, path)
         return path
 
+    def plain(self, image_root: str, relative: str) -> Path:
+        """The file as a person would write it; whether it may be opened is not asked."""
+        if image_root == POOL:
+            return Path(self.roots.at(relative))
+        return self._layout.source_images(image_root) / relative
+
+    def named(self, relative: str) -> Path:
+        """The file that a training file names, whatever it holds now."""
+        if relative.startswith("../") and self._known.state(relative) is None:  # drawn
+            return self._folder / relative
+        return Path(self.roots.at(relative))
+
     def found(self, relative: str) -> Path:
-        """The file that a training file names, relative to the pool's images; raises ImageProblem (`image changed`)."""
-        path = Path(self._pool.images, relative)
+        """The file that a training file names; raises ImageProblem (`image changed`)."""
+        path = self.named(relative)
         self._check(relative, path)
         return path
 
@@ -244,7 +284,7 @@ class ImageRoots:
         """Whether the file looks, by size and time, like the picture of the pool that ingest has read."""
         read = self._known.state(relative) if image_root == POOL else None
         try:
-            return read is not None and State.of(os.stat(f"{self._pool.images}/{relative}")).looks_like(read)  # noqa: PTH116
+            return read is not None and State.of(file_stat(self.roots.at(relative))).looks_like(read)
         except OSError:
             return False
 
@@ -259,9 +299,8 @@ class ImageRoots:
         if read is None:
             return
         try:
-            now = State.of(path.stat())
-            same = now.looks_like(read) or (now.bytes == read.bytes and sha256_file(path) == read.sha256)
-        except OSError:  # whoever opens it says that it is missing
+            same = State.of(file_stat(path)).looks_like(read) or sha256_at(path) == read.sha256
+        except (OSError, MemberError):  # whoever opens it says what is wrong with it
             return
         if not same:
             raise ImageProblem(
@@ -279,16 +318,22 @@ class ImageRoots:
         return open_image(self.path(image_root, relative), self._pool.reading)
 
     def from_pool(self, image_root: str, relative: str) -> str:
-        """The path relative to the pool's image folder, whichever folder the image lies in; `/` between parts."""
+        """The path relative to the (first) image folder, whichever folder the image lies in; `/` between parts."""
         if image_root == POOL:
             return relative
-        folder = self.folder(image_root)
+        images = self._layout.source_images(image_root)
         if self._behind_link:  # `..` leads elsewhere there
-            return os.path.relpath(folder.resolve() / relative, self._behind_link).replace(os.sep, "/")
-        return os.path.relpath(folder / relative, self._pool.images).replace(os.sep, "/")
+            return os.path.relpath(images.resolve() / relative, self._behind_link).replace(os.sep, "/")
+        return os.path.relpath(images / relative, self._folder).replace(os.sep, "/")
+
+    @cached_property
+    def _folder(self) -> Path:
+        """The (first) image folder; of an archive, the one that it lies in."""
+        place = Path(self.roots.places[0])
+        return place.parent if place.is_file() else place
 
     @cached_property
     def _behind_link(self) -> Path | None:
-        """Where the pool's image folder really is, if a link leads to it."""
-        folder = Path(self._pool.images)
+        """Where the image folder really is, if a link leads to it."""
+        folder = self._folder
         return None if folder.resolve() == Path(os.path.abspath(folder)) else folder.resolve()  # noqa: PTH100

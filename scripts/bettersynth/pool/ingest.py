@@ -1,8 +1,8 @@
 """From raw files to the pool: records in shards, refused lines in quarantine, a ledger that adds up.
 
 The rules, in the order they are applied to a line: it is JSON of a known form (`raw.parse_record`); of lines with
-one id the first stays, whether or not its image turns out to be good; every image lies below `pool.images` and its
-header is sound. A shard holds its records sorted by id, so reordering the raw file changes no shard.
+one id the first stays, whether or not its image turns out to be good; every image lies below `pool.images`, or in the
+file itself, and its header is sound. A shard holds its records sorted by id, so reordering the raw file changes none.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ import pandas as pd
 import pyarrow as pa
 
 from bettersynth.configuration.pool import Pool, PoolFile
+from bettersynth.configuration.storage import expand, storage_of
 from bettersynth.core import versions
 from bettersynth.core.commands import make
+from bettersynth.core.digests import digests
 from bettersynth.core.layout import Layout
 from bettersynth.core.parallel import map_threads
 from bettersynth.core.progress import progress
@@ -30,19 +32,18 @@ from bettersynth.core.raw import (
     DERIVED_ID,
     Reason,
     RecordProblem,
-    parse_record,
     question_of,
     question_problem,
-    raw_lines,
 )
 from bettersynth.core.records import Record, caption_of, write_records
 from bettersynth.core.sharding import shard_name
 from bettersynth.core.tables import read_table, write_table
-from bettersynth.pool.images import ImageProblem, Source, check_image, read_image, resolve
+from bettersynth.pool.images import ImageProblem, Source, check_image, read_image
 from bettersynth.pool.llava import restored_ids
 from bettersynth.workflow.digests import shard_digests
 from bettersynth.workflow.pictures import IMAGES, State, remembered
 from bettersynth.workflow.plan import shard_names
+from bettersynth.workflow.roots import containers, roots_of
 
 SHOWN_BYTES = 2000
 """Length to which a refused line is cut in the quarantine file."""
@@ -83,8 +84,8 @@ def ingest_file(pool: Pool, file: PoolFile, layout: Layout, *, trains: bool = Fa
     When the configuration `trains`, records that no training file can hold are refused here, before they are scored.
     Raises ValueError when the questions of most records are missing from the files that are to restore them.
     """
-    card = Card(file=file.name, path=file.path, inputs={file.path: sha256_file(file.path)})
-    candidates, refused, lines, blank = _read(file, pool.max_caption)
+    card = Card(file=file.name, path=file.path)
+    candidates, refused, lines, blank = _read(pool, file)
     if trains:
         candidates = list(_trainable(candidates, refused, pool, file))
     kept: list[Candidate] = []
@@ -94,16 +95,16 @@ def ingest_file(pool: Pool, file: PoolFile, layout: Layout, *, trains: bool = Fa
         shard = shard_name(file.name, record.id, file.shards)
         states.update(((image, shard), state) for image, state in zip(record.images, look.states, strict=False))
         if look.problem is None:
-            digests = [str(state.sha256) for state in look.states]
-            kept.append(candidate._replace(record=record._replace(image_sha256=digests)))
+            pictures = [str(state.sha256) for state in look.states]
+            kept.append(candidate._replace(record=record._replace(image_sha256=pictures)))
         else:
             refused.append(_refuse(candidate.line, candidate.raw, look.problem))
     if lines != len(kept) + len(refused):
         raise AssertionError(f"{file.path}: {lines} lines are not {len(kept)} records and {len(refused)} refused")
 
     shards = _write_shards(file, kept, layout)
-    for shard, digest in shard_digests(file, layout.digests).shards.items():
-        shards[shard]["digest"] = digest
+    for shard, contents in shard_digests(pool, file, layout.digests).shards.items():
+        shards[shard]["digest"] = contents
     _write_quarantine(layout.quarantine(file.name), file, refused)
     rows = [
         (item.record.id, shard_name(file.name, item.record.id, file.shards), item.line, item.question) for item in kept
@@ -113,12 +114,13 @@ def ingest_file(pool: Pool, file: PoolFile, layout: Layout, *, trains: bool = Fa
     reasons = Counter(item.reason for item in refused)
     return card.write(
         layout.file_ledger(file.name),
+        inputs={str(path): sha256 for path, sha256 in digests(expand(file.path)).items()},
         lines=lines,
         blank=blank,
         rows=len(kept),
         quarantined=dict(sorted(reasons.items())),
         parameters={
-            "images": pool.images,
+            "images": roots_of(pool).key,
             "shards": file.shards,
             **pool.checks,
             "version": versions.INGEST,
@@ -147,33 +149,35 @@ def check_quarantined(pool: Pool, ledger: dict[str, Any], quarantine: Path, conf
         f"  {count:,} × {reason}, first in line {first[reason]['line']}: {first[reason]['detail']}"
         for reason, count in reasons.most_common(3)
     ]
+    places = ", ".join(roots_of(pool).places)
     needed = math.ceil(100 * refused / lines) / 100
     raise QuarantineError(
         f"{ledger['path']}: {refused:,} of {lines:,} lines ({refused / lines:.0%}) are quarantined, more than "
         f"`pool.max_quarantined` allows ({pool.max_quarantined:g}). The commonest reasons:\n" + "\n".join(common) + "\n"
-        f"All are in {quarantine}. Mend the file, or `pool.images` ({pool.images}); if so many are to go, write in "
+        f"All are in {quarantine}. Mend the file, or `pool.images` ({places}); if so many are to go, write in "
         f"{config}:\n  pool: {{max_quarantined: {needed:g}}}\nand then: {make('run', config=config)}"
     )
 
 
-def _read(file: PoolFile, max_caption: int) -> tuple[list[Candidate], list[Refused], int, int]:
+def _read(pool: Pool, file: PoolFile) -> tuple[list[Candidate], list[Refused], int, int]:
     """Lines with sound text, refused lines, number of lines that are not blank, number of blank ones."""
     candidates: list[Candidate] = []
     refused: list[Refused] = []
     first_line: dict[str, int] = {}
     lines = blank = 0
-    for number, raw in raw_lines(file.path):
+    for line in storage_of(file.path).lines(file, containers(pool, file)):
+        number, raw, _ = line
         if not raw.strip():
             blank += 1
             continue
         lines += 1
         try:
-            record = parse_record(raw)
+            record = line.record()
             if record.id in first_line:
                 detail = f"`{record.id}` is in line {first_line[record.id]} already"
                 raise RecordProblem(Reason.DUPLICATE_ID, detail)
-            if (length := len(caption_of(record.text))) > max_caption:
-                detail = f"{length} characters; `pool.max_caption` is {max_caption}"
+            if (length := len(caption_of(record.text))) > pool.max_caption:
+                detail = f"{length} characters; `pool.max_caption` is {pool.max_caption}"
                 raise RecordProblem(Reason.LONG_CAPTION, detail)
         except RecordProblem as problem:
             refused.append(_refuse(number, raw, problem))
@@ -233,15 +237,17 @@ def _look_at_images(candidates: list[Candidate], pool: Pool) -> Iterable[Look]:
 
     Threads, because the time goes into waiting for the file system, on a shared one above all.
     """
-    if not Path(pool.images).is_dir():
-        raise FileNotFoundError(f"{pool.images}: no such folder; put the images there or change `pool.images`")
+    roots = roots_of(pool)
+    for place in roots.places:
+        if not Path(place).exists():
+            raise FileNotFoundError(f"{place}: no such folder; put the images there or change `pool.images`")
 
     def look_at(candidate: Candidate) -> Look:
         states: list[State] = []
         try:
             for image in candidate.record.images:
                 states.append(State())
-                path = resolve(pool.images, image)
+                path = roots.resolve(image)
                 source: Source = path
                 with contextlib.suppress(OSError):  # which is told of when it is opened
                     states[-1], source = read_image(path)

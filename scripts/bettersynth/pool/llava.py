@@ -79,9 +79,9 @@ def _restore(files: Iterable[str], ids: set[str] | None) -> dict[str, str]:
     """The first turn of each wanted id, or of all; of equal ids the first stays. Few exist, so they share memory."""
     questions: dict[str, str] = {}
     for file in files:
-        for _, raw in raw_lines(file):
+        for line in raw_lines(file):
             with suppress(RecordProblem, LookupError, TypeError):  # such a line has no record that could ask for it
-                entry = parse_json(raw)
+                entry = parse_json(line.raw)
                 record_id = str(entry["id"])
                 if ids is None or record_id in ids:
                     questions.setdefault(record_id, sys.intern(entry["conversations"][0]["value"]))

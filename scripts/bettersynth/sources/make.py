@@ -23,6 +23,7 @@ from bettersynth.pool.images import ImageRoots
 from bettersynth.pool.rows import asked_rows, load_records, read_rows
 from bettersynth.sources.base import Generation, Generator
 from bettersynth.sources.journal import Journal
+from bettersynth.workflow.archives import is_there
 from bettersynth.workflow.plan import Plan
 
 logger = logging.getLogger(__name__)
@@ -104,4 +105,4 @@ def _recalled(entry: dict[str, Any] | None, roots: ImageRoots) -> Generation | N
         return None
     records = [Record(*record) for record in entry["records"]]
     images = ((record.image_root, image) for record in records for image in record.images)
-    return Generation(records, entry["reason"]) if all(roots.path(*image).is_file() for image in images) else None
+    return Generation(records, entry["reason"]) if all(is_there(roots.path(*image)) for image in images) else None

@@ -15,7 +15,7 @@ from bettersynth.configuration.recipes import recipe_trainset
 from bettersynth.configuration.training import Trainset
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.commands import make
-from bettersynth.core.image_paths import ImageProblem, resolve
+from bettersynth.core.image_paths import ImageProblem
 from bettersynth.core.layout import Layout
 from bettersynth.core.parallel import batches, map_threads
 from bettersynth.core.progress import progress
@@ -30,6 +30,7 @@ from bettersynth.pool.llava import Questions, iterate, kit_cap, llava_entries, w
 from bettersynth.pool.rows import load_records, read_rows
 from bettersynth.training.preflight import Finding, PreflightError, Unusable, settle
 from bettersynth.workflow.plan import Plan
+from bettersynth.workflow.roots import roots_of
 
 LOOKED_AT_ONCE = 1000
 """Images whose sizes one task compares."""
@@ -50,7 +51,7 @@ def build_trainset(name: str, configuration: Configuration, layout: Layout, plan
     card = Card(
         recipe=name,
         dataset=recipe.dataset,
-        parameters={**settings.model_dump(), "images": configuration.pool.images},
+        parameters={**settings.model_dump(), "images": roots_of(configuration.pool).key},
         inputs=_inputs([recipe.dataset, *filter(None, [configuration.held_out])], configuration, layout),
     )
     whole = read_rows(recipe.dataset, layout)
@@ -83,7 +84,7 @@ def build_held_out(configuration: Configuration, layout: Layout, plan: Plan) -> 
         raise ValueError("the configuration has no `held_out`")
     card = Card(
         dataset=name,
-        parameters={**settings.model_dump(), "images": configuration.pool.images},
+        parameters={**settings.model_dump(), "images": roots_of(configuration.pool).key},
         inputs=_inputs([name], configuration, layout),
     )
     rows = read_rows(name, layout)
@@ -203,7 +204,7 @@ def _bad_images(images: pa.Table, pool: Pool, layout: Layout) -> tuple[int, dict
     def problem_of(item: Image) -> ImageProblem | None:
         root, image = item
         try:
-            check_image(resolve(roots.folder(root), image), pool.reading, decode=True)
+            check_image(roots.resolved(root, image), pool.reading, decode=True)
             roots.path(root, image)  # whole, but it may be another picture than was read in
         except ImageProblem as problem:
             return problem

@@ -7,16 +7,20 @@ or reordering the file changes none.
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
-from bettersynth.configuration.pool import PoolFile
-from bettersynth.core.digests import digest
+from bettersynth.configuration.pool import Pool, PoolFile
+from bettersynth.configuration.storage import expand, storage_of
+from bettersynth.core.digests import digests
 from bettersynth.core.publish import read_json, where_allowed, write_json
-from bettersynth.core.raw import RecordProblem, parse_record, raw_lines
+from bettersynth.core.raw import RecordProblem
 from bettersynth.core.sharding import shard_name
+from bettersynth.workflow.archives import state_of
+from bettersynth.workflow.roots import containers
 
 FORM = 2
 """Counted up when the meaning of a digest changes, so that old caches are not believed."""
@@ -33,7 +37,7 @@ class FileDigest(NamedTuple):
     records: dict[str, int]
 
 
-def shard_digests(file: PoolFile, cache: Path) -> FileDigest:
+def shard_digests(pool: Pool, file: PoolFile, cache: Path) -> FileDigest:
     """The digests of a raw file, from `cache` (a JSON file) when path and contents are as before.
 
     A file that is not on this machine has the digests that it had last: of a run that was carried here, only what the
@@ -41,10 +45,10 @@ def shard_digests(file: PoolFile, cache: Path) -> FileDigest:
     """
     key, known = _key(file), read_json(cache) if cache.is_file() else {}
     entry = known.get(key)
-    if Path(file.path).is_file():
-        state = [FORM, digest(file.path)]
+    if is_here(file):
+        state = [FORM, _mark(pool, file)]
         if entry is None or entry["state"] != state:
-            entry = {"state": state, **take_digests(file)._asdict()}
+            entry = {"state": state, **take_digests(pool, file)._asdict()}
             with where_allowed():
                 write_json(cache, {**known, key: entry})
     elif entry is None:
@@ -54,24 +58,41 @@ def shard_digests(file: PoolFile, cache: Path) -> FileDigest:
     return FileDigest(entry["file"], entry["shards"], entry["records"])
 
 
+def is_here(file: PoolFile) -> bool:
+    """Whether the file of an entry of `pool.files` is on this machine, or all of those of its pattern are."""
+    paths = expand(file.path)
+    return bool(paths) and all(map(os.path.isfile, paths))
+
+
+def _mark(pool: Pool, file: PoolFile) -> Any:
+    """What changes whenever the records do that a file holds.
+
+    Of a file with pictures, which is large and of which only the texts count here, what the file system says.
+    """
+    if storage_of(file.path).holds_pictures:
+        return [[container.name, *state_of(container.path)] for container in containers(pool, file)]
+    found = digests(container.path for container in containers(pool, file))
+    return next(iter(found.values())) if len(found) == 1 else list(found.values())
+
+
 def is_remembered(file: PoolFile, cache: Path) -> bool:
     """Whether the digests of a raw file are known, be it here or not."""
     return cache.is_file() and read_json(cache).get(_key(file), {}).get("state", [None])[0] == FORM
 
 
 def _key(file: PoolFile) -> str:
-    return f"{file.path}|{file.name}|{file.shards}"
+    return "|".join([file.path, file.name, str(file.shards), *(f"{key}={where}" for key, where in file.fields.items())])
 
 
-def take_digests(file: PoolFile) -> FileDigest:
+def take_digests(pool: Pool, file: PoolFile) -> FileDigest:
     """The digests of a raw file, read once from start to end."""
     whole = hashlib.sha256()
     contents: dict[str, bytes] = {}
-    for _, raw in raw_lines(file.path):
-        whole.update(raw)
+    for line in storage_of(file.path).lines(file, containers(pool, file)):
+        whole.update(line.raw)
         whole.update(b"\n")
         try:
-            record = parse_record(raw)
+            record = line.record()
         except RecordProblem:
             continue  # counted and quarantined by ingest; belongs to no shard
         if record.id not in contents:  # as in ingest, the first of two equal ids wins

@@ -17,7 +17,7 @@ from bettersynth.core.layout import Layout
 from bettersynth.core.names import ShardName
 from bettersynth.core.publish import read_json
 from bettersynth.core.records import POOL
-from bettersynth.workflow.digests import shard_digests
+from bettersynth.workflow.digests import is_here, shard_digests
 from bettersynth.workflow.plan import Plan
 
 
@@ -142,8 +142,8 @@ class Expected:
         """Records of the pool's shards as the raw files have them; those of a missing file are none."""
         found = dict.fromkeys(self.plan.shards(POOL), 0)
         for file in self.configuration.pool.files:
-            if Path(file.path).is_file():
-                found |= shard_digests(file, self.layout.digests).records
+            if is_here(file):
+                found |= shard_digests(self.configuration.pool, file, self.layout.digests).records
         return found
 
     def trainset(self, recipe: str) -> Rows:

@@ -15,6 +15,7 @@ from bettersynth.configuration.instructions import instruction_sets
 from bettersynth.configuration.operators import operator_spec
 from bettersynth.configuration.pool import USUAL
 from bettersynth.configuration.reading import ConfigurationError
+from bettersynth.configuration.storage import expand, is_archive, storage_of
 from bettersynth.configuration.types import Configuration
 from bettersynth.core import versions
 from bettersynth.core.cached import cached_method
@@ -33,6 +34,7 @@ from bettersynth.workflow.digests import FileDigest, is_remembered, shard_digest
 from bettersynth.workflow.models import model_identities
 from bettersynth.workflow.passes import Chunk
 from bettersynth.workflow.pictures import Look, look, remember, remembered
+from bettersynth.workflow.roots import roots_of
 
 
 def _remedy(path: str) -> str:
@@ -61,23 +63,35 @@ class Fingerprints:
         pool = self.configuration.pool
         if self.layout.is_carried and all(is_remembered(file, self.layout.digests) for file in pool.files):
             return
-        named = {f"pool.files.{file.name}": file.path for file in pool.files} | {"pool.images": pool.images}
-        missing = {key: path for key, path in named.items() if not Path(path).exists()}
-        if missing:
+        if missing := list(self._missing()):
             raise ConfigurationError(
-                config_file,
-                [f"{key}: {path}: not there; {_remedy(path)}" for key, path in missing.items()],
+                config_file, [f"{key}: {path}: not there; {_remedy(path)}" for key, path in missing]
             )
-        if problems := [f"{key}: {kind}" for key, path in self._raw_files() if (kind := other_kind(path))]:
+        if problems := list(self._other_kinds()):
             raise ConfigurationError(config_file, problems)
 
-    def _raw_files(self) -> Iterator[tuple[str, str]]:
-        """What is read as records, and the key that names it: pool, questions to restore, instructions."""
+    def _missing(self) -> Iterator[tuple[str, str]]:
+        """Files and folders of the pool that are not there, and the keys that name them."""
+        for file in self.configuration.pool.files:
+            paths = expand(file.path) or [file.path]
+            yield from ((f"pool.files.{file.name}", path) for path in paths if not Path(path).exists())
+        for place in roots_of(self.configuration.pool).places:
+            if not Path(place).exists():
+                yield "pool.images", place
+
+    def _other_kinds(self) -> Iterator[str]:
+        """Files that are none of the kinds that they are read as: of the pool, questions to restore, instructions."""
         pool = self.configuration.pool
-        yield from ((f"pool.files.{file.name}", file.path) for file in pool.files)
-        yield from (("pool.restore", path) for path in pool.restore)
+        for file in pool.files:
+            found = (storage_of(path).problem(Path(path)) for path in expand(file.path))
+            yield from (f"pool.files.{file.name}: {problem}" for problem in found if problem)
+        for place in roots_of(pool).places:
+            if Path(place).is_file() and not is_archive(place):
+                yield f"pool.images: {place}: neither a folder nor a .zip or .tar file with pictures"
+        lines = [("pool.restore", path) for path in pool.restore]
         for stage in instruction_sets(self.configuration).values() if self.configuration.training else ():
-            yield "training.finetune.instructions", stage.instructions
+            lines.append(("training.finetune.instructions", stage.instructions))
+        yield from (f"{key}: {kind}" for key, path in lines if (kind := other_kind(path)))
 
     @property
     def reading(self) -> dict[str, Any]:
@@ -113,7 +127,7 @@ class Fingerprints:
         """Fingerprints of a raw file and of each of its shards."""
         if file not in self._digests:
             entry = next(entry for entry in self.configuration.pool.files if entry.name == file)
-            self._digests[file] = shard_digests(entry, self.layout.digests)
+            self._digests[file] = shard_digests(self.configuration.pool, entry, self.layout.digests)
         return self._digests[file]
 
     def pictures(self, file: str) -> Look:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from bettersynth.configuration.operators import operator_spec
 from bettersynth.configuration.recipes import recipe_start, recipe_training
+from bettersynth.configuration.storage import expand
 from bettersynth.configuration.types import Configuration
 from bettersynth.configuration.verb import Generator
 from bettersynth.core.resources import RESOURCES
@@ -52,7 +53,7 @@ def _with_starts(recipe: str, configuration: Configuration) -> set[str]:
 
 def data_files(configuration: Configuration) -> list[str]:
     """Single files that a configuration names; folders of images are apart."""
-    files = [*(file.path for file in configuration.pool.files), *configuration.pool.restore]
+    files = [*(path for file in configuration.pool.files for path in expand(file.path)), *configuration.pool.restore]
     files += [recipe_training(configuration, recipe).finetune.instructions for recipe in configuration.recipes]
     if configuration.recipes:
         files += [file for benchmark in configuration.benchmarks.values() for file in benchmark.files]

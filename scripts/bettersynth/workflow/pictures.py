@@ -2,7 +2,8 @@
 
 A raw file's table of images holds the state in which ingest read every picture that a record names, one row for each
 shard with such a record. Refused records' pictures are in it, too, so that a mended one is seen. While the graph is
-built, size, times and inode are compared; what differs in these is read, and only other contents count.
+built, size, times and inode are compared; what differs in these is read, and only other contents count. Of a picture
+in an archive these are the archive's.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bettersynth.configuration.pool import Pool
-from bettersynth.core.image_paths import ImageProblem, resolve
+from bettersynth.configuration.storage import MemberError
+from bettersynth.core.image_paths import ImageProblem
 from bettersynth.core.layout import Layout
 from bettersynth.core.parallel import batches, map_threads
 from bettersynth.core.progress import progress
-from bettersynth.core.publish import read_json, sha256_file, sha256_json, where_allowed, write_json
+from bettersynth.core.publish import read_json, sha256_json, where_allowed, write_json
 from bettersynth.core.tables import read_table, write_table
+from bettersynth.workflow.archives import file_stat, sha256_at
+from bettersynth.workflow.roots import Roots, roots_of
 
 STATE = ("bytes", "mtime_ns", "ctime_ns", "inode")
 IMAGES = pa.schema(
@@ -67,7 +71,7 @@ class Look(NamedTuple):
     """What a look at a raw file's pictures came to."""
 
     root: str
-    """The folder of the images, as ingest last knew it while its pictures are the same there."""
+    """The folder (or folders) of the images, as ingest last knew it while its pictures are the same there."""
     stamp: str | None = None
     """Changes whenever pictures do that decide what ingest makes of the file."""
     shards: tuple[str, ...] = ()
@@ -98,7 +102,10 @@ def known_pictures(pool: Pool, layout: Layout) -> Known:
         if layout.images(file.name).exists():
             read = read_table(layout.images(file.name), columns)
             if "sha256" in read.column_names:
-                tables += [read.select(columns), _seen_the_same(read, _seen(file.name, pool.images, layout), columns)]
+                tables += [
+                    read.select(columns),
+                    _seen_the_same(read, _seen(file.name, roots_of(pool).key, layout), columns),
+                ]
     return Known(pa.concat_tables(tables))
 
 
@@ -111,45 +118,49 @@ def _seen_the_same(read: pa.Table, seen: pa.Table, columns: list[str]) -> pa.Tab
 
 def look(file: str, pool: Pool, layout: Layout) -> Look:
     """Compare a raw file's pictures with those that ingest has read, as `pool.check_images` says."""
+    roots = roots_of(pool)
     if not (layout.file_ledger(file).exists() and layout.images(file).exists()):
-        return Look(pool.images)
+        return Look(roots.key)
     ledger, table = read_json(layout.file_ledger(file)), read_table(layout.images(file))
     stamp, root = ledger.get("pictures"), ledger["parameters"]["images"]
     every = tuple(ledger["shards"])
     if pool.check_images == "never":
-        return Look(root, stamp) if root == pool.images else Look(pool.images, stamp, every)
+        return Look(root, stamp) if root == roots.key else Look(roots.key, stamp, every)
     if "sha256" not in table.column_names:
-        return _look_by_size(table, pool, root, stamp, every)
+        return _look_by_size(table, roots, root, stamp, every)
     images, recorded = table["image"].to_pylist(), table["sha256"].to_pylist()
-    now = _read(images, _states(images, pool.images), table, root, file, pool, layout)
+    anew = root != roots.key or pool.check_images == "always-hash"
+    now = _read(
+        images, _states(images, roots), table, file, roots, layout, anew=anew, trusts=pool.check_images != "always-hash"
+    )
     changed = [row for row, sha256 in enumerate(recorded) if now[row] != sha256]
     if not changed:
         return Look(root, stamp)
     shards = sorted({table["shard"][row].as_py() for row in changed})
-    return Look(pool.images, _stamp(stamp, [(images[row], now[row]) for row in changed]), tuple(shards))
+    return Look(roots.key, _stamp(stamp, [(images[row], now[row]) for row in changed]), tuple(shards))
 
 
 def _stamp(before: str | None, changed: list[tuple[str, Any]]) -> str:
     return sha256_json([before, sorted(set(changed))])[:16]
 
 
-def _look_by_size(table: pa.Table, pool: Pool, root: str, stamp: str | None, every: tuple[str, ...]) -> Look:
+def _look_by_size(table: pa.Table, roots: Roots, root: str, stamp: str | None, every: tuple[str, ...]) -> Look:
     """An earlier version has noted the sizes alone, and for no shard; then all of the file is read in anew."""
     images = table["image"].to_pylist()
-    sizes = _states(images, pool.images)[:, 0].tolist()
+    sizes = _states(images, roots)[:, 0].tolist()
     changed = [
         (image, size)
         for image, size, read in zip(images, sizes, table["bytes"].to_pylist(), strict=True)
         if size != read
     ]
-    return Look(pool.images, _stamp(stamp, changed), every) if changed else Look(root, stamp)
+    return Look(roots.key, _stamp(stamp, changed), every) if changed else Look(root, stamp)
 
 
-def _states(images: Sequence[str], root: str) -> npt.NDArray[np.int64]:
-    """`[pictures, 4]`: what the file system says of each, -1 where there is none."""
+def _states(images: Sequence[str], roots: Roots) -> npt.NDArray[np.int64]:
+    """`[pictures, 4]`: what the file system says of each, or of the archive it lies in; -1 where there is none."""
 
     def ask(part: Sequence[str]) -> list[tuple[int, int, int, int]]:
-        return [_state(f"{root}/{image}") for image in part]
+        return [_state(roots.at(image)) for image in part]
 
     parts = list(batches(images, AT_ONCE))
     found = progress(map_threads(ask, parts, THREADS), len(images), "pictures looked at", len, least=TOLD_SECONDS)
@@ -159,7 +170,7 @@ def _states(images: Sequence[str], root: str) -> npt.NDArray[np.int64]:
 
 def _state(path: str) -> tuple[int, int, int, int]:
     try:
-        stat = os.stat(path)  # noqa: PTH116 - in a loop over hundreds of thousands
+        stat = file_stat(path)
     except (OSError, ValueError):
         return _ABSENT
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
@@ -169,21 +180,23 @@ def _read(
     images: list[str],
     states: npt.NDArray[np.int64],
     table: pa.Table,
-    root: str,
     file: str,
-    pool: Pool,
+    roots: Roots,
     layout: Layout,
+    *,
+    anew: bool,
+    trusts: bool,
 ) -> list[str | None]:
-    """sha256 of every picture now; those whose state is neither as ingest read them nor as seen since are read."""
+    """sha256 of every picture now; those whose state is neither as ingest read them nor as seen since are read.
+
+    With `anew` what ingest read does not count, and unless `trusts` nor does what was seen since.
+    """
     now: list[str | None] = table["sha256"].to_pylist()
     known = np.column_stack([table[name].fill_null(-1).to_numpy() for name in STATE]).reshape(-1, len(STATE))
     other = (states != known).any(axis=1)
-    if root != pool.images:
-        other[:] = True
-    seen = _seen(file, pool.images, layout)
-    remembered = {row["image"]: (tuple(row[name] for name in STATE), row["sha256"]) for row in seen.to_pylist()}
-    if pool.check_images == "always-hash":
-        other[:], remembered = True, {}
+    other |= anew
+    seen = _seen(file, roots.key, layout).to_pylist() if trusts else []
+    remembered = {row["image"]: (tuple(row[name] for name in STATE), row["sha256"]) for row in seen}
     due: dict[str, tuple[int, ...]] = {}
     for row in np.flatnonzero(other).tolist():
         state = tuple(states[row].tolist())
@@ -195,21 +208,21 @@ def _read(
             due[images[row]] = state
     if not due:
         return now
-    found = dict(zip(due, _contents(list(due), pool.images), strict=True))
+    found = dict(zip(due, _contents(list(due), roots), strict=True))
     for row in np.flatnonzero(other).tolist():
         now[row] = found.get(images[row], now[row])
     fresh = {image: (due[image], sha256) for image, sha256 in found.items()}
-    _write_seen({**remembered, **fresh}, file, pool.images, layout)
+    _write_seen({**remembered, **fresh}, file, roots.key, layout)
     return now
 
 
-def _contents(images: list[str], root: str) -> Iterator[str | None]:
-    """sha256 of each picture; None for one that is no file below the folder."""
+def _contents(images: list[str], roots: Roots) -> Iterator[str | None]:
+    """sha256 of each picture; None for one that is no file below the folders."""
 
     def read(image: str) -> str | None:
         try:
-            return sha256_file(resolve(root, image))
-        except (ImageProblem, OSError):
+            return sha256_at(roots.resolve(image))
+        except (ImageProblem, MemberError, OSError):
             return None
 
     return progress(map_threads(read, images, THREADS), len(images), "pictures read", least=TOLD_SECONDS)
@@ -242,4 +255,6 @@ def remember(looks: dict[str, Look], layout: Layout) -> None:
 def remembered(file: str, pool: Pool, layout: Layout) -> Look:
     """What the graph was last built by."""
     noted = read_json(layout.looks) if layout.looks.exists() else {}
-    return Look(**{**noted[file], "shards": tuple(noted[file]["shards"])}) if file in noted else Look(pool.images)
+    return (
+        Look(**{**noted[file], "shards": tuple(noted[file]["shards"])}) if file in noted else Look(roots_of(pool).key)
+    )

@@ -7,7 +7,7 @@ from typing import Any
 import imagehash
 from PIL import Image
 
-from bettersynth.core.publish import sha256_file
+from bettersynth.workflow.archives import sha256_at
 
 
 class ImageHash:
@@ -19,7 +19,7 @@ class ImageHash:
         """Stats of each record from the paths of its images, and from its pictures by path."""
         return [
             {
-                "image_sha256": [sha256_file(path) for path in paths],
+                "image_sha256": [sha256_at(path) for path in paths],
                 "image_phash": [str(imagehash.phash(pictures[path])) for path in paths],
             }
             for paths, pictures in zip(images, decoded, strict=True)

@@ -25,6 +25,7 @@ from bettersynth.operators.ray.columns import FACTS, SHARD, STATS
 from bettersynth.runtime.network import forbid_network
 from bettersynth.runtime.patches.data_juicer import import_data_juicer
 from bettersynth.runtime.patches.model_code import forbid_model_code
+from bettersynth.workflow.roots import roots_of
 
 import_data_juicer()
 
@@ -55,10 +56,12 @@ class ScoringFilter(Filter):
     def _scorer(self) -> BatchScorer:
         """The operators' models, loaded once, in the actor."""
         configuration = Configuration.model_validate_json(self._configuration)
-        for key, folder in (("the job's folder", self._folder), ("pool.images", configuration.pool.images)):
-            if not Path(self._folder, folder).is_dir():
-                raise FileNotFoundError(f"{folder}: no such folder ({key}); every node of a Ray needs it")
+        if not Path(self._folder).is_dir():
+            raise FileNotFoundError(f"{self._folder}: no such folder (the job's folder); every node of a Ray needs it")
         os.chdir(self._folder)
+        for place in roots_of(configuration.pool).places:
+            if not Path(place).exists():
+                raise FileNotFoundError(f"{place}: no such folder (pool.images); every node of a Ray needs it")
         forbid_model_code()
         forbid_network(f"scoring by {', '.join(self._operators)} on Ray")
         return load_scorer(self._operators, configuration)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -74,6 +74,42 @@ def answer_lookup(path: str) -> None:
 
     model_utils: Any = importlib.import_module("data_juicer.utils.model_utils")
     model_utils.check_model = check_model
+
+
+def read_members(image: Callable[[str], Any], contents: Callable[[str], bytes]) -> None:
+    """Let its operators read pictures in archives: by `image` and `contents` where a path leads through one."""
+    mm_utils: Any = importlib.import_module("data_juicer.utils.mm_utils")
+    if hasattr(mm_utils, "load_file_image"):
+        return
+    mm_utils.load_file_image = mm_utils.load_image
+    stock = {name: getattr(mm_utils, name) for name in ("load_image", "load_file_byte", "get_file_size")}
+
+    def load_image(path_or_bytes: Any) -> Any:
+        inside = isinstance(path_or_bytes, str) and _leads_through(path_or_bytes)
+        return image(path_or_bytes) if inside else stock["load_image"](path_or_bytes)
+
+    def load_file_byte(path: str) -> bytes:
+        return contents(path) if _leads_through(path) else stock["load_file_byte"](path)
+
+    def get_file_size(path: str) -> int:
+        return len(contents(path)) if _leads_through(path) else stock["get_file_size"](path)
+
+    ours = {"load_image": load_image, "load_file_byte": load_file_byte, "get_file_size": get_file_size}
+    for module in [module for name, module in sys.modules.items() if name.startswith("data_juicer.")]:
+        for name, function in stock.items():  # modules that are imported have their own names for them
+            if vars(module).get(name) is function:
+                setattr(module, name, ours[name])
+
+
+def _leads_through(path: str) -> bool:
+    """Whether a file is where a folder would be."""
+    try:
+        os.stat(path)  # noqa: PTH116
+    except NotADirectoryError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def sort_noun_phrases() -> None:

@@ -127,7 +127,7 @@ def pictures_of(stage: Finetune) -> Iterator[Path]:
 
 def _rows(stage: Finetune) -> Iterator[Row]:
     """The rows of the file, blank lines left out; what is in none is counted all the same."""
-    present = ((number, raw) for number, raw in raw_lines(stage.instructions) if raw.strip())
+    present = ((line.number, line.raw) for line in raw_lines(stage.instructions) if line.raw.strip())
     for place, (number, raw) in enumerate(present):
         try:
             value = parse_json(raw)

@@ -246,7 +246,7 @@ class _Run:
         """Stage 1, or its beginning: the connector's state, and facts for the card."""
         stage, data = self.training.pretrain, self.layout.trainset(self.recipe)
         if self.kit is not None:
-            return self.kit.train_connector(self.name(name), stage, data, self._pool.images, folder, stop_at)
+            return self.kit.train_connector(self.name(name), stage, data, str(self._pool.images), folder, stop_at)
         model, processor = self.assemble(stage)
         # Our own training file, whose preflight opened every image: a redrawn one lies outside the pool's folder.
         find = ImageRoots(self._pool, self.layout).load().found

@@ -13,6 +13,7 @@ from bettersynth.core import versions
 from bettersynth.core.records import POOL
 from bettersynth.workflow.expected import Rows
 from bettersynth.workflow.jobs.specification import Ask, Files, Fingerprinted, ImagesOfDataset, Kind, Read, Rule
+from bettersynth.workflow.roots import roots_of
 
 
 class OfRows(Rule):
@@ -52,7 +53,7 @@ class OfRows(Rule):
         pool = self.configuration.pool
         made = (self.plan.generators[source] for source in self.plan.sources(dataset) if source != POOL)
         has_new = any(generator.makes_images for generator in made)
-        images = pool.images if has_new else self.fingerprints.pictures(pool.files[0].name).root
+        images = roots_of(pool).key if has_new else self.fingerprints.pictures(pool.files[0].name).root
         return {"images": images, "restore": self.fingerprints.contents(*pool.restore)}
 
 

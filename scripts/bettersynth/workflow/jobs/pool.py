@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bettersynth.configuration.pool import PoolFile
+from bettersynth.configuration.storage import expand
 from bettersynth.core.names import ShardName
 from bettersynth.core.publish import read_json
 from bettersynth.core.records import POOL
@@ -34,7 +35,8 @@ class Ingest(Rule):
         return ((file.name,) for file in self.configuration.pool.files)
 
     def inputs(self, file: str) -> dict[str, Files]:
-        return {"raw": Fingerprinted(self._entry(file).path)}
+        paths = [Fingerprinted(path) for path in expand(self._entry(file).path)]
+        return {"raw": paths[0] if len(paths) == 1 else paths}
 
     def outputs(self, file: str) -> dict[str, Files]:
         shards = [shard for shard in self.plan.shards(POOL) if ShardName.parse(shard).prefix == file]

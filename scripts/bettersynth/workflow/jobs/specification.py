@@ -96,10 +96,10 @@ class ImagesOfDataset(NamedTuple):
 
 
 class ImagesOfList(NamedTuple):
-    """The images that a LLaVA list names, below a folder."""
+    """The images that a LLaVA list names, below a folder or, if it is a training file's, where the pool's are."""
 
     list: Path
-    folder: Path
+    folder: Path | None = None
 
 
 class ImagesOfInstructions(NamedTuple):

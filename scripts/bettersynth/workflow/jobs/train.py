@@ -83,7 +83,7 @@ class Train(OfSeed):
     def also_reads(self, recipe: str, *_: Any, **wildcards: Any) -> Iterator[Read]:
         """Images of the training file and of the held-out pairs; stage 2 reads others."""
         for file in (self.layout.trainset(recipe), *([self.layout.held_out] if self.configuration.held_out else [])):
-            yield ImagesOfList(file, Path(self.configuration.pool.images))
+            yield ImagesOfList(file)
 
     def parameters(self, recipe: str, *_: Any, **wildcards: Any) -> dict[str, Any]:
         """What decides a training task, apart from its training file."""

@@ -112,6 +112,12 @@ QUOTES = {
         "400 clusters | {full-size.cluster_slowest_seconds:.0f} | {full-size.cluster_peak_mb/1000:.1f} GB",
         "all 410,000 rows | {full-size.trainset_slowest_seconds:.1f} | {full-size.trainset_peak_mb/1000:.1f} GB",
     ],
+    "docs/exploring.md": [
+        "the file has {explorer.file_mb:.1f} MB and opens in {explorer.open_seconds:.1f} s",
+        "draws these points in {explorer.scatter_ms:.0f} ms; uPlot takes {explorer.uplot_scatter_ms:.0f} ms for them "
+        "and adds {explorer.uplot_kb:.0f} kB",
+        "a drag redraws in {explorer.drag_ms:.0f} ms",
+    ],
     "docs/slurm.md": [
         "and {slurm.per_shard_seconds:.2f} s for each shard",
         "for each shard takes {slurm.alone_per_shard_seconds:.1f} s",

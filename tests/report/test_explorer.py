@@ -4,6 +4,8 @@ import copy
 import http.client
 import json
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -261,6 +263,15 @@ def test_pictures_are_served_to_who_knows_the_token_and_to_nobody_else(explorer)
         assert ask(address.path, host="elsewhere.example")[0] == 404, "a name of another that leads here"
         assert ask(address.path, method="POST")[0] == 501
         server.shutdown()
+
+
+@pytest.mark.workflow
+def test_records_that_are_elsewhere_are_told_in_a_sentence(run, tmp_path):
+    elsewhere = run.copy(tmp_path / "copy")
+    command = [sys.executable, "-m", "bettersynth", "explore", "--config", "small.yaml"]
+    next((elsewhere.results / "pool" / "records").glob("*.parquet")).unlink()
+    said = subprocess.run(command, cwd=elsewhere.folder, capture_output=True, text=True, check=False)
+    assert said.returncode == 1 and "is not on this machine" in said.stderr and "Traceback" not in said.stderr
 
 
 def test_codes_decide_closed_intervals_exactly():

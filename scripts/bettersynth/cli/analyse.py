@@ -9,9 +9,8 @@ from typing import Any
 import click
 
 from bettersynth.cli.options import config
-from bettersynth.core.errors import PersonError
 from bettersynth.core.records import POOL
-from bettersynth.inspect.looks import check_rows
+from bettersynth.inspect.looks import check_rows, told
 from bettersynth.inspect.tables import aligned
 from bettersynth.report.analysis import write_analysis
 from bettersynth.report.charts import number
@@ -32,10 +31,8 @@ def command(config_file: Path, dataset: str, beside: str | None) -> None:
     names = list(dict.fromkeys([dataset, *([beside] if beside else [])]))
     for name in names:
         check_rows(run, name)
-    try:
+    with told():
         analyses, written = write_analysis(names, run.layout, run.plan)
-    except ValueError as error:
-        raise PersonError(str(error)) from None
     click.echo("\n".join(aligned(["score", "of", "values", *SHOWN], _lines(analyses))))
     for source, operators in _unscored(analyses).items():
         click.echo(f"{source} is not scored by {', '.join(operators)}: name them in an analysis of {config_file}")

@@ -10,7 +10,7 @@ import click
 from bettersynth.cli.options import config
 from bettersynth.core.errors import PersonError
 from bettersynth.core.records import POOL
-from bettersynth.inspect.looks import check_rows
+from bettersynth.inspect.looks import check_rows, told
 from bettersynth.report.explorer.page import PICTURES, Explorer
 from bettersynth.report.explorer.serve import Server
 from bettersynth.workflow.run import Run
@@ -25,10 +25,8 @@ def command(config_file: Path, pictures: int, serve: bool, port: int) -> None:
     """Write the page and say where it is; or serve it."""
     run = Run.open(config_file)
     check_rows(run, POOL)
-    try:
+    with told():
         explorer = Explorer(run, pictures)
-    except ValueError as error:
-        raise PersonError(str(error)) from None
     if explorer.contents.unscored:
         click.echo(f"Left out, for they have not scored the pool yet: {', '.join(explorer.contents.unscored)}")
     path = explorer.write()

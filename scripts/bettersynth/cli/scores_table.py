@@ -7,10 +7,9 @@ from pathlib import Path
 import click
 
 from bettersynth.cli.options import config
-from bettersynth.core.errors import PersonError
 from bettersynth.core.records import POOL
 from bettersynth.datasets.scores_table import write_scores_table
-from bettersynth.inspect.looks import check_rows
+from bettersynth.inspect.looks import check_rows, told
 from bettersynth.workflow.run import Run
 
 
@@ -20,10 +19,8 @@ def command(config_file: Path) -> None:
     """Write the table, and say what opens it."""
     run = Run.open(config_file)
     check_rows(run, POOL)
-    try:
+    with told():
         table = write_scores_table(run.layout, run.plan)
-    except ValueError as error:
-        raise PersonError(str(error)) from None
     path = run.layout.scores_table
     click.echo(f"{table.num_rows:,} records with {table.num_columns - 5} scores: {path}")
     click.echo(

@@ -13,7 +13,7 @@ from bettersynth.core.csv_files import write_csv
 from bettersynth.core.errors import PersonError
 from bettersynth.core.records import POOL
 from bettersynth.datasets.columns import columns_of
-from bettersynth.inspect.looks import check_rows
+from bettersynth.inspect.looks import check_rows, told
 from bettersynth.inspect.tables import aligned
 from bettersynth.inspect.what_if import QUANTILES, Bound, by_quantile, in_pairs, parse, together
 from bettersynth.pool.rows import read_rows
@@ -33,10 +33,8 @@ def command(config_file: Path, dataset: str, keep: str | None) -> None:
     run = Run.open(config_file)
     check_rows(run, dataset)
     rows = read_rows(dataset, run.layout)
-    try:
+    with told():
         columns = columns_of(rows, run.layout, run.plan).numbers
-    except ValueError as error:
-        raise PersonError(str(error)) from None
     if not columns:
         raise PersonError(f"{dataset} has no scores yet; make run CONFIG={config_file}")
     bounds = parse(keep, columns) if keep else []

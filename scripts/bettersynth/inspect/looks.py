@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from bettersynth.configuration.checks import unknown
 from bettersynth.core.errors import PersonError
 from bettersynth.core.records import POOL
@@ -19,3 +22,14 @@ def check_rows(run: Run, name: str) -> None:
             f"{name} has no rows yet ({path} is not there); make them: "
             f"snakemake --configfile {run.config_file} --cores all -- {path}"
         )
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """What is wrong with files that are read, stale or not on this machine, as a PersonError."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise PersonError(f"{error.filename} is not on this machine; look where the run was made") from None
+    except ValueError as error:
+        raise PersonError(str(error)) from None

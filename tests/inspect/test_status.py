@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import warm
 import yaml
 from workflow import CONFIGURATION, ROOT
 
@@ -40,8 +41,8 @@ def layout(tmp_path, monkeypatch) -> Layout:
 def status(folder: Path) -> list[str]:
     """The lines of `make status`."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "scripts"), "PATH": f"{folder}:{os.environ['PATH']}"}
-    command = [sys.executable, "-m", "bettersynth", "status", "--config", "small.yaml"]
-    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    result = warm.bettersynth("status", "--config", "small.yaml", folder=folder, environment=environment)
+    assert result.returncode == 0, result.stderr
     return result.stdout.splitlines()
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import warm
 import yaml
 
 from bettersynth.core.commands import CONFIG_FILE
@@ -132,13 +133,13 @@ class Run:
         self, *arguments: str, check: bool = True, paths: Sequence[Path] = ()
     ) -> subprocess.CompletedProcess[str]:
         """Call Snakemake, with further Python `paths`; its output is in the result."""
-        command = ["snakemake", "--snakefile", ROOT / "Snakefile", "--directory", self.folder]
-        command += ["--workflow-profile", ROOT / "profiles" / "default", "--latency-wait", "5"]
-        command += ["--configfile", self.folder / "small.yaml", "--cores", "2", *arguments]
+        options = ["--snakefile", ROOT / "Snakefile", "--directory", self.folder]
+        options += ["--workflow-profile", ROOT / "profiles" / "default", "--latency-wait", "5"]
+        options += ["--configfile", self.folder / "small.yaml", "--cores", "2"]
         environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
         scripts = ROOT / "scripts"  # as in the Makefile
         environment["PYTHONPATH"] = os.pathsep.join(map(str, [scripts, *self.paths, *paths]))
-        result = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment, cwd=ROOT)
+        result = warm.snakemake(*options, *arguments, folder=ROOT, environment=environment)
         if check and result.returncode:
             raise AssertionError(f"snakemake {' '.join(arguments)} failed:\n{result.stdout}\n{result.stderr}")
         return result

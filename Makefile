@@ -39,6 +39,7 @@ IMAGES ?=
 CAPTION ?=
 
 AGAIN ?=
+READ ?=
 
 # What a command line may set: for every command, and for each; anything else would be ignored, so it is refused.
 RUNS := RECIPE CORES GPUS
@@ -61,6 +62,7 @@ TAKES_ask := IMAGE QUESTION RECIPE SEED
 TAKES_upload := TO RECIPE SEED
 TAKES_dag := RECIPE
 TAKES_verify := RECIPE
+TAKES_audit := READ
 TAKES_stage := RECIPE FROM PIN DRY_RUN WHEELS PLATFORM PYTHON_VERSION TORCH_INDEX
 TAKES_bundle := TO RECIPE UNTIL PART SPLIT MODELS RESULTS
 TAKES_unbundle := FROM REPLACE YES
@@ -99,7 +101,7 @@ ready: environment
 	@test -f $(CONFIG) || { echo "$(CONFIG): no such configuration; there are: $(wildcard config/*.yaml)"; exit 1; }
 	@python -m bettersynth.configuration $(CONFIG)
 
-.PHONY: help setup demo world run status doctor resume dry-run explain compare why ask upload dag report page explore analyse what-if scores-table test test-slurm test-quick lint format reference lock \
+.PHONY: help setup demo world run status doctor resume dry-run explain compare why ask audit upload dag report page explore analyse what-if scores-table test test-slurm test-faults test-quick lint format reference lock \
 	stage verify profile unprofile miniature-models quality bench-dry-run bench-data-plane bench-explorer bench-full-size bench-scoring bench-decoding bench-training bench-verdicts \
 	bench-captions captions-quality clean-results bundle unbundle merge
 
@@ -158,6 +160,9 @@ ask: ready  ## ask a trained model: IMAGE=picture.jpg QUESTION="What is this?" [
 	@bettersynth ask "$$IMAGE" "$$QUESTION" --config $(CONFIG) $(if $(RECIPE),--recipe $(RECIPE)) \
 		$(if $(SEED),--seed $(SEED))
 
+audit: ready  ## hold every file of a run against what it was made of, and name the first broken link (READ=1: every byte)
+	@bettersynth audit --config $(CONFIG) $(if $(READ),--all-bytes)
+
 upload: ready  ## write a trained model's answers for MMBench's server: TO=….xlsx [RECIPE=… SEED=…]
 	@bettersynth upload --config $(CONFIG) --to $(or $(TO),$(error TO=….xlsx: where to)) \
 		$(if $(RECIPE),--recipe $(RECIPE)) $(if $(SEED),--seed $(SEED))
@@ -184,13 +189,16 @@ scores-table: ready  ## write all scores, captions and image paths as Parquet fo
 	@bettersynth scores-table --config $(CONFIG)
 
 test:  ## run every test (about ten minutes); those on a SLURM of their own where it is installed, unless SLURM_TESTS=0
-	@pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile
+	@pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile -m "not faults"
 
 test-slurm:  ## run the tests that start a SLURM of their own on this machine (as root, with SLURM installed)
 	@pytest -q tests/slurm/test_slurm.py
 
+test-faults:  ## run every test of a fault in its long form, and write docs/faults.md and docs/measurements/faults.json
+	@python -m bench faults
+
 test-quick:  ## run the tests that start no workflow and load no model (under a minute)
-	@pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile -m "not workflow and not models and not slurm" \
+	@pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile -m "not workflow and not models and not slurm and not faults" \
 		$(addprefix --ignore tests/,operators sources training miniature)
 
 lint: $(WORLD)  ## ruff, snakefmt, mypy, import-linter and Snakemake's own linter

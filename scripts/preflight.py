@@ -4,8 +4,8 @@ from bettersynth.runtime.job import RunningJob
 
 job = RunningJob(snakemake)
 
-from bettersynth.core.publish import write_json
+from bettersynth.core.publish import write_sealed
 from bettersynth.training.mgm.instructions import check_instructions
 
 card = check_instructions(job.wildcards.instructions, job.configuration, job.layout)
-write_json(job.output[0], {"rows": card["rows"]})
+write_sealed(job.output[0], {"rows": card["rows"]})

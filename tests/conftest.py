@@ -1,10 +1,13 @@
 """What every test file starts from."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 from bettersynth.runtime import gpus
@@ -35,6 +38,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent.name in LOADS_MODELS:
             item.add_marker("models")
+
+
+@pytest.fixture(scope="session")
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run with a file of every kind, made once for all workers; copy what you change."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "whole_run"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "finished").exists():
+            command = [sys.executable, str(ROOT / "tests" / "support" / "in_process.py"), str(folder)]
+            paths = os.pathsep.join([os.environ["PYTHONPATH"], str(ROOT / "tests" / "support")])
+            done = subprocess.run(command, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+            (folder / "finished").touch()
+    return folder
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -312,6 +312,11 @@ class Layout:
         return self.root / "report" / "explorer.html"
 
     @property
+    def report_card(self) -> Path:
+        """Card of the page and of what was remembered with it."""
+        return self.report.with_name(CARD)
+
+    @property
     def report(self) -> Path:
         """The report page."""
         return self.root / "report" / "index.html"

@@ -12,7 +12,7 @@ import shutil
 import stat
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,22 @@ def write_json(path: str | Path, value: Any, *, indent: int | None = 2, sort_key
         temporary.write_text(text, encoding="utf-8")
 
 
+SEAL = "seal"
+"""Key of the digest of all else in a card or result, by which a change of a byte in it is told."""
+
+
+def seal_of(value: dict[str, Any]) -> str:
+    """The digest of all of a JSON object but its seal, as it is read back."""
+    return sha256_json(json.loads(json.dumps({key: part for key, part in value.items() if key != SEAL})))[:32]
+
+
+def write_sealed(path: str | Path, value: dict[str, Any]) -> dict[str, Any]:
+    """Publish a JSON object with its seal, and return it."""
+    sealed = {**value, SEAL: seal_of(value)}
+    write_json(path, sealed)
+    return sealed
+
+
 @contextlib.contextmanager
 def where_allowed() -> Iterator[None]:
     """Write down within what a graph was built by; who may only read the folder does without, and looks it up again."""
@@ -176,14 +192,18 @@ class Card:
         self._started = time.monotonic()
         self.facts: dict[str, Any] = facts
 
-    def write(self, path: str | Path, **facts: Any) -> dict[str, Any]:
-        """Publish the card and return it; `seconds` and `device` among the facts stand instead of this process's."""
+    def write(self, path: str | Path, *, beside: Iterable[Path] = (), **facts: Any) -> dict[str, Any]:
+        """Publish the card and return it; `seconds` and `device` among the facts stand instead of this process's.
+
+        Of the files `beside`, what else was made, the card has the sha256, by their names from its folder.
+        """
+        files = {os.path.relpath(file, Path(path).parent): sha256_file(file) for file in beside}
         card = {
             "seconds": round(time.monotonic() - self._started, 3),
             "device": device_name(),
             **self.facts,
             **facts,
+            **({"files": files} if files else {}),
             "versions": versions(),
         }
-        write_json(path, card)
-        return card
+        return write_sealed(path, card)

@@ -14,6 +14,7 @@ class DamagedError(PersonError, ValueError):
     """A file does not hold what was written into it; the message names it and, of a run's, what makes it again."""
 
     def __init__(self, path: str | Path, what: str, *with_it: str | Path) -> None:
+        self.path, self.what, self.with_it = Path(path), what, with_it
         mend = f". Make it again: {again(path, *with_it)}" if "results" in Path(path).parts else ""
         super().__init__(f"{path}: damaged: {what}{mend}")
 
@@ -33,6 +34,10 @@ def _cards(path: Path) -> list[Path]:
     cards = [path.with_name(f"{name}.json"), path.with_name("card.json")]
     if path.parts[-3:-1] == ("pool", "records"):
         cards = [path.parents[1] / "files" / f"{name.rpartition('-')[0]}.json"]
+    if len(path.parts) > 3 and path.parts[-4] == "scores":  # a shard's, which the card of a pass names by its key
+        key = path.stem.rpartition("-")[2].encode()
+        passes = sorted((path.parents[1] / "passes").glob("*/*.json"))
+        cards += [card for card in passes if key in card.read_bytes()]
     return [card for card in cards if card.exists()]
 
 

@@ -44,11 +44,14 @@ def build_analysis(name: str, configuration: Configuration, layout: Layout, plan
         parameters={"operators": analysis.operators},
         inputs={analysis.dataset: sha256_file(layout.rows(analysis.dataset))},
     )
-    stats = {
-        key: _figures(load_values(rows, StatKey.parse(key), layout, plan)) if len(rows) else None
-        for key in analysis.operators
+    return card.write(layout.analysis(name), rows=len(rows), stats=stats_of(rows, analysis.operators, layout, plan))
+
+
+def stats_of(rows: pa.Table, operators: list[str], layout: Layout, plan: Plan) -> dict[str, Any]:
+    """The figures of each score over these rows; None where there is no row."""
+    return {
+        key: _figures(load_values(rows, StatKey.parse(key), layout, plan)) if len(rows) else None for key in operators
     }
-    return card.write(layout.analysis(name), rows=len(rows), stats=stats)
 
 
 def _figures(values: Values) -> dict[str, Any] | None:

@@ -45,7 +45,11 @@ def build_dataset(name: str, configuration: Configuration, layout: Layout, plan:
     write_table(layout.rows(name), outcome.rows.combine_chunks())
     write_dropped(layout.dropped(name), outcome.dropped, node.verb.name)
     return card.write(
-        layout.dataset_card(name), ledger=ledger, rows=ledger["out"], sha256=sha256_file(layout.rows(name))
+        layout.dataset_card(name),
+        beside=[layout.dropped(name)],
+        ledger=ledger,
+        rows=ledger["out"],
+        sha256=sha256_file(layout.rows(name)),
     )
 
 

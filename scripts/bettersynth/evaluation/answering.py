@@ -13,7 +13,7 @@ from bettersynth.configuration.types import Configuration
 from bettersynth.core import versions
 from bettersynth.core.digests import check
 from bettersynth.core.layout import CARD, CHECKPOINT, Layout
-from bettersynth.core.publish import Card, publish, read_json, sha256_file, write_json
+from bettersynth.core.publish import Card, publish, read_json, sha256_file, write_json, write_sealed
 from bettersynth.core.steady import Steady
 
 
@@ -32,7 +32,7 @@ def write_answers(recipe: str, seed: int, configuration: Configuration, layout: 
         return
     due = _due(recipe, seed, configuration, layout)
     for name in configuration.benchmarks.keys() - due:
-        write_json(layout.answers_card(recipe, seed, name), read_json(_done(recipe, seed, name, layout)))
+        write_sealed(layout.answers_card(recipe, seed, name), read_json(_done(recipe, seed, name, layout)))
     if due:
         from bettersynth.training.mgm.processes import run
 

@@ -55,7 +55,8 @@ def check_questions(name: str, configuration: Configuration, layout: Layout) -> 
     remarks = benchmark.remarks(rows)
     for words, count in remarks.items():
         logger.info("%s: %s rows: %s", file, f"{count:,}", words)
-    return card.write(layout.questions_card(name), questions=len(rows), **({"remarks": remarks} if remarks else {}))
+    told = {"remarks": remarks} if remarks else {}
+    return card.write(layout.questions_card(name), beside=[record], questions=len(rows), **told)
 
 
 def _askable(benchmark: Benchmark, rows: list[Any], findings: list[Finding]) -> Iterator[Numbered]:

@@ -7,7 +7,7 @@ from typing import Any
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.digests import check_by_card
 from bettersynth.core.layout import CHECKPOINT, Layout
-from bettersynth.core.publish import read_json, write_json
+from bettersynth.core.publish import read_json, write_sealed
 from bettersynth.training.model_card import write_model_card
 
 
@@ -23,7 +23,7 @@ def score_answers(
     if result["status"] != "stopped":
         check_by_card(layout.answers(recipe, seed, benchmark), layout.answers_card(recipe, seed, benchmark))
         result |= configuration.benchmarks[benchmark].score(layout.answers(recipe, seed, benchmark))
-    write_json(layout.result(recipe, seed, benchmark), result)
+    result = write_sealed(layout.result(recipe, seed, benchmark), result)
     model = layout.finetune(recipe, seed) / CHECKPOINT
     if result["status"] != "stopped" and model.is_dir():
         write_model_card(layout.run(recipe, seed), model)

@@ -114,6 +114,7 @@ def ingest_file(pool: Pool, file: PoolFile, layout: Layout, *, trains: bool = Fa
     reasons = Counter(item.reason for item in refused)
     return card.write(
         layout.file_ledger(file.name),
+        beside=[layout.order(file.name), layout.images(file.name), layout.quarantine(file.name)],
         inputs={str(path): sha256 for path, sha256 in digests(expand(file.path)).items()},
         lines=lines,
         blank=blank,
@@ -287,18 +288,23 @@ def _table(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
 def build_index(pool: Pool, layout: Layout) -> dict[str, Any]:
     """Merge the files' orders into the pool's index; when files share an id, the earlier configured file wins."""
     card = Card(inputs={file.name: sha256_file(layout.order(file.name)) for file in pool.files})
+    table, facts = index_of(pool, layout)
+    write_table(layout.index, table)
+    return card.write(layout.index_card, sha256=sha256_file(layout.index), **facts)
+
+
+def index_of(pool: Pool, layout: Layout) -> tuple[pa.Table, dict[str, Any]]:
+    """The index, and what its card says of it."""
     orders = [read_table(layout.order(file.name), ["id", "shard"]).to_pandas() for file in pool.files]
     every = pd.concat(orders, keys=[file.name for file in pool.files])
     repeated = every["id"].duplicated(keep="first")
     index = every[~repeated]
     table = pa.Table.from_pandas(index, INDEX, preserve_index=False)
-    write_table(layout.index, table.replace_schema_metadata(None))  # pandas would leave its version there
     counts = index.index.get_level_values(0).value_counts()
-    return card.write(
-        layout.index_card,
-        rows=len(index),
-        sha256=sha256_file(layout.index),
-        rows_by_file={file.name: int(counts.get(file.name, 0)) for file in pool.files},
-        duplicate_across_files=int(repeated.sum()),
-        duplicate_examples=sorted(every["id"][repeated])[:5],
-    )
+    facts = {
+        "rows": len(index),
+        "rows_by_file": {file.name: int(counts.get(file.name, 0)) for file in pool.files},
+        "duplicate_across_files": int(repeated.sum()),
+        "duplicate_examples": sorted(every["id"][repeated])[:5],
+    }
+    return table.replace_schema_metadata(None), facts  # pandas would leave its version there

@@ -22,7 +22,7 @@ from bettersynth.configuration.probe import END
 from bettersynth.configuration.recipes import recipe_training
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import CARD, Layout
-from bettersynth.core.publish import read_json, write_json
+from bettersynth.core.publish import read_json, write_sealed
 from bettersynth.report import charts
 from bettersynth.report.board import level_of
 from bettersynth.report.runs import Stage1
@@ -40,21 +40,24 @@ class _Run(NamedTuple):
 
 
 def build_early_loss(configuration: Configuration, layout: Layout) -> dict[str, Any]:
-    """Relate each rung's loss to the scores; write and return `report/early_loss.json`."""
+    """Write and return `report/early_loss.json`."""
+    return write_sealed(layout.early_loss, early_loss_of(configuration, layout))
+
+
+def early_loss_of(configuration: Configuration, layout: Layout) -> dict[str, Any]:
+    """Each rung's loss related to the scores."""
     runs = [run for recipe in configuration.recipes for run in _runs(recipe, configuration, layout)]
     ladders = [recipe_training(configuration, recipe).probe.measured for recipe in configuration.recipes]
     ordered = [*map(str, sorted({step for steps in ladders for step in steps})), END]
     seeds = max((len(recipe.seeds) for recipe in configuration.recipes.values()), default=1)
     found = [told for rung in ordered for by in NAMES if (told := _rung(runs, by, rung, seeds, configuration, layout))]
     stopped = [run for run in runs if run.stage.card["status"] == "stopped"]
-    made = {
+    return {
         "rungs": found,
         "sentence": found[0]["sentence"] if found else None,
         "stopped": len(stopped),
         "stopped_hours": round(sum(_spent(run, configuration, layout) for run in stopped) / 3600, 4),
     }
-    write_json(layout.early_loss, made)
-    return made
 
 
 def _spent(run: _Run, configuration: Configuration, layout: Layout) -> float:

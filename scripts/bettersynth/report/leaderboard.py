@@ -10,7 +10,7 @@ from scipy import stats
 
 from bettersynth.configuration.types import Configuration, Recipe
 from bettersynth.core.layout import Layout
-from bettersynth.core.publish import publish, write_json
+from bettersynth.core.publish import publish, write_sealed
 from bettersynth.report.board import Board
 from bettersynth.report.comparison import Difference
 from bettersynth.report.heaps import heaps
@@ -39,7 +39,16 @@ Entry = dict[str, Any]
 
 
 def build_leaderboard(configuration: Configuration, layout: Layout) -> dict[str, Any]:
-    """Compare every recipe with the baseline; write and return `report/leaderboard.json`, beside it CSV and Markdown.
+    """Write and return `report/leaderboard.json`; beside it CSV and Markdown."""
+    leaderboard = write_sealed(layout.leaderboard, leaderboard_of(configuration, layout))
+    for path, write in ((layout.leaderboard_csv, as_csv), (layout.leaderboard_markdown, as_markdown)):
+        with publish(path) as temporary:
+            temporary.write_text(write(leaderboard, list(configuration.benchmarks)), encoding="utf-8")
+    return leaderboard
+
+
+def leaderboard_of(configuration: Configuration, layout: Layout) -> dict[str, Any]:
+    """Every recipe compared with the baseline.
 
     Results that are not there yet are reported as missing, not as an error. Accuracies are in 0…1; a ratio is a
     recipe's mean accuracy over the baseline's; `score` is the mean of the ratios, as the contest's was.
@@ -55,7 +64,7 @@ def build_leaderboard(configuration: Configuration, layout: Layout) -> dict[str,
     _judge_by_controls(entries, configuration, compared.board)
     _judge_with_removed(entries, baseline, configuration, layout)
     order = {name: position for position, name in enumerate(entries)}
-    leaderboard = {
+    return {
         "baseline": baseline,
         "comparisons": sum(entry["comparison"] is not None for entry in entries.values()),
         "recipes": sorted(
@@ -70,11 +79,6 @@ def build_leaderboard(configuration: Configuration, layout: Layout) -> dict[str,
         **_leading(compared.board, baseline),
         "heaps": heaps(compared.board),
     }
-    write_json(layout.leaderboard, leaderboard)
-    for path, write in ((layout.leaderboard_csv, as_csv), (layout.leaderboard_markdown, as_markdown)):
-        with publish(path) as temporary:
-            temporary.write_text(write(leaderboard, benchmarks), encoding="utf-8")
-    return leaderboard
 
 
 def baseline_of(configuration: Configuration) -> str | None:

@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import CARD, Layout
-from bettersynth.core.publish import publish, read_json
+from bettersynth.core.publish import Card, publish, read_json
 from bettersynth.core.records import POOL
 from bettersynth.report import charts
 from bettersynth.report.distributions import QUANTILES, Scores, distributions
@@ -40,7 +40,7 @@ def build_report(configuration: Configuration, layout: Layout, plan: Plan) -> Pa
 
     What is missing is named on the page. The leaderboard is read, not made: run `build_leaderboard` before.
     """
-    scores = Scores(layout)
+    card, scores = Card(), Scores(layout)
     script = (Path(__file__).parent / "download.js").read_text(encoding="utf-8")
     page = (
         _environment()
@@ -73,7 +73,14 @@ def build_report(configuration: Configuration, layout: Layout, plan: Plan) -> Pa
     )
     with publish(layout.report) as temporary:
         temporary.write_text(page, encoding="utf-8")
+    card.write(layout.report_card, beside=_written(layout))
     return layout.report
+
+
+def _written(layout: Layout) -> list[Path]:
+    """What the report's card tells of: the page, what was remembered with it, and the leaderboard as tables."""
+    tables = [path for path in (layout.leaderboard_csv, layout.leaderboard_markdown) if path.exists()]
+    return [layout.report, layout.history, layout.configuration, *tables]
 
 
 def _environment() -> Environment:

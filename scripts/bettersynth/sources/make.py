@@ -65,6 +65,7 @@ def make_source_shard(source: str, shard: str, configuration: Configuration, lay
     write_table(layout.failed(source, shard), pa.table([pa.array(column, pa.string()) for column in columns], FAILED))
     card.write(
         layout.records_card(source, shard),
+        beside=[layout.failed(source, shard)],
         asked=len(records),
         made=len(records) - len(failed),
         rows=len(made),

@@ -8,6 +8,7 @@ from typing import Any
 
 from bettersynth.core.publish import publish, read_json, versions
 
+VERSIONS = "## Versions"
 OPEN = """\
 ```python
 # with this project's folder `scripts` on PYTHONPATH
@@ -37,6 +38,13 @@ def write_model_card(run: Path, folder: Path, finetuned: dict[str, Any] | None =
         results = found
         with publish(folder / "README.md") as temporary:
             temporary.write_text("\n".join(_lines(cards, results, folder)), encoding="utf-8")
+
+
+def model_card(run: Path, folder: Path) -> str:
+    """The card of a run's model, but for the versions of the libraries that it was written with."""
+    cards = {name: read_json(path) for name in ("pretrain", "finetune") if (path := run / name / "card.json").exists()}
+    text = "\n".join(_lines(cards, _results(run), folder))
+    return text.partition(VERSIONS)[0]
 
 
 def _results(run: Path) -> list[dict[str, Any]]:
@@ -69,7 +77,7 @@ def _lines(cards: dict[str, dict[str, Any]], results: list[dict[str, Any]], fold
         yield from _table(["benchmark", "accuracy"], ([r["benchmark"], f"{r['accuracy']:.4f}"] for r in results))
     else:
         yield "Not evaluated yet."
-    yield from ("", "## Versions", "")
+    yield from ("", VERSIONS, "")
     yield ", ".join(f"{name} {version}" for name, version in made.get("versions", versions()).items()) + ".\n"
 
 

@@ -54,16 +54,13 @@ def build_trainset(name: str, configuration: Configuration, layout: Layout, plan
         parameters={**settings.model_dump(), "images": roots_of(configuration.pool).key},
         inputs=_inputs([recipe.dataset, *filter(None, [configuration.held_out])], configuration, layout),
     )
-    whole = read_rows(recipe.dataset, layout)
-    rows = whole if configuration.held_out is None else _without(whole, read_rows(configuration.held_out, layout), plan)
-    held_out = whole.num_rows - rows.num_rows
+    rows, kept, held_out = chosen_rows(name, configuration, layout, plan)
     if not rows.num_rows:
         none = f"only held-out pairs (of `{configuration.held_out}`)" if held_out else "no rows"
         raise PreflightError(
             f"recipe `{name}`: its dataset `{recipe.dataset}` has {none}, so there is nothing to train on; change the "
             f"dataset or leave the recipe out. Where the rows went: {make('explain', DATASET=recipe.dataset)}"
         )
-    kept = _places(rows, settings)
     chosen = rows if kept is None else rows.take(pa.array(kept))
     facts = _write(f"recipe `{name}`", chosen, settings, layout.trainset(name), configuration, layout, plan)
     left_out = sorted(set(range(rows.num_rows)) - set(range(rows.num_rows) if kept is None else kept))
@@ -71,10 +68,21 @@ def build_trainset(name: str, configuration: Configuration, layout: Layout, plan
     more = {"held_out": held_out, "filled_up": max(0, chosen.num_rows - rows.num_rows)}
     return card.write(
         layout.trainset_card(name),
+        beside=[layout.trainset_dropped(name), layout.findings(layout.trainset(name))],
         dropped_by_cap=max(0, rows.num_rows - chosen.num_rows),
         **{key: number for key, number in more.items() if number},
         **facts,
     )
+
+
+def chosen_rows(
+    name: str, configuration: Configuration, layout: Layout, plan: Plan
+) -> tuple[pa.Table, Sequence[int] | None, int]:
+    """A recipe's rows that are not held out, the places of those that the cap keeps (None for all), how many were."""
+    whole = read_rows(configuration.recipes[name].dataset, layout)
+    rows = whole if configuration.held_out is None else _without(whole, read_rows(configuration.held_out, layout), plan)
+    kept = _places(rows, recipe_trainset(configuration, name)) if rows.num_rows else None
+    return rows, kept, whole.num_rows - rows.num_rows
 
 
 def build_held_out(configuration: Configuration, layout: Layout, plan: Plan) -> dict[str, Any]:
@@ -91,7 +99,7 @@ def build_held_out(configuration: Configuration, layout: Layout, plan: Plan) -> 
     if not rows.num_rows:
         raise PreflightError(f"held_out: `{name}` has no rows. Where they went: {make('explain', DATASET=name)}")
     facts = _write(f"held_out `{name}`", rows, settings, layout.held_out, configuration, layout, plan)
-    return card.write(layout.held_out_card, **facts)
+    return card.write(layout.held_out_card, beside=[layout.findings(layout.held_out)], **facts)
 
 
 def _inputs(datasets: list[str], configuration: Configuration, layout: Layout) -> dict[str, str]:

@@ -75,6 +75,15 @@ def _mark(pool: Pool, file: PoolFile) -> Any:
     return next(iter(found.values())) if len(found) == 1 else list(found.values())
 
 
+def is_remembered_rightly(pool: Pool, file: PoolFile, cache: Path) -> bool:
+    """Whether what is remembered of a raw file that is as it was then is what its records give; True of others."""
+    entry = read_json(cache).get(_key(file))
+    if entry is None or not is_here(file) or entry["state"] != [FORM, _mark(pool, file)]:
+        return True
+    found = take_digests(pool, file)._asdict()
+    return bool({key: entry.get(key) for key in found} == found)
+
+
 def is_remembered(file: PoolFile, cache: Path) -> bool:
     """Whether the digests of a raw file are known, be it here or not."""
     return cache.is_file() and read_json(cache).get(_key(file), {}).get("state", [None])[0] == FORM

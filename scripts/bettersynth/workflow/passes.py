@@ -19,7 +19,7 @@ from bettersynth.configuration.types import Configuration
 from bettersynth.core.cached import cached_method
 from bettersynth.core.layout import Layout
 from bettersynth.core.names import ShardName
-from bettersynth.core.publish import read_json, sha256_json, where_allowed, write_json
+from bettersynth.core.publish import read_json, sha256_json, where_allowed, write_sealed
 from bettersynth.core.records import POOL
 from bettersynth.workflow.plan import Plan, Scores
 
@@ -188,7 +188,7 @@ class Passes:
         if not path.exists():
             _planned[path] = definition
             with where_allowed():
-                write_json(path, {"operators": definition})
+                write_sealed(path, {"operators": definition})
         return scoring
 
     def _device(self, operator: str) -> str:

@@ -108,6 +108,7 @@ def check_instructions(name: str, configuration: Configuration, layout: Layout) 
     sha256 = sha256_file(path)
     return card.write(
         layout.instructions_card(name),
+        beside=[layout.findings(path)],
         rows=written,
         dropped=len(unusable),
         findings=counts,

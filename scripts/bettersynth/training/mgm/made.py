@@ -13,8 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bettersynth.core.digests import files_below
 from bettersynth.core.layout import CARD
-from bettersynth.core.publish import Card, publish, publish_folder, read_json, sha256_file, write_json
+from bettersynth.core.publish import Card, publish, publish_folder, read_json, sha256_file, write_json, write_sealed
 from bettersynth.training.mgm.processes import is_main_process
 
 logger = logging.getLogger(__name__)
@@ -22,6 +23,8 @@ logger = logging.getLogger(__name__)
 DONE = "done.json"
 RESUME = "checkpoints"
 LOG = "log.jsonl"
+LOST = "lost.jsonl"
+"""Rows whose pictures were good at the preflight and could not be read in training."""
 
 
 def made_before(
@@ -42,7 +45,7 @@ def made_before(
     if card["inputs"] == inputs and whole:
         if is_main_process():
             logger.info("%s was made before, of the same inputs: nothing is trained", folder)
-            write_json(folder / CARD, card)
+            write_sealed(folder / CARD, card)
         return card
     if is_main_process():
         (folder / DONE).unlink(missing_ok=True)
@@ -71,8 +74,10 @@ def made_elsewhere(
         if is_main_process():
             logger.info("%s is of the same inputs: it is taken over, and nothing is trained", other)
             _link(other / result, folder / result)
-            shutil.copy2(other / LOG, folder / LOG)
-            write_json(folder / CARD, taken)
+            for name in (LOG, LOST):
+                if (other / name).exists():
+                    shutil.copy2(other / name, folder / name)
+            taken = write_sealed(folder / CARD, taken)
             _remember(folder, taken, drop=(folder,))
         return taken
     return None
@@ -82,7 +87,9 @@ def finish(folder: Path, card: Card, drop: tuple[Path, ...] = ()) -> dict[str, A
     """Write card and `done.json`, and remove the checkpoints in `drop`, which nothing will resume from."""
     if not is_main_process():
         return card.facts
-    written = card.write(folder / CARD)
+    kept = [] if folder in drop else list(files_below(folder / RESUME).values())
+    beside = [path for name in (LOG, LOST) if (path := folder / name).exists()]
+    written = card.write(folder / CARD, beside=[*beside, *kept])
     _remember(folder, written, drop)
     return written
 

@@ -7,11 +7,16 @@ from typing import Any
 from bettersynth.configuration.recipes import recipe_training
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import CARD, Layout
-from bettersynth.core.publish import read_json, write_json
+from bettersynth.core.publish import read_json, write_sealed
 
 
 def choose_seeds(recipe: str, configuration: Configuration, layout: Layout, choice: str = "seeds") -> dict[str, Any]:
-    """Say of each seed of a recipe whether it goes on from a rung, and why; write and return `<choice>.json`.
+    """Write and return `<choice>.json`: `chosen_seeds`."""
+    return write_sealed(layout.seeds(recipe, choice), chosen_seeds(recipe, configuration, layout, choice))
+
+
+def chosen_seeds(recipe: str, configuration: Configuration, layout: Layout, choice: str) -> dict[str, Any]:
+    """Whether each seed of a recipe goes on from a rung, and why.
 
     Seeds are ranked by their loss on the held-out pairs at the rung or, where none was measured, by the training loss.
     A seed whose loss is no number ranks last and stops, whoever goes on; no other seed takes its place.
@@ -40,12 +45,10 @@ def choose_seeds(recipe: str, configuration: Configuration, layout: Layout, choi
             entry["why"] = f"{measured} {pick.words} is {number}; {len(going)} of {len(seeds)} go on"
             entry |= {"verdict": "go"} if seed in going else {"fate": "stopped"}
         entries.append(entry)
-    made = {
+    return {
         "recipe": recipe,
         "keep": pick.keep,
         "steps": pick.steps,
         "by": "held_out" if by_held_out else "training",
         "seeds": entries,
     }
-    write_json(layout.seeds(recipe, choice), made)
-    return made

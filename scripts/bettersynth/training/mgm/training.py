@@ -37,7 +37,7 @@ from bettersynth.training.mgm import checkpoints
 from bettersynth.training.mgm.data import ConversationDataset, Lost
 from bettersynth.training.mgm.instructions import used_instructions
 from bettersynth.training.mgm.kit import WORK, KitProgram, identity
-from bettersynth.training.mgm.made import LOG, RESUME, finish, made_before, made_elsewhere
+from bettersynth.training.mgm.made import LOG, LOST, RESUME, finish, made_before, made_elsewhere
 from bettersynth.training.mgm.model import MGMForConditionalGeneration
 from bettersynth.training.mgm.processes import is_main_process, place_among_processes
 from bettersynth.training.mgm.processing import Processor
@@ -46,9 +46,6 @@ from bettersynth.training.model_card import write_model_card
 
 CONNECTOR = "connector.safetensors"
 logger = logging.getLogger(__name__)
-
-LOST = "lost.jsonl"
-"""Rows whose pictures were good at the preflight and could not be read in training."""
 
 PARTS = ("language_model", "vision_tower", "vision_tower_aux")
 

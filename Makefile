@@ -30,6 +30,10 @@ SEED ?=
 ID ?=
 A ?=
 B ?=
+DIFFERENCE ?=
+SEEDS ?=
+RECIPES ?=
+SCATTER ?=
 BESIDE ?=
 KEEP ?=
 SERVE ?=
@@ -55,6 +59,7 @@ TAKES_new := FROM NAME TO IMAGES CAPTION LIKE IMAGE
 TAKES_explain := DATASET RECIPE
 TAKES_why := ID IMAGE
 TAKES_compare := A B
+TAKES_power := DIFFERENCE SEEDS RECIPES SCATTER
 TAKES_analyse := DATASET BESIDE
 TAKES_what-if := DATASET KEEP
 TAKES_explore := SERVE PORT
@@ -101,7 +106,7 @@ ready: environment
 	@test -f $(CONFIG) || { echo "$(CONFIG): no such configuration; there are: $(wildcard config/*.yaml)"; exit 1; }
 	@python -m bettersynth.configuration $(CONFIG)
 
-.PHONY: help setup demo world run status doctor resume dry-run explain compare why ask audit upload dag report page explore analyse what-if scores-table test test-slurm test-faults test-quick lint format reference lock \
+.PHONY: help setup demo world run status doctor resume dry-run explain compare power why ask audit upload dag report page explore analyse what-if scores-table test test-slurm test-faults test-quick lint format reference lock \
 	stage verify profile unprofile miniature-models quality bench-dry-run bench-data-plane bench-explorer bench-full-size bench-scoring bench-decoding bench-training bench-verdicts \
 	bench-captions captions-quality clean-results bundle unbundle merge
 

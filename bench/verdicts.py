@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -34,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this benchmark."""
     parser.add_argument("--boards", type=int, default=2000, help="boards a cell (default: %(default)s)")
     parser.add_argument(
-        "--rival-boards", type=int, default=500, help="of these, for other rules (default: %(default)s)"
+        "--rival-boards", type=int, default=300, help="of these, for other rules (default: %(default)s)"
     )
     parser.add_argument("--file-boards", type=int, default=2, help="of these, through files (default: %(default)s)")
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)), help="(default: all cores)")
@@ -84,10 +86,10 @@ def cells() -> Iterator[Cell]:
             yield Cell("one_seed", f"one_seed_{world}_{common:g}", world, (3, 3, 3, 3, 3, 1, 1, 1, 1), common)
     for recipes in (8, 30):
         for seeds in (2, 3, 5):
-            for more in (1, 2):
-                name = f"gamble_{recipes}_recipes_{seeds}_seeds" + ("_twice_for_baseline" if more == 2 else "")
-                kind = "gamble" if more == 2 else "gamble_equal_seeds"
-                yield Cell(kind, name, "bimodal", (seeds * more,) + (seeds,) * recipes, gambles=True)
+            for of_baseline in (seeds, max(5, 2 * seeds)):
+                name = f"gamble_{recipes}_recipes_{seeds}_seeds_{of_baseline}_of_baseline"
+                kind = "gamble_equal_seeds" if of_baseline == seeds else "gamble"
+                yield Cell(kind, name, "bimodal", (of_baseline,) + (seeds,) * recipes, gambles=True)
     for world in ("tame_low", "wild_low", "miniature"):
         for seeds in (2, 3, 5):
             yield Cell("ratio", f"ratio_3_{world}_{seeds}_seeds", world, (seeds,) * 9, ratio=3, every=2)
@@ -111,14 +113,35 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     with ProcessPoolExecutor(options.processes) as pool:
         for (cell, *_), counts in zip(tasks, pool.map(_count, *zip(*tasks, strict=True)), strict=True):
             totals[cell.name] += counts
-    return dict(_figures(chosen, totals))
+    return dict(_figures(chosen, totals)) | large_board()
+
+
+def large_board() -> dict[str, float]:
+    """Seconds of a processor and memory of all that is said of 60 recipes of five seeds, from result files on."""
+    import numpy as np
+
+    from bench._boards import WORLDS, draw
+    from bettersynth.report import verdicts
+    from bettersynth.report.heaps import heaps
+
+    with tempfile.TemporaryDirectory() as folder:
+        runs = write_results(draw(WORLDS["wild"], (5,) * 60, np.random.default_rng(0)), Path(folder))
+        started = time.process_time()
+        board = read_results(runs, Path(folder))
+        judge(board)
+        verdicts.matrix(board)
+        verdicts.groups(board)
+        heaps(board)
+        seconds = time.process_time() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+    return {"board_of_60_recipes_cpu_seconds": round(seconds, 2), "board_of_60_recipes_peak_mb": round(peak)}
 
 
 def _figures(chosen: Sequence[Cell], totals: dict[str, Counter[str]]) -> Iterator[tuple[str, float]]:
     from bench._rivals import RIVALS
 
-    def percents(rule: str, what: str, kinds: Sequence[str]) -> list[float]:
-        found = [totals[cell.name] for cell in chosen if cell.kind in kinds]
+    def percents(rule: str, what: str, kinds: Sequence[str], least_recipes: int = 1) -> list[float]:
+        found = [totals[cell.name] for cell in chosen if cell.kind in kinds and len(cell.seeds) > least_recipes]
         return [round(100 * c[f"{rule} {what}"] / c[f"{rule} {what} of"], 2) for c in found if c[f"{rule} {what} of"]]
 
     for rule in (OURS, *RIVALS):
@@ -129,6 +152,9 @@ def _figures(chosen: Sequence[Cell], totals: dict[str, Counter[str]]) -> Iterato
         if found := percents(rule, "covered", ["null", "ratio"]):
             yield f"{prefix}coverage_percent_smallest", min(found)
             yield f"{prefix}coverage_percent_largest", max(found)
+        if rule == OURS and (found := percents(rule, "covered", ["null", "ratio"], least_recipes=8)):
+            yield "coverage_of_8_recipes_and_more_percent_smallest", min(found)
+            yield "coverage_of_8_recipes_and_more_percent_largest", max(found)
         for kind in ("power_miniature", "power_10_points"):
             if found := percents(rule, "found", [kind]):
                 yield f"{prefix}{kind}_percent", max(found)
@@ -172,7 +198,7 @@ def _are_alike(first: Judged | None, second: Judged | None) -> bool:
     """The same but for rounding: drawn boards are added up in single precision."""
     if first is None or second is None:
         return first is second
-    differences = (abs(first.ratio - second.ratio), abs(first.p_holm - second.p_holm))
+    differences = (abs(first.ratio - second.ratio), abs(first.p_adjusted - second.p_adjusted))
     return max(differences) < 1e-3 and first.verdict == second.verdict
 
 
@@ -245,21 +271,34 @@ def as_board(drawn: Drawn, losses: dict[str, dict[int, float]] | None = None) ->
 
 def through_files(drawn: Drawn) -> Board:
     """The same by way of result files."""
+    with tempfile.TemporaryDirectory() as folder:
+        return read_results(write_results(drawn, Path(folder)), Path(folder))
+
+
+def write_results(drawn: Drawn, folder: Path) -> list[tuple[str, int]]:
+    """Result files below a folder, as an evaluation leaves them; recipe and seed of each run."""
     from bettersynth.core.layout import Layout
-    from bettersynth.core.publish import read_json, write_json
+    from bettersynth.core.publish import write_json
+
+    runs = [(_name(recipe), seed) for recipe, seed in drawn.runs]
+    for name, scores, cluster in zip(("textvqa", "mmbench"), drawn.scores, drawn.clusters, strict=True):
+        for run, of_run in zip(runs, scores, strict=True):
+            rows = [
+                {"id": str(at), "group": f"{group:05d}", "score": float(score)}
+                for at, (group, score) in enumerate(zip(cluster, of_run, strict=True))
+            ]
+            write_json(Layout(folder).result(*run, name), {"per_question": rows})
+    return runs
+
+
+def read_results(runs: Sequence[tuple[str, int]], folder: Path) -> Board:
+    """The board of these runs' result files."""
+    from bettersynth.core.layout import Layout
+    from bettersynth.core.publish import read_json
     from bettersynth.report.board import Board
 
-    with tempfile.TemporaryDirectory() as folder:
-        layout = Layout(Path(folder))
-        runs = [(_name(recipe), seed) for recipe, seed in drawn.runs]
-        for name, scores, cluster in zip(("textvqa", "mmbench"), drawn.scores, drawn.clusters, strict=True):
-            for run, of_run in zip(runs, scores, strict=True):
-                rows = [
-                    {"id": str(at), "group": f"{group:05d}", "score": float(score)}
-                    for at, (group, score) in enumerate(zip(cluster, of_run, strict=True))
-                ]
-                write_json(layout.result(*run, name), {"per_question": rows})
-        return Board.read(runs, ["textvqa", "mmbench"], lambda run, name: read_json(layout.result(*run, name)))
+    layout = Layout(folder)
+    return Board.read(runs, ["textvqa", "mmbench"], lambda run, name: read_json(layout.result(*run, name)))
 
 
 def judge(board: Board) -> list[Judged | None]:

@@ -14,11 +14,13 @@ from typing import Any
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from bettersynth.configuration import load
+from bettersynth.configuration import Configuration, load
+from bettersynth.core.commands import make
 from bettersynth.core.layout import Layout
 from bettersynth.datasets.trial import counted_rows
 from bettersynth.inspect.cost import Costs, Due
 from bettersynth.inspect.cost_table import cost_table
+from bettersynth.report.power import plan_of, scatter_of, sentence
 from bettersynth.runtime import gpus
 from bettersynth.workflow.announced import AnnouncedJob
 from bettersynth.workflow.jobs import Jobs
@@ -62,8 +64,15 @@ class LogHandler(LogHandlerBase):
         has_gpus = bool(gpus.visible()) or which("sbatch") is not None
         costs = Costs(specified, base / MEASUREMENTS, has_gpus=has_gpus)
         absent = missing([each.job.needs for each in due], configuration, file)
-        table = cost_table(costs.lines(due), costs.resume_bytes)
-        return f"{table}\n\n{missing_words(absent)}" if absent else table
+        words = [cost_table(costs.lines(due), costs.resume_bytes)]
+        if any(job.rule == "pretrain" for job in jobs) and len(configuration.recipes) > 1:
+            words.append(self._power(configuration, specified.layout))
+        return "\n\n".join([*words, *([missing_words(absent)] if absent else [])])
+
+    def _power(self, configuration: Configuration, layout: Layout) -> str:
+        """What training would show, in one line."""
+        plan = plan_of(configuration, scatter_of(configuration, layout).deviation)
+        return f"{sentence(plan)} More: {make('power')}"
 
     @property
     def writes_to_stream(self) -> bool:

@@ -67,7 +67,7 @@ def test_real_differences_are_found_and_one_seed_borrows_the_scatter():
     assert judged["good"].low > 1 > judged["bad"].high and judged["good"].basis == "with 3 seeds"
     assert judged["same"].verdict not in ("better", "worse") and "with 1 seed against 3" in judged["same"].basis
     assert judged["same"].high / judged["same"].low > judged["good"].high / judged["good"].low
-    assert judged["good"].p <= judged["good"].p_holm <= 3 * judged["good"].p
+    assert judged["good"].p <= judged["good"].p_adjusted <= 3 * judged["good"].p
 
 
 def test_one_seed_everywhere_is_said_to_test_nothing():

@@ -98,6 +98,11 @@ class Board:
         """What is said by the level, the mean over the benchmarks of the accuracies' logarithms."""
         return self._comparison(None)
 
+    def adjusted(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """p of each pair's difference of levels, adjusted for all of these pairs."""
+        number = {name: at for at, name in enumerate(self.recipes)}
+        return self.levels.adjusted([(number[first], number[second]) for first, second in pairs])
+
     def mean_difference(self, first: str, second: str) -> Difference | None:
         """Of the recipes' mean accuracies over the benchmarks."""
         comparison = self._compared([(answers, False) for answers in self.answers.values()])

@@ -3,7 +3,7 @@
 A run has one level, such as the mean over the benchmarks of log((points + ½) / (questions + 1)), so that a difference
 of two levels is the log of a ratio. Levels are fitted by least squares as recipe + seed over the whole board; a seed
 that only one recipe ran counts as an average one. What is left over is the scatter between runs, which all recipes
-share, but no recipe is taken to scatter less than its own runs do. On top of it comes the choice of the questions: the
+share, but a recipe whose runs scatter more has its own. On top of it comes the choice of the questions: the
 part of a difference that stays with questions from run to run, found by moments over clusters of questions (those of
 one picture, rotations of one question). Degrees of freedom are those of the runs alone.
 
@@ -23,6 +23,9 @@ from scipy import sparse, special
 
 SIGNIFICANCE = 0.05
 TINY = 1e-9
+DRAWS = 10_000
+OWN_SCATTER = 0.8
+"""A recipe's own scatter counts where fewer than a fifth of recipes that scatter as all do show as much (F)."""
 
 
 class Difference(NamedTuple):
@@ -122,6 +125,13 @@ class Comparison:
         """`[recipes]`: the same of each recipe's own runs; NaN where it has one."""
         return self.design.by_recipe(np.square(self._residuals))
 
+    @property
+    def _guarded(self) -> np.ndarray:
+        """`[recipes]`: the scatter that all share, or its own where that is larger by more than chance."""
+        runs = self.design.recipes.sum(0)
+        limit = special.fdtri(np.maximum(runs - 1, 1), max(self.freedom, 1), OWN_SCATTER)
+        return np.where(self.own > limit * self.scatter, self.own, self.scatter)
+
     @cached_property
     def seed_variance(self) -> float:
         """Variance of what all runs of a seed have in common, by moments."""
@@ -135,7 +145,7 @@ class Comparison:
     def covariance(self) -> np.ndarray:
         """`[recipes, recipes]` of the estimates, the choice of questions apart."""
         design = self.design
-        variance = design.recipes @ np.fmax(self.scatter, self.own)
+        variance = design.recipes @ self._guarded
         by_seed = design.estimator @ design.seeds
         covariance = design.estimator * variance @ design.estimator.T + self.seed_variance * by_seed @ by_seed.T
         if design.losses is not None:
@@ -170,6 +180,39 @@ class Comparison:
         half = float(special.stdtrit(self.freedom, 1 - SIGNIFICANCE / 2)) * error
         p = float(2 * special.stdtr(self.freedom, -abs(mean) / error)) if error else float(mean == 0)
         return Difference(mean, error, mean - half, mean + half, p)
+
+    def adjusted(self, pairs: Sequence[tuple[int, int]]) -> list[float]:
+        """p of each pair's difference, so that the chance of any false alarm among all of them stays below the level.
+
+        Step-down by the largest of the remaining t-statistics (Westfall and Young, 1993), drawn with the covariance
+        that differences have by their common recipes; never above Holm's, which takes them for unrelated. Needs at
+        least one degree of freedom.
+        """
+        found = [difference for pair in pairs if (difference := self.difference(*pair))]
+        plain = np.array([difference.p for difference in found])
+        errors = np.array([difference.error for difference in found])
+        drawn = self._drawn_differences(np.array(pairs), errors)
+        order = np.argsort(plain, kind="stable")
+        largest = np.maximum.accumulate(drawn[:, order[::-1]], axis=1)[:, ::-1]
+        seen = special.stdtrit(self.freedom, 1 - plain[order] / 2)
+        stepwise = ((largest >= seen).sum(0) + 1) / (DRAWS + 1)
+        adjusted = np.empty(len(pairs))
+        adjusted[order] = np.maximum.accumulate(np.maximum(stepwise, plain[order]))
+        return np.minimum(adjusted, holm(plain.tolist())).tolist()
+
+    def _drawn_differences(self, pairs: np.ndarray, errors: np.ndarray) -> np.ndarray:
+        """`[draws, pairs]`: absolute t-statistics where nothing differs."""
+        generator = np.random.default_rng(0)
+        recipes = len(self.covariance)
+        room = TINY * max(float(np.trace(self.covariance)), TINY)
+        root = np.linalg.cholesky(self.covariance + room * np.eye(recipes))  # not by eigenvectors, which rounding turns
+        normal = generator.standard_normal((DRAWS, recipes)) @ root.T
+        scale = np.sqrt(generator.chisquare(self.freedom, (DRAWS, 1)) / self.freedom)
+        between = np.sqrt(_of_differences(self.covariance)[tuple(pairs.T)])
+        apart = np.sqrt(np.square(errors) - np.square(between).clip(0, np.square(errors)))
+        differences = normal[:, pairs[:, 0]] - normal[:, pairs[:, 1]]
+        differences += apart * generator.standard_normal(differences.shape)
+        return np.abs(differences) / np.maximum(errors, TINY) / scale
 
 
 def _of_differences(covariance: np.ndarray) -> np.ndarray:

@@ -40,7 +40,7 @@ def rows(leaderboard: dict[str, Any], benchmarks: Sequence[str]) -> Iterator[dic
 
 
 def _comparison(prefix: str, comparison: dict[str, Any] | None) -> dict[str, Any]:
-    return {f"{prefix}{key}": (comparison or {}).get(key) for key in ("ratio", "low", "high", "p", "p_holm")}
+    return {f"{prefix}{key}": (comparison or {}).get(key) for key in ("ratio", "low", "high", "p", "p_adjusted")}
 
 
 def as_csv(leaderboard: dict[str, Any], benchmarks: Sequence[str]) -> str:
@@ -87,7 +87,7 @@ def as_markdown(leaderboard: dict[str, Any], benchmarks: Sequence[str]) -> str:
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     return (
         f"{table}\n\nRatios of levels, the mean of the benchmarks' log accuracies, with 95 % intervals. Better and "
-        "worse survive Holm's correction; recipes of one group cannot be told from its best.\n"
+        "worse survive the correction for all comparisons; recipes of one group cannot be told from its best.\n"
     )
 
 

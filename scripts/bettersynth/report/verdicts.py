@@ -33,7 +33,7 @@ class Judged(NamedTuple):
     high: float
     """95 % interval of the ratio."""
     p: float
-    p_holm: float
+    p_adjusted: float
     """Adjusted for the other comparisons of the family; the word follows it."""
     detectable: float
     """The ratio that so many seeds find in four of five boards."""
@@ -46,25 +46,27 @@ def judge(board: Board, pairs: Mapping[str, str]) -> dict[str, Judged | None]:
 
     None where no recipe has two finished seeds. Raises KeyError for a recipe that is not on the board.
     """
+    if not board.runs or not pairs or board.levels.freedom < 1:
+        return dict.fromkeys(pairs)
     known = {name: board.difference(name, other) for name, other in pairs.items()}
-    adjusted = iter(holm([found.p for found in known.values() if found]))
+    adjusted = iter(board.adjusted(list(pairs.items())))
     return {name: found and _judged(board, name, pairs[name], found, next(adjusted)) for name, found in known.items()}
 
 
-def _judged(board: Board, name: str, other: str, found: Difference, p_holm: float) -> Judged:
+def _judged(board: Board, name: str, other: str, found: Difference, p_adjusted: float) -> Judged:
     freedom = board.levels.freedom
     reach = float(special.stdtrit(freedom, 1 - SIGNIFICANCE / 2) + special.stdtrit(freedom, POWER)) * found.error
     ratio, low, high = (math.exp(value) for value in (found.mean, found.low, found.high))
-    verdict = _word(board, found, p_holm)
+    verdict = _word(board, found, p_adjusted)
     basis = TOO_FEW if verdict == "not tested" else _basis(board, name, other, verdict, found, reach)
-    return Judged(ratio, low, high, found.p, p_holm, math.exp(reach), verdict, basis)
+    return Judged(ratio, low, high, found.p, p_adjusted, math.exp(reach), verdict, basis)
 
 
-def _word(board: Board, found: Difference, p_holm: float) -> str:
+def _word(board: Board, found: Difference, p_adjusted: float) -> str:
     freedom = board.levels.freedom
     if freedom < LEAST_FREEDOM or len(board.runs) < LEAST_RUNS:
         return "not tested"
-    if p_holm <= SIGNIFICANCE:
+    if p_adjusted <= SIGNIFICANCE:
         return "better" if found.mean > 0 else "worse"
     if found.p <= SIGNIFICANCE:
         return "leaning"
@@ -104,7 +106,7 @@ class Pair(NamedTuple):
     """Two recipes of a matrix."""
 
     ratio: float
-    p_holm: float
+    p_adjusted: float
     """Adjusted for all pairs."""
     verdict: str
 

@@ -82,7 +82,8 @@ class Page {
     this.rows.startFrom(members);
     this.rescale(this.axis);
     const dataset = meta.datasets.find((one) => one.name === from);
-    const unscored = this.scores.filter((score) => members.some((often, row) => often && score.first[row] === NOT_SCORED));
+    const lacks = (score) => members.some((often, row) => often && score.first[row] === NOT_SCORED);
+    const unscored = this.scores.filter((score) => !score.everywhere && lacks(score));
     byId("from-about").textContent = [dataset?.brief, unscored.length && `not scored by ${unscored.map(({ key }) => key).join(", ")}: a bound of these drops rows here whose scores are not known yet`].filter(Boolean).join("; ");
     await this.putBeside(byId("beside").value, false);
     this.update(true);

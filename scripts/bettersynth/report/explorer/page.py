@@ -156,6 +156,7 @@ def _score(score: Score, contents: Contents, blocks: Blocks) -> dict[str, Any]:
         "stat": values.label,
         "words": coded.words,
         "complete": coded.complete,
+        "everywhere": bool(score.scored.all()),
         "whole": bool(len(known)) and bool(np.all(known == np.round(known))),
         "bounds": [plain(bound) for bound in score.bounds],
         "edges": blocks.add(coded.edges),

@@ -7,11 +7,11 @@ const INNER = 0.999;
 class Scale {
   constructor(score, axis, members) {
     Object.assign(this, { score, axis });
-    const heights = new Float64Array(2 * score.edges.length + 1);
-    for (let row = 0; row < members.length; row++) {
-      if (members[row] && score.first[row] < heights.length) heights[score.first[row]] += members[row];
-    }
-    const sum = heights.reduce((all, height) => all + height, 0) || 1;
+    const heights = new Uint32Array(65536).subarray(0, 2 * score.edges.length + 1), { first } = score;
+    for (let row = 0; row < members.length; row++) heights[first[row]] += members[row]; // of codes beyond the edges, none
+    let sum = 0;
+    for (const height of heights) sum += height;
+    sum ||= 1;
     this.share = new Float64Array(heights.length + 1); // of the values with a smaller code
     for (let code = 0; code < heights.length; code++) this.share[code + 1] = this.share[code] + heights[code] / sum;
     [this.low, this.high] = [1 - INNER, INNER].map((share) => score.value(this.codeAt(share)));
@@ -39,8 +39,8 @@ class Scale {
       const place = this.axis === "value" ? this.place(score.value(code)) : (this.share[code] + this.share[code + 1]) / 2;
       binOf[code] = Math.max(0, Math.min(bins - 1, Math.floor(place * bins)));
     }
-    score.bins = new Uint8Array(meta.rows);
-    for (let row = 0; row < meta.rows; row++) score.bins[row] = binOf[score.first[row]];
+    const found = (score.bins ??= new Uint8Array(meta.rows)), { first } = score;
+    for (let row = 0; row < first.length; row++) found[row] = binOf[first[row]];
   }
 
   /** Where a value lies, 0 … 1 from left to right, or beyond. */

@@ -106,7 +106,7 @@ ready: environment
 	@test -f $(CONFIG) || { echo "$(CONFIG): no such configuration; there are: $(wildcard config/*.yaml)"; exit 1; }
 	@python -m bettersynth.configuration $(CONFIG)
 
-.PHONY: help setup demo world run status doctor resume dry-run explain compare power why ask audit upload dag report page explore analyse what-if scores-table test test-slurm test-faults test-quick lint format reference lock \
+.PHONY: help setup demo world new run status doctor resume dry-run explain compare power why ask audit upload dag report page explore analyse what-if scores-table test test-slurm test-faults test-quick lint format reference lock \
 	stage verify profile unprofile miniature-models quality bench-dry-run bench-data-plane bench-explorer bench-full-size bench-scoring bench-decoding bench-training bench-verdicts \
 	bench-captions captions-quality clean-results bundle unbundle merge
 
@@ -157,6 +157,10 @@ new: environment  ## look at the pairs in FROM=… and write config/NAME.yaml fo
 	@bettersynth new "$(or $(FROM),$(error FROM=…: a folder of tars or Parquet, or a JSON))" $(if $(filter command line,$(origin NAME)),--name "$(NAME)") \
 		$(if $(TO),--to "$(TO)") $(IMAGES:%=--images "%") $(if $(CAPTION),--caption "$(CAPTION)") $(if $(IMAGE),--image "$(IMAGE)") \
 		$(if $(LIKE),--like "$(LIKE)")
+
+power: ready  ## say what difference so many seeds can show, and what a wanted one takes: [DIFFERENCE=1.05 SEEDS=… RECIPES=… SCATTER=…]
+	@bettersynth power --config $(CONFIG) $(DIFFERENCE:%=--difference %) $(SEEDS:%=--seeds %) $(RECIPES:%=--recipes %) \
+		$(SCATTER:%=--scatter %)
 
 why: ready  ## say everything that happened to one record: ID=… or IMAGE=…
 	@bettersynth why --config $(CONFIG) $${ID:+--id "$$ID"} $${IMAGE:+--image "$$IMAGE"}

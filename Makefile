@@ -56,6 +56,8 @@ TAKES_report := $(RUNS)
 TAKES_lint := CORES GPUS
 TAKES_resume := CANCEL
 TAKES_new := FROM NAME TO IMAGES CAPTION LIKE IMAGE
+TAKES_import := RECIPE LIKE NAME TO
+TAKES_export-recipe := DATASET TO
 TAKES_explain := DATASET RECIPE
 TAKES_why := ID IMAGE
 TAKES_compare := A B
@@ -161,6 +163,14 @@ new: environment  ## look at the pairs in FROM=… and write config/NAME.yaml fo
 power: ready  ## say what difference so many seeds can show, and what a wanted one takes: [DIFFERENCE=1.05 SEEDS=… RECIPES=… SCATTER=…]
 	@bettersynth power --config $(CONFIG) $(DIFFERENCE:%=--difference %) $(SEEDS:%=--seeds %) $(RECIPES:%=--recipes %) \
 		$(SCATTER:%=--scatter %)
+
+.PHONY: import export-recipe
+import: environment  ## turn the Data-Juicer recipe RECIPE=process.yaml into config/NAME.yaml, for the pool and models of LIKE=…
+	@bettersynth import-recipe "$(or $(RECIPE),$(error RECIPE=process.yaml: a Data-Juicer recipe))" --like "$(or $(LIKE),$(CONFIG))" \
+		$(if $(filter command line,$(origin NAME)),--name "$(NAME)") $(if $(TO),--to "$(TO)")
+
+export-recipe: ready  ## write DATASET=… as a Data-Juicer recipe that keeps the same rows (TO=…)
+	@bettersynth export-recipe --config $(CONFIG) --dataset $(or $(DATASET),$(error DATASET=…: which)) $(if $(TO),--to "$(TO)")
 
 why: ready  ## say everything that happened to one record: ID=… or IMAGE=…
 	@bettersynth why --config $(CONFIG) $${ID:+--id "$$ID"} $${IMAGE:+--image "$$IMAGE"}

@@ -89,6 +89,8 @@ class OperatorSpec:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     thresholds: Mapping[str, Any] = field(default_factory=dict)
     """Data-Juicer's keep arguments and defaults: part of a dataset's `filter`, never of a score."""
+    keeps: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Of keep arguments whose names do not tell: the stat, and which part of a threshold (`max`, `one_of`) each is."""
     resources: tuple[str, ...] = ()
     """Staged resources (`bettersynth.core.resources`) it reads beside its model."""
     tagger: Literal["model", "spacy_en"] | None = None

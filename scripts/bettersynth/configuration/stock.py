@@ -46,6 +46,22 @@ def kind_of(op: str) -> str | None:
     return next((path.parent.name for path in package.glob(f"ops/*/{op}.py")), None)
 
 
+def default(op: str, argument: str) -> Any:
+    """The default of a constructor's argument, of any operator of the installed Data-Juicer; None where it has none."""
+    package = _package()
+    kind = kind_of(op)
+    if package is None or kind is None:
+        return None
+    tree = ast.parse((package / "ops" / kind / f"{op}.py").read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and node.name == "__init__":
+            names, defaults = [one.arg for one in node.args.args], node.args.defaults
+            stated = dict(zip(names[len(names) - len(defaults) :], defaults, strict=True))
+            value = _literal(stated[argument]) if argument in stated else None
+            return None if value is _NO_LITERAL else value
+    return None
+
+
 class _Source(NamedTuple):
     """A filter's class as written, with what it inherits from other filters."""
 

@@ -15,5 +15,6 @@ SPEC = OperatorSpec(
     device="gpu",
     tolerance=1e-3,
     thresholds={"prob_threshold": 0.8, **ANY},
+    keeps={"prob_threshold": ("image_watermark_prob", "max")},
     cost=Cost(2_800, 30, measured=("scoring", "watermark_pairs_per_s")),
 )

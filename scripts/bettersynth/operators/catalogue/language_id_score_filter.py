@@ -13,5 +13,6 @@ SPEC = OperatorSpec(
     stats={"lang": "word", "lang_score": "number"},
     model_lookup="{model}",
     thresholds={"lang": "", "min_score": 0.8},
+    keeps={"lang": ("lang", "one_of")},
     cost=Cost(10_000, bytes=30),
 )

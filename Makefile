@@ -108,7 +108,7 @@ ready: environment
 	@test -f $(CONFIG) || { echo "$(CONFIG): no such configuration; there are: $(wildcard config/*.yaml)"; exit 1; }
 	@python -m bettersynth.configuration $(CONFIG)
 
-.PHONY: help setup demo world new run status doctor resume dry-run explain compare power why ask audit upload dag report page explore analyse what-if scores-table test test-slurm test-faults test-quick lint format reference lock \
+.PHONY: help setup demo world new run status doctor resume dry-run explain compare power published why ask audit upload dag report page explore analyse what-if scores-table test test-slurm test-faults test-quick lint format reference lock \
 	stage verify profile unprofile miniature-models quality bench-dry-run bench-data-plane bench-explorer bench-full-size bench-scoring bench-decoding bench-training bench-verdicts \
 	bench-captions captions-quality clean-results bundle unbundle merge
 
@@ -171,6 +171,9 @@ import: environment  ## turn the Data-Juicer recipe RECIPE=process.yaml into con
 
 export-recipe: ready  ## write DATASET=… as a Data-Juicer recipe that keeps the same rows (TO=…)
 	@bettersynth export-recipe --config $(CONFIG) --dataset $(or $(DATASET),$(error DATASET=…: which)) $(if $(TO),--to "$(TO)")
+
+published: environment  ## say which differences the contest's published tables support, with one run of each recipe
+	@bettersynth published
 
 why: ready  ## say everything that happened to one record: ID=… or IMAGE=…
 	@bettersynth why --config $(CONFIG) $${ID:+--id "$$ID"} $${IMAGE:+--image "$$IMAGE"}

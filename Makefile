@@ -108,9 +108,11 @@ ready: environment
 	@test -f $(CONFIG) || { echo "$(CONFIG): no such configuration; there are: $(wildcard config/*.yaml)"; exit 1; }
 	@python -m bettersynth.configuration $(CONFIG)
 
-.PHONY: help setup demo world new run status doctor resume dry-run explain compare power published why ask audit upload dag report page explore analyse what-if scores-table test test-slurm test-faults test-quick lint format reference lock \
-	stage verify profile unprofile miniature-models quality bench-dry-run bench-data-plane bench-explorer bench-full-size bench-scoring bench-decoding bench-training bench-verdicts \
-	bench-captions captions-quality clean-results bundle unbundle merge
+.PHONY: help setup demo world new import export-recipe run status doctor resume dry-run explain compare power published \
+	why ask audit upload dag report page explore analyse what-if scores-table test test-slurm test-faults test-quick \
+	lint format reference lock stage verify profile unprofile miniature-models quality \
+	bench-dry-run bench-data-plane bench-explorer bench-full-size bench-scoring bench-decoding bench-training \
+	bench-verdicts bench-captions captions-quality clean-results bundle unbundle merge
 
 help:  ## list these commands
 	@echo "make COMMAND [CONFIG=$(CONFIG)] [RECIPE=…] [CORES=$(CORES)] [GPUS=…]"; echo

@@ -346,9 +346,10 @@ def test_a_report_holds_configuration_commit_and_what_changed(tmp_path, monkeypa
     assert build_report(configuration, layout, plan).read_text(encoding="utf-8") == page
     monkeypatch.setattr(history, "commit", lambda: "0123456")
     board = read_json(layout.leaderboard)
-    board["recipes"][0]["score"] = 1.5
+    board["recipes"][0] |= {"score": 1.5, "verdict": "leaning"}
     write_json(layout.leaderboard, board)
     other = configuration.model_copy(update={"name": "other"})
     page = build_report(other, layout, plan).read_text(encoding="utf-8")
     assert "→ 0123456" in page and f"score of {board['recipes'][0]['recipe']}: " in page and "→ 1.5" in page
+    assert f"verdict on {board['recipes'][0]['recipe']}: better → leaning" in page
     assert "configuration, name: " in page and len(layout.history.read_text().splitlines()) == 2

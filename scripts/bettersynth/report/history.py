@@ -1,4 +1,4 @@
-"""What a board was made by, and what changed since the one before: configuration, commit, rows and scores."""
+"""What a board was made by, and what changed since the one before: configuration, commit, rows, scores, verdicts."""
 
 from __future__ import annotations
 
@@ -15,13 +15,21 @@ from bettersynth.configuration.types import Configuration
 from bettersynth.core.layout import Layout
 from bettersynth.core.publish import json_lines, publish, read_json
 
+CHANGES = {
+    "configuration, ": "configuration",
+    "rows of ": "rows",
+    "score of ": "scores",
+    "verdict on ": "verdicts",
+}
+"""What is compared with the board before, and how it is called."""
 CODE = Path(__file__).resolve().parents[3]
 
 
 def remember(configuration: Configuration, layout: Layout) -> dict[str, Any]:
     """Keep the present board in `report/history.jsonl`, unless the last line is the same; what a page says of it.
 
-    Each line holds the configuration with every default, the commit of the code, rows of datasets and recipes' scores.
+    Each line holds the configuration with every default, the commit of the code, rows of datasets, recipes' scores and
+    verdicts.
     The configuration alone is also beside it, as `configuration.yaml`.
     """
     board = {
@@ -29,6 +37,7 @@ def remember(configuration: Configuration, layout: Layout) -> dict[str, Any]:
         "configuration": configuration.model_dump(mode="json", by_alias=True, exclude_none=True),
         "rows": _rows(configuration, layout),
         "scores": _scores(layout),
+        "verdicts": _verdicts(layout),
     }
     path = layout.history
     boards = list(json_lines(path))
@@ -72,12 +81,17 @@ def _scores(layout: Layout) -> dict[str, float]:
     return {entry["recipe"]: round(entry["score"], 6) for entry in entries if entry.get("score") is not None}
 
 
+def _verdicts(layout: Layout) -> dict[str, str]:
+    entries = read_json(layout.leaderboard)["recipes"] if layout.leaderboard.exists() else []
+    return {entry["recipe"]: entry["verdict"] for entry in entries}
+
+
 def _changes(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
     """In words, what is another than on the board before."""
     if before["commit"] != now["commit"]:
         yield f"code: {before['commit']} → {now['commit']}"
-    for title, key in (("configuration, ", "configuration"), ("rows of ", "rows"), ("score of ", "scores")):
-        old, new = dict(_flat(before[key])), dict(_flat(now[key]))
+    for title, key in CHANGES.items():
+        old, new = dict(_flat(before.get(key, {}))), dict(_flat(now[key]))
         for name in sorted(old.keys() | new.keys()):
             if old.get(name) != new.get(name):
                 yield f"{title}{name}: {old.get(name, 'none')} → {new.get(name, 'none')}"

@@ -113,7 +113,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     with ProcessPoolExecutor(options.processes) as pool:
         for (cell, *_), counts in zip(tasks, pool.map(_count, *zip(*tasks, strict=True)), strict=True):
             totals[cell.name] += counts
-    return dict(_figures(chosen, totals)) | large_board()
+    return dict(_figures(chosen, totals)) | ({} if options.only else large_board())
 
 
 def large_board() -> dict[str, float]:

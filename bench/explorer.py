@@ -1,7 +1,7 @@
 """The explorer over 410,000 records and 13 operators in Chromium: size, seconds to open, milliseconds to drag.
 
-Scores and captions are drawn as those of `data-plane`, pictures are noisy JPEGs. With `--against`, uPlot (its file
-`uPlot.iife.min.js`) draws the same points and bars beside our own drawing.
+Scores and captions are drawn as those of `data-plane`, pictures are noisy JPEGs. uPlot, which npm fetches, draws as
+many points and bars as our own drawing.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import argparse
 import contextlib
 import shutil
 import statistics
+import subprocess
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,6 +23,7 @@ import yaml
 from bench import ROOT
 from bettersynth.configuration import load, read_yaml
 
+UPLOT_PACKAGE = "uplot@1.6.32"
 PICTURES = 2_000
 """Different pictures; records share them."""
 DATASETS: dict[str, Any] = {
@@ -73,19 +76,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this benchmark."""
     parser.add_argument("--records", type=int, default=410_000, help="records of the pool (default: %(default)s)")
     parser.add_argument("--folder", type=Path, help="folder for everything that is made; kept if given")
-    parser.add_argument("--against", type=Path, metavar="JS", help="uPlot's file, to draw the same")
     parser.add_argument("--chromium", default=shutil.which("chromium"), help="(default: %(default)s)")
 
 
 def measure(options: argparse.Namespace) -> dict[str, float]:
     """Draw the results, write the page, open it and drag a bound."""
-    against, options.out = options.against and options.against.resolve(), options.out.resolve()
+    options.out = options.out.resolve()
     with contextlib.ExitStack() as stack:
         folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)
         stack.enter_context(contextlib.chdir(folder))
         path, figures = _build(options.records)
-        return figures | _looked_at(path.resolve(), options.chromium, against, options.records)
+        return figures | _looked_at(path.resolve(), options.chromium, _uplot(), options.records)
+
+
+def _uplot() -> Path:
+    """uPlot's file in the present folder, as the pinned package holds it; npm compares its digest."""
+    name = subprocess.run(["npm", "pack", "--silent", UPLOT_PACKAGE], check=True, capture_output=True, text=True).stdout
+    path = Path("uPlot.iife.min.js")
+    with tarfile.open(name.strip()) as package, path.open("wb") as file:
+        member = package.extractfile(f"package/dist/{path}")
+        assert member is not None
+        shutil.copyfileobj(member, file)
+    return path.resolve()
 
 
 def configuration(folder: Path) -> Path:
@@ -120,7 +133,7 @@ def _build(records: int) -> tuple[Path, dict[str, float]]:
     }
 
 
-def _looked_at(path: Path, chromium: str, against: Path | None, records: int) -> dict[str, float]:
+def _looked_at(path: Path, chromium: str, uplot: Path, records: int) -> dict[str, float]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -148,12 +161,11 @@ def _looked_at(path: Path, chromium: str, against: Path | None, records: int) ->
             "scatter_ms": round(page.evaluate(_times("explorer.scatter.draw(explorer.rows.bounds)")), 2),
             "histogram_ms": round(page.evaluate(_times("explorer.charts[0].draw()")), 2),
         }
-        if against:
-            beside = browser.new_page()
-            beside.add_script_tag(path=against)
-            points, bars = beside.evaluate(UPLOT, [records, 15])
-            figures |= {"uplot_kb": round(against.stat().st_size / 1e3, 1)}
-            figures |= {"uplot_scatter_ms": round(points, 1), "uplot_histogram_ms": round(bars, 2)}
+        beside = browser.new_page()
+        beside.add_script_tag(path=uplot)
+        points, bars = beside.evaluate(UPLOT, [records, 15])
+        figures |= {"uplot_kb": round(uplot.stat().st_size / 1e3, 1)}
+        figures |= {"uplot_scatter_ms": round(points, 1), "uplot_histogram_ms": round(bars, 2)}
         browser.close()
         return figures
 

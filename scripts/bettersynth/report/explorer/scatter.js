@@ -76,7 +76,7 @@ class Scatter {
       if (!inside && !outside) continue;
       const paint = inside >= outside ? strong : weak;
       pixels.data.set(paint, 4 * cell);
-      pixels.data[4 * cell + 3] = 60 + (195 * Math.log1p(Math.max(inside, outside))) / most;
+      pixels.data[4 * cell + 3] = 110 + (145 * Math.log1p(Math.max(inside, outside))) / most;
     }
     context.putImageData(pixels, 0, 0);
   }

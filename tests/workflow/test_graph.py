@@ -20,6 +20,7 @@ from bettersynth.core.sharding import shard_name
 from bettersynth.core.tables import write_table
 from bettersynth.pool.rows import _shards_of
 from bettersynth.report import examples
+from bettersynth.report.distributions import Scores
 from bettersynth.workflow.jobs import Jobs
 from bettersynth.workflow.models import model_identities
 from bettersynth.workflow.plan import Plan
@@ -103,6 +104,6 @@ def test_examples_of_variants_stand_beside_their_originals(tmp_path, monkeypatch
     after = pa.table([["a", "a~1", "b", "b~1"], ["pool", "rewritten", "pool", "rewritten"]], ROWS)
     write_table(layout.rows("rewritten"), after)
     monkeypatch.setattr(examples, "_readable", lambda *_: True)
-    [found] = [each for each in examples._rewritten(layout, plan) if each["dataset"] == "rewritten"]
+    [found] = [each for each in examples._rewritten(layout, plan, Scores(layout)) if each["dataset"] == "rewritten"]
     pairs = zip(*(found["rows"][side]["id"].to_pylist() for side in ("before", "after")), strict=True)
     assert sorted(pairs) == [("a", "a~1"), ("b", "b~1")]

@@ -147,4 +147,5 @@ def test_the_reports_times_count_answers_and_tries_that_were_cut_off(jobs):
     job.log.with_name(f"{job.log.stem}.other.log").write_text("of another job\n")
     found = provenance(jobs.configuration, Layout("results/small"), Plan(jobs.configuration))["phases"]["answer"]
     done = len(job.evidence)
-    assert found == {"jobs": done, "cut_off": 2, "seconds": 5.0 * done + 90, "devices": ["one GPU"]}
+    times = {"seconds": 5.0 * done + 90, "gpu_seconds": 5.0 * done}
+    assert found == {"jobs": done, "cut_off": 2, **times, "devices": ["one GPU"]}

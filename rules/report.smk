@@ -7,6 +7,8 @@ rule leaderboard:
         leaderboard=jobs.leaderboard.output("leaderboard"),
         csv=jobs.leaderboard.output("csv"),
         markdown=jobs.leaderboard.output("markdown"),
+        tensorboard=directory(jobs.leaderboard.output("tensorboard")),
+        tracker=jobs.leaderboard.output("tracker"),
     log:
         jobs.leaderboard.log(),
     localrule: True

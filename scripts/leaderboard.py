@@ -5,5 +5,7 @@ from bettersynth.runtime.job import RunningJob
 job = RunningJob(snakemake)
 
 from bettersynth.report.leaderboard import build_leaderboard
+from bettersynth.report.trackers import track
 
-build_leaderboard(job.configuration, job.layout)
+leaderboard = build_leaderboard(job.configuration, job.layout)
+track(leaderboard, job.layout, list(job.configuration.benchmarks), job.configuration.report.tracker)

@@ -11,6 +11,7 @@ from bettersynth.core.layout import Layout
 from bettersynth.report.early_loss import build_early_loss
 from bettersynth.report.leaderboard import build_leaderboard
 from bettersynth.report.page import build_report
+from bettersynth.report.trackers import track
 from bettersynth.workflow.run import Run
 
 
@@ -35,6 +36,7 @@ def command(config_file: Path) -> None:
     run = Run.open(config_file)
     layout = SoFar(run.layout.root)
     if run.configuration.recipes:
-        build_leaderboard(run.configuration, layout)
+        leaderboard = build_leaderboard(run.configuration, layout)
+        track(leaderboard, layout, list(run.configuration.benchmarks), run.configuration.report.tracker)
         build_early_loss(run.configuration, layout)
     click.echo(f"Page: {build_report(run.configuration, layout, run.plan).resolve()}")

@@ -111,6 +111,11 @@ class Report(Section):
         ge=0,
         description="What an hour of one GPU costs, in any currency: the leaderboard adds up what runs cost.",
     )
+    tracker: Literal["mlflow"] | None = Field(
+        None,
+        description="Also writes the runs for this experiment tracker: `report/mlflow.db`, without a server. "
+        "TensorBoard's event files are always written: `report/tensorboard`.",
+    )
 
 
 class Configuration(Section):

@@ -288,6 +288,16 @@ class Layout:
         return self.leaderboard.with_suffix(".md")
 
     @property
+    def tensorboard(self) -> Path:
+        """Folder of TensorBoard's event files, one folder a run."""
+        return self.leaderboard.with_name("tensorboard")
+
+    @property
+    def mlflow(self) -> Path:
+        """MLflow's store of the runs."""
+        return self.leaderboard.with_name("mlflow.db")
+
+    @property
     def early_loss(self) -> Path:
         """Whether an early loss tells which seeds do well."""
         return self.leaderboard.with_name("early_loss.json")

@@ -42,6 +42,8 @@ class Leaderboard(OfResults):
             "leaderboard": layout.leaderboard,
             "csv": layout.leaderboard_csv,
             "markdown": layout.leaderboard_markdown,
+            "tensorboard": layout.tensorboard,
+            "tracker": layout.mlflow if self.configuration.report.tracker == "mlflow" else [],
         }
 
     def parameters(self) -> dict[str, Any]:
@@ -104,7 +106,7 @@ class Report(Rule):
         """What decides the report, apart from results."""
         configuration, report = self.configuration, self.configuration.report
         return {
-            "settings": report.model_dump_json(exclude={"truth"}),
+            "settings": report.model_dump_json(exclude={"truth", "tracker"}),
             "notes": {name: [dataset.note, dataset.published_rows] for name, dataset in configuration.datasets.items()},
             "analyses": {name: analysis.model_dump_json() for name, analysis in configuration.analyses.items()},
             "truth": self.fingerprints.contents(report.truth) if report.truth else None,

@@ -154,11 +154,13 @@ class DataPlane:
                 }
                 for shard in chunk_shards(chunk)
             }
-            _write_card(path, {"source": source, "shards": shards})
+            _write_card(path, {"source": source, "operators": fingerprints, "shards": shards})
 
     def _draw_source(self, name: str) -> None:
         """New captions, or new images, for every row of the parent."""
-        rows = read_rows(self.plan.dataset(name).from_, self.layout)
+        parent = self.plan.dataset(name).from_
+        rows = read_rows(parent, self.layout)
+        made_of = {parent: sha256_file(self.layout.rows(parent))}
         redrawn = self.plan.dataset(name).verb.name == "redraw"
         shards = self.plan.shards(name)
         for shard in shards:
@@ -173,7 +175,8 @@ class DataPlane:
             _write(path, table)
             _write(self.layout.failed(name, shard), pa.table({key: pa.array([], pa.string()) for key in FAILED}))
             card = {"asked": len(ids), "made": len(ids), "rows": len(ids), "sha256": sha256_file(path)}
-            _write_card(self.layout.records_card(name, shard), card | {"device": "drawn", "seconds": 0})
+            card |= {"inputs": made_of, "failed": {}, "device": "drawn", "seconds": 0}
+            _write_card(self.layout.records_card(name, shard), card)
 
 
 FAILED = ("id", "source", "reason")

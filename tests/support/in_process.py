@@ -20,7 +20,7 @@ from workflow import CONFIGURATION, MODELS, ROOT
 
 from bettersynth.configuration import load
 from bettersynth.core.layout import Layout
-from bettersynth.core.publish import sha256_file
+from bettersynth.core.publish import sha256_file, sha256_json
 from bettersynth.runtime import driver
 from bettersynth.workflow.jobs import Job, Jobs
 from bettersynth.workflow.jobs.generate import Generate
@@ -89,7 +89,7 @@ class InProcess:
         jobs = self.jobs()
         jobs.fingerprints.check_inputs(self.config_file.name)
         driver.claim(jobs.layout.claim, self.config_file.name, named=True)
-        pending, changed = list(_every(jobs)), set[Path]()
+        pending, changed = list(every_job(jobs)), set[Path]()
         while pending:
             to_come = {path for job in pending for path in _paths(job.outputs)}
             ready = [job for job in pending if to_come.isdisjoint(_inputs(job))]
@@ -100,9 +100,16 @@ class InProcess:
                 outputs = _paths(job.outputs)
                 if all(path.exists() for path in outputs) and changed.isdisjoint(_inputs(job)):
                     continue
-                before = {path: sha256_file(path) for path in outputs if path.exists()}
+                before = {path: _contents(path) for path in outputs if path.exists()}
                 yield job
-                changed.update(path for path in outputs if before.get(path) != sha256_file(path))
+                changed.update(path for path in outputs if before.get(path) != _contents(path))
+
+
+def _contents(path: Path) -> str:
+    """The digest of a file, or of all files of a folder."""
+    if path.is_dir():
+        return sha256_json({str(file): sha256_file(file) for file in sorted(path.rglob("*")) if file.is_file()})
+    return sha256_file(path)
 
 
 def do(job: Job) -> None:
@@ -127,7 +134,7 @@ def do(job: Job) -> None:
     exec(compile(code, script, "exec"), {"job": running, "__name__": script})
 
 
-def _every(jobs: Jobs) -> Iterator[Job]:
+def every_job(jobs: Jobs) -> Iterator[Job]:
     """All jobs of a run, passes too."""
     yield from jobs.ingest.jobs()
     yield from jobs.pool_index.jobs()

@@ -16,6 +16,7 @@ REMEMBERED = {"configuration.json", "inputs.json", "models.json", "pool/digests.
 """What is remembered of inputs, with their times and places."""
 TIMED = {"report/index.html"}
 """A page that states hours: only that it is there can be compared."""
+NAMED_BY_TIME = "report/tensorboard/"
 
 
 def data_of(results: Path) -> dict[str, str]:
@@ -27,7 +28,7 @@ def data_of(results: Path) -> dict[str, str]:
     return {
         name: "there" if name in TIMED else _digest(path, places)
         for name, path in by_name.items()
-        if name not in REMEMBERED
+        if name not in REMEMBERED and not name.startswith(NAMED_BY_TIME)
     }
 
 

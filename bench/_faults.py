@@ -34,6 +34,7 @@ FAULTS: dict[int, Fault] = {
         "SIGKILL at each write, fsync and rename that the job makes; a run that is cut off between jobs",
         "No half file has a final name. The next run scores the shards that are missing, and the bytes are the same",
         (
+            "faults/test_kill_points.py::test_a_job_killed_anywhere_is_done_by_the_next_run",
             "core/test_protections.py::test_a_kill_between_any_two_steps_leaves_the_old_or_the_new",
             "workflow/test_passes.py::test_an_interrupted_run_goes_on_with_the_jobs_that_are_left",
         ),

@@ -8,8 +8,8 @@ from typing import Any
 
 from bettersynth.core.publish import sha256_bytes, sha256_json
 
-CLOCKS = {"seconds", "seconds_by_part", "steady", "rate", "samples_per_second", "stopped_hours", "time"}
-"""Keys of cards and records that differ from one run to the next."""
+CLOCKS = {"seconds", "seconds_by_part", "steady", "rate", "samples_per_second", "stopped_hours", "time", "reused"}
+"""Keys of cards and records that say how a run went, and differ from one to the next."""
 SEALS = {"seal", "files"}
 """Keys with digests of these, and of files that are compared themselves."""
 REMEMBERED = {"configuration.json", "inputs.json", "models.json", "pool/digests.json", "pool/images.json"}

@@ -32,10 +32,12 @@ def made_before(
     inputs: dict[str, Any],
     result: str | None = None,
     digest: Callable[[Path], str] = sha256_file,
+    drop: tuple[Path, ...] = (),
 ) -> dict[str, Any] | None:
     """The card of an earlier run from the same inputs, published again; None when the stage has to run.
 
-    A finished run from other inputs makes way, and with it the checkpoint that a probe leaves.
+    Checkpoints in `drop` go, as when the run finished: it may have been killed just before. A finished run from other
+    inputs makes way, and with it the checkpoint that a probe leaves.
     """
     try:
         card: dict[str, Any] = read_json(folder / DONE)
@@ -46,6 +48,7 @@ def made_before(
         if is_main_process():
             logger.info("%s was made before, of the same inputs: nothing is trained", folder)
             write_sealed(folder / CARD, card)
+            _drop(drop)
         return card
     if is_main_process():
         (folder / DONE).unlink(missing_ok=True)
@@ -96,7 +99,11 @@ def finish(folder: Path, card: Card, drop: tuple[Path, ...] = ()) -> dict[str, A
 
 def _remember(folder: Path, card: dict[str, Any], drop: tuple[Path, ...]) -> None:
     write_json(folder / DONE, card)
-    for place in drop:
+    _drop(drop)
+
+
+def _drop(folders: tuple[Path, ...]) -> None:
+    for place in folders:
         shutil.rmtree(place / RESUME, ignore_errors=True)
 
 

@@ -84,8 +84,9 @@ def pretrain(recipe: str, seed: int, configuration: Configuration, layout: Layou
     if earlier := _stopped(recipe, seed, configuration, layout, folder):
         return earlier
     run = _Run(recipe, seed, configuration, layout)
-    inputs = run.pretrain_inputs()
-    if earlier := made_before(folder, inputs, CONNECTOR) or made_elsewhere(recipe, folder, inputs, CONNECTOR):
+    inputs, spent = run.pretrain_inputs(), (folder, *run.probe_folders())
+    earlier = made_before(folder, inputs, CONNECTOR, drop=spent) or made_elsewhere(recipe, folder, inputs, CONNECTOR)
+    if earlier:
         return earlier
     card = run.card(inputs)
     try:
@@ -96,7 +97,7 @@ def pretrain(recipe: str, seed: int, configuration: Configuration, layout: Layou
         with publish(folder / CONNECTOR) as temporary:
             save_file(state, temporary)
         card.facts |= facts | {"sha256": sha256_file(folder / CONNECTOR)}
-    return finish(folder, card, drop=(folder, *run.probe_folders()))
+    return finish(folder, card, drop=spent)
 
 
 def finetune(recipe: str, seed: int, configuration: Configuration, layout: Layout) -> dict[str, Any]:
@@ -112,7 +113,7 @@ def finetune(recipe: str, seed: int, configuration: Configuration, layout: Layou
     check_by_card(connector, connector.with_name(CARD))
     data = used_instructions(stage, configuration, layout)
     inputs = run.inputs("finetune", stage, data.sha256) | {"connector_sha256": sha256_file(connector)}
-    if earlier := made_before(folder, inputs, CHECKPOINT, sha256_folder):
+    if earlier := made_before(folder, inputs, CHECKPOINT, sha256_folder, drop=(folder,)):
         return earlier
     if earlier := made_elsewhere(recipe, folder, inputs, CHECKPOINT, sha256_folder):
         if is_main_process():

@@ -16,11 +16,12 @@ except ImportError as error:
         f"{sys.executable} is not the environment that `make setup` makes here ({error}); first: . .venv/bin/activate"
     ) from None
 from bettersynth.core import commands
-from bettersynth.runtime import driver
+from bettersynth.runtime import driver, gpus
 from bettersynth.configuration import NAME_PATTERN, ConfigurationError, configure, read_yaml
 from bettersynth.configuration.datasets import EXPORT_FORMATS
 from bettersynth.configuration.checks import did_you_mean
 from bettersynth.core.layout import Layout
+from bettersynth.runtime.forked_jobs import fork_jobs, imported_by
 from bettersynth.workflow.jobs import Jobs
 from bettersynth.workflow.manifest import missing, missing_words
 from bettersynth.workflow.passes import CHUNK_PATTERN, PASS_PATTERN
@@ -64,10 +65,12 @@ if workflow.is_main_process:
 onstart:
     driver.tell_interrupt()
     driver.warn_of_triggers(workflow.rerun_triggers)
-    due = (job for job in workflow.dag.needrun_jobs() if job.output)
+    due = [job for job in workflow.dag.needrun_jobs() if job.output]
     needs = (jobs.job(job.rule.name, job.wildcards_dict).needs for job in due)
     if absent := missing(needs, configuration, config_file):
         logger.warning(missing_words(absent))
+    if workflow.local_exec and not gpus.visible():
+        fork_jobs(imports(due))
     try:
         driver.start(layout.driver, log[0], workflow.rundir, workflow.configfiles or [config_file])
         if type(workflow.executor_settings).__module__ == "snakemake_executor_plugin_slurm":

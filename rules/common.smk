@@ -26,6 +26,15 @@ def requests(due):
     return found
 
 
+def imports(due):
+    """What the scripts of these jobs import, each once."""
+    found = set()
+    for job in {job.rule.name: job for job in due}.values():
+        found.update(imported_by(Path(workflow.basedir, "scripts", Path(job.rule.script).name)))
+        found.update(jobs.job(job.rule.name, job.wildcards_dict).rule.imports)
+    return sorted(found)
+
+
 def no_such_recipe(wildcards):
     known = ", ".join(configuration.recipes) or "none"
     hint = did_you_mean(wildcards.name, configuration.recipes)

@@ -21,10 +21,10 @@ AHEAD_S = 2 * 24 * 3600
 SPOILED = """
 import os, sys
 def hook(event, arguments):
-    if event == "open" and str(arguments[0]).endswith("small/pool") and os.path.exists(f"{arguments[0]}/index.json"):
-        raise OSError("the disk is gone")
-if "pool_index" in " ".join(sys.argv):
-    sys.addaudithook(hook)
+    if event == "open" and str(arguments[0]).endswith("small/pool") and "pool_index" in " ".join(sys.argv):
+        if os.path.exists(f"{arguments[0]}/index.json"):
+            raise OSError("the disk is gone")
+sys.addaudithook(hook)
 """
 """Makes a job fail right after it has published its last file."""
 
@@ -40,9 +40,11 @@ sys.stdin.readline()
 PUBLISHED_MEANWHILE = """
 import sys
 from pathlib import Path
-if "pool_index" in " ".join(sys.argv):
-    Path({index!r}).write_text("published by another\\n")
-    Path({card!r}).write_text("published by another\\n")
+def hook(event, arguments):
+    if event == "os.listdir" and "pool_index" in " ".join(sys.argv):
+        Path({index!r}).write_text("published by another\\n")
+        Path({card!r}).write_text("published by another\\n")
+sys.addaudithook(hook)
 """
 """Stands in for the holder of the lease, which publishes while the second job starts."""
 

@@ -24,6 +24,7 @@ class Answer(OfSeed):
     phase = "evaluate"
     unit = "questions"
     kind = Kind.GPU
+    imports = ("bettersynth.training.mgm.generation",)
     log_name = "answer/{recipe}/{seed}"
     says = "Ask {recipe}, seed {seed}, the benchmarks' questions"
 

@@ -29,6 +29,7 @@ class Generate(OfRows):
         super().__init__(context)
         self.name, self.says = verb.name, verb.says  # type: ignore[misc]
         self.kind = Kind.GPU if verb.on_gpu else Kind.CPU  # type: ignore[misc]
+        self.imports = ("torch", "transformers") if verb.on_gpu else ()  # type: ignore[misc]
         self.asks = Ask(8, 32_000, 720) if verb.on_gpu else None  # type: ignore[misc]
 
     @property

@@ -34,6 +34,7 @@ class Score(Rule):
     says = "Score {chunk} of {source} ({scoring})"
     title = "{chunk} of {source}"
     group = "passes"
+    imports = ("bettersynth.operators.batched.scorer",)
     phase = "score"
     heading = "passes cut off"
     unit = "pairs"

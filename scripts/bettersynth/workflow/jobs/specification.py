@@ -217,6 +217,8 @@ class Rule(ABC):
     kind: ClassVar[Kind] = Kind.LIGHT
     asks: ClassVar[Ask | None] = None
     """What a job asks for at the contest's size; None for what a profile has as default."""
+    imports: ClassVar[tuple[str, ...]] = ()
+    """What its jobs import that takes seconds, beside what its script names."""
     log_name: ClassVar[str]
     """Name of the log below `logs/<configuration>/`, without its ending."""
     says: ClassVar[str]

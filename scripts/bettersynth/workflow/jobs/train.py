@@ -35,6 +35,7 @@ class Train(OfSeed):
     """A rule that trains."""
 
     kind = Kind.GPU
+    imports = ("bettersynth.training.mgm.training",)
     phase = "train"
     heading = "{rule}"
     keeps_folder = True

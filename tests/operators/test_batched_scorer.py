@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 
 from bettersynth.configuration.pool import Model, Operator, Reading, Scoring
 from bettersynth.core.records import Record, text_of
@@ -359,31 +359,47 @@ def test_other_image_processors_are_refused(load, tmp_path):
         )
 
 
-def test_the_class_stands_in_for_data_juicers(load, images, records, tmp_path):
+def test_the_batched_form_fills_in_a_stock_filters_stats(load, images, records, tmp_path):
     import tiny_models
     from data_juicer.utils.constant import Fields
 
-    from bettersynth.operators.batched.stand_in import stand_in
+    from bettersynth.operators.batched.stand_in import Batches
     from bettersynth.operators.data_juicer import build
 
     name = "image_nsfw_filter"
     expected = load(name).score(records[:3], Folder(images))[name].stats
     model = Model(path=str(tiny_models.classifier(tmp_path / "nsfw", seed=14)))
-    kind = build(Operator(op=name), model, "cpu", stand_in(name))
     samples = {
-        "text": [record.text for record in records[:4]],
-        "images": [[str(images / record.images[0])] for record in records[:3]] + [[]],
-        Fields.stats: [{}, {"image_nsfw_score": [0.5]}, {}, {}],
+        "text": [record.text for record in records[:3]] + ["", ""],
+        "images": [[str(images / record.images[0])] for record in records[:3]] + [[], [str(images / "gone.jpg")]],
+        Fields.stats: [{}, {"image_nsfw_score": [0.5]}, {}, {}, {}],
     }
-    found = kind.compute_stats(samples)[Fields.stats]
+    left = Batches(name, build(Operator(op=name), model, "cpu"), None).fill_in(samples)
 
-    assert [stats["image_nsfw_score"] for stats in found] == [
+    assert list(left) == [4] and "gone.jpg" in left[4]
+    assert [stats.get("image_nsfw_score") for stats in samples[Fields.stats]] == [
         expected[0]["image_nsfw_score"],
         [0.5],
         pytest.approx(expected[2]["image_nsfw_score"]),
         [],
+        None,
     ]
-    assert list(kind.process({Fields.stats: [{"image_nsfw_score": [0.4]}, {"image_nsfw_score": [0.6]}]})) == [
-        True,
-        False,
-    ]
+
+
+def test_other_operators_of_the_process_read_pictures_as_before(load, images, records, tmp_path):
+    from bettersynth.operators.batched.stand_in import _as_it_was
+
+    ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = True, 123_456_789
+    try:
+        with _as_it_was():
+            load("image_nsfw_filter").score(records[:1], Folder(images))
+        assert (ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS) == (True, 123_456_789)
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+
+
+def test_threads_prepare_as_worker_processes_do(load, images, records):
+    scorer = load("image_nsfw_filter")
+    expected = scorer.score(records, Folder(images))["image_nsfw_filter"].stats
+    scorer._threads = 3
+    assert scorer.score(records, Folder(images))["image_nsfw_filter"].stats == expected

@@ -1,10 +1,10 @@
 """Data-Juicer's filters with their stats computed in batches.
 
 Each class adds the steps that a pass over many records runs in worker processes (`plan`) and on the device (`forward`,
-`values`, `reduce`), and overrides nothing of Data-Juicer's; `stand_in` makes classes of them that take the stock ones'
-place in Data-Juicer's own executors.
+`values`, `reduce`), and overrides nothing of Data-Juicer's; `stand_in` runs them in Data-Juicer's own executors.
 
-Import this module after `runtime.patches.prepare`: it imports Data-Juicer.
+A job imports this module after `runtime.patches.prepare` and `import_data_juicer`: it imports Data-Juicer, and changes
+nothing of it.
 """
 
 from __future__ import annotations
@@ -17,15 +17,6 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 import torch
-
-from bettersynth.operators.batched import precision
-from bettersynth.operators.batched.pixels import Geometry, Normalisation, split
-from bettersynth.runtime.devices import attention_of_many_shapes
-from bettersynth.runtime.patches.data_juicer import import_data_juicer
-from bettersynth.runtime.patches.transformers_kernels import speed_up
-
-model_utils = import_data_juicer()
-
 from data_juicer.ops.filter import phrase_grounding_recall_filter as grounding
 from data_juicer.ops.filter.image_aesthetics_filter import ImageAestheticsFilter
 from data_juicer.ops.filter.image_nsfw_filter import ImageNSFWFilter
@@ -33,10 +24,15 @@ from data_juicer.ops.filter.image_text_matching_filter import ImageTextMatchingF
 from data_juicer.ops.filter.image_text_similarity_filter import ImageTextSimilarityFilter
 from data_juicer.ops.filter.image_watermark_filter import ImageWatermarkFilter
 from data_juicer.ops.filter.text_action_filter import TextActionFilter
+from data_juicer.utils import model_utils
 from data_juicer.utils.constant import Fields, StatsKeys
 from data_juicer.utils.mm_utils import SpecialTokens, iou, remove_special_tokens
 
+from bettersynth.operators.batched import precision
+from bettersynth.operators.batched.pixels import Geometry, Normalisation, split
 from bettersynth.operators.batched.types import Part, Tokens
+from bettersynth.runtime.devices import attention_of_many_shapes
+from bettersynth.runtime.patches.transformers_kernels import speed_up
 
 
 class BatchedFilter:
@@ -49,11 +45,19 @@ class BatchedFilter:
 
     # Of Data-Juicer's classes:
     model_key: Any
-    image_bytes_key: str
+    text_key: str
+    image_key: str
     use_cuda: Callable[[], bool]
     reduce_mode: str
     horizontal_flip: bool = False
     vertical_flip: bool = False
+
+    @classmethod
+    def of(cls, stock: Any) -> BatchedFilter:
+        """The batched form of one of Data-Juicer's filters, with its parameters; not loaded yet."""
+        made = cls.__new__(cls)
+        made.__dict__.update(stock.__dict__)
+        return made
 
     def load(self, numbers: str, rank: int | None) -> None:
         """Take the model from Data-Juicer's table, loading it when needed, and make it ready for batches.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from bettersynth.configuration.types import Configuration
 from bettersynth.core.own import scratch_folder
 from bettersynth.runtime import patches
+from bettersynth.runtime.patches.data_juicer import import_data_juicer
 
 if TYPE_CHECKING:
     from bettersynth.operators.batched.scorer import BatchScorer
@@ -17,6 +18,7 @@ def load_scorer(names: Iterable[str], configuration: Configuration) -> BatchScor
     """The configuration's operators of these names, loaded on the GPU where there is one."""
     with scratch_folder() as cache:
         patches.prepare(cache, configuration.pool.max_pixels)
+        import_data_juicer()
         from bettersynth.operators.batched.scorer import BatchScorer
 
         operators = {name: configuration.operators[name] for name in sorted(names)}

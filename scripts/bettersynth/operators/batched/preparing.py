@@ -33,6 +33,8 @@ MOST_PIXELS = 16_000_000
 """Of a piece's pictures together; more are resized where they were decoded, at once: they would fill the memory."""
 ORDINARY = text_of("a dog sits on a sofa")
 """A text that every operator can score: when one raises for this too, the fault is no record's."""
+NOTED = frozenset({ImageReason.UNREADABLE})
+"""What may be wrong with a picture and ends no pass: its record has no score."""
 SHOWN = 300
 """Length to which the reason of a failed record is cut."""
 
@@ -85,6 +87,7 @@ class Preparer(Dataset[Prepared]):
         reading: Reading,
         device_resizes: bool,
         slots: PinnedSlots | None,
+        noted: Collection[ImageReason] = NOTED,
     ) -> None:
         self._filters = filters
         self._others = others
@@ -92,6 +95,7 @@ class Preparer(Dataset[Prepared]):
         self._reading = reading
         self._device_resizes = device_resizes
         self._slots = slots
+        self._noted = noted
 
     def __getitem__(self, piece: Piece) -> Prepared:
         prepared = Prepared(piece, len(piece.records))
@@ -180,11 +184,11 @@ class Preparer(Dataset[Prepared]):
             raise Failure(piece, record, problem) from None
 
     def _decoded(self, position: int, prepared: Prepared, paths: list[str]) -> dict[str, Decoded]:
-        """The record's pictures by path; none when one is damaged, which is noted. Any other problem is a failure."""
+        """The record's pictures by path; none when one is damaged, which is noted. Other problems are failures."""
         try:
             return {path: Decoded(open_pixels(path, self._reading)) for path in dict.fromkeys(paths)}
         except ImageProblem as problem:
-            if problem.reason != ImageReason.UNREADABLE:
+            if problem.reason not in self._noted:
                 raise Failure(prepared.piece, prepared.piece.records[position], problem) from None
             prepared.unreadable[prepared.piece.first + position] = problem.detail
             return {}

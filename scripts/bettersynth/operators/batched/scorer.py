@@ -7,7 +7,8 @@ import itertools
 import os
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from bettersynth.configuration.operators import operator_spec
 from bettersynth.configuration.pool import Model, Operator, Reading, Scoring
+from bettersynth.core.image_paths import ImageReason
 from bettersynth.core.progress import progress
 from bettersynth.core.publish import device_name
 from bettersynth.core.records import Record
@@ -26,7 +28,7 @@ from bettersynth.operators.batched.filters import BatchedFilter
 from bettersynth.operators.batched.lanes import Lane, LaneError
 from bettersynth.operators.batched.pinned import PinnedSlots
 from bettersynth.operators.batched.pixels import Geometry
-from bettersynth.operators.batched.preparing import Failure, Preparer, StockOperator, pieces_of
+from bettersynth.operators.batched.preparing import NOTED, Failure, Preparer, StockOperator, pieces_of
 from bettersynth.operators.batched.resize import Picture, resize
 from bettersynth.operators.batched.types import Piece, Prepared
 from bettersynth.operators.data_juicer import build
@@ -104,14 +106,22 @@ class BatchScorer:
         reading: Reading,
         settings: Scoring,
         loading: Mapping[str, float],
+        noted: Collection[ImageReason] = NOTED,
+        threads: int = 0,
     ) -> None:
-        """`filters` have been loaded; `keys` are the operators' stats keys. `load` makes one of a configuration."""
+        """`filters` have been loaded; `keys` are the operators' stats keys. `load` makes one of a configuration.
+
+        What is wrong with a picture ends the pass, unless it is one of `noted`. With `threads`, these prepare records
+        in place of worker processes, in a process that can or should not be forked.
+        """
         self._filters = filters
         self._others = others
         self._keys = keys
         self._reading = reading
         self._settings = settings
         self._loading = loading
+        self._noted = noted
+        self._threads = threads
         self._lanes = {name: Lane(name, kind, settings.batch) for name, kind in filters.items()}
         self._cuda = any(kind.device.type == "cuda" for kind in filters.values())
         self._device_resizes = self._cuda
@@ -220,6 +230,8 @@ class BatchScorer:
                 yield piece._replace(slot=self._slots.take()) if self._slots else piece
 
     def _loader(self, pieces: Iterator[Piece], paths: Paths, total: int) -> Iterable[Prepared]:
+        if self._threads:
+            return self._by_threads(pieces, paths)
         workers = self._settings.workers
         if workers is None:  # on a CPU the models need all cores themselves
             workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS) if self._cuda and total >= WORTH_WORKERS else 0
@@ -227,7 +239,7 @@ class BatchScorer:
             self._slots.reset()
         elif self._cuda and workers:  # one more is taken before the oldest is given back, another while it is copied
             self._slots = PinnedSlots(PREFETCHED * workers + 2, SLOT)
-        self._preparer = Preparer(self._filters, self._others, paths, self._reading, self._device_resizes, self._slots)
+        self._preparer = self._prepares(paths)
         torch_workers.hand_over_anyhow()
         loader = DataLoader(
             self._preparer,
@@ -239,6 +251,22 @@ class BatchScorer:
             timeout=torch_workers.PATIENCE_S if workers else 0,
         )
         return torch_workers.waited(loader, "scoring")
+
+    def _prepares(self, paths: Paths) -> Preparer:
+        resizes, slots = self._device_resizes, self._slots
+        return Preparer(self._filters, self._others, paths, self._reading, resizes, slots, self._noted)
+
+    def _by_threads(self, pieces: Iterator[Piece], paths: Paths) -> Iterator[Prepared]:
+        """Prepared pieces in order, a few of them under way."""
+        self._preparer = self._prepares(paths)
+        under_way: deque[Future[Prepared]] = deque()
+        with ThreadPoolExecutor(self._threads, "preparing") as pool:
+            for piece in pieces:
+                under_way.append(pool.submit(self._preparer.__getitem__, piece))
+                if len(under_way) > PREFETCHED * self._threads:
+                    yield under_way.popleft().result()
+            while under_way:
+                yield under_way.popleft().result()
 
     def _take(self, prepared: Prepared, shard: _Shard) -> None:
         """Note what the worker found, and give the models their part."""

@@ -28,6 +28,7 @@ from bettersynth.operators.batched.errors import RecordError
 from bettersynth.operators.ray.columns import FACTS, SHARD, STATS
 from bettersynth.pool.images import ImageProblem, ImageRoots
 from bettersynth.runtime import patches
+from bettersynth.runtime.patches.data_juicer import import_data_juicer
 
 if TYPE_CHECKING:
     from bettersynth.operators.batched.scorer import OperatorScores
@@ -96,6 +97,7 @@ class RayScorer:
     def _scored(self, shards: Iterable[Shard], paths: ImageRoots, cluster: Cluster) -> Iterator[Scored]:
         with scratch_folder() as cache:
             patches.prepare(cache, self._configuration.pool.max_pixels)
+            import_data_juicer()
             from bettersynth.operators.batched.scorer import OperatorScores
 
         for due, alike in groupby(shards, key=lambda shard: frozenset(shard[2])):

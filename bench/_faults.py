@@ -78,6 +78,7 @@ FAULTS: dict[int, Fault] = {
             "pool/test_ingest.py::test_a_fault_has_its_reason",
             "pool/test_ingest.py::test_a_list_that_breaks_off_fails_with_the_entry",
             "pool/test_ingest.py::test_a_compressed_file_cut_short_fails_with_its_name",
+            "faults/test_hostile_input.py::test_raw_files",
         ),
     ),
     6: Fault(
@@ -97,6 +98,7 @@ FAULTS: dict[int, Fault] = {
         (
             "pool/test_ingest.py::test_a_fault_has_its_reason",
             "pool/test_ingest.py::test_only_a_line_feed_ends_a_line_and_windows_files_are_read",
+            "faults/test_hostile_input.py::test_raw_files",
         ),
     ),
     8: Fault(
@@ -128,6 +130,7 @@ FAULTS: dict[int, Fault] = {
             "pool/test_images.py::test_every_kind_of_image_is_decoded_as_data_juicer_decodes_it",
             "pool/test_images.py::test_an_image_cut_short_is_refused_even_after_data_juicer_allowed_it",
             "training/test_trainset.py::test_training_reads_the_same_picture_that_was_scored",
+            "faults/test_hostile_input.py::test_pictures",
         ),
     ),
     11: Fault(
@@ -149,6 +152,7 @@ FAULTS: dict[int, Fault] = {
             "pool/test_images.py::test_paths_that_leave_the_folder_are_refused",
             "pool/test_images.py::test_a_link_out_of_the_folder_is_refused_and_a_linked_folder_is_not",
             "pool/test_storages.py::test_links_in_zips_and_names_that_leave_them_are_never_read",
+            "faults/test_hostile_input.py::test_image_paths",
         ),
     ),
     13: Fault(
@@ -232,6 +236,7 @@ FAULTS: dict[int, Fault] = {
             "configuration/test_configuration.py::test_a_typing_error_is_named_with_the_nearest_spelling",
             "configuration/test_configuration.py::test_impossible_configurations_are_refused",
             "configuration/test_configuration.py::test_a_key_twice_is_refused_with_its_line",
+            "faults/test_hostile_input.py::test_configurations",
         ),
     ),
     21: Fault(
@@ -324,6 +329,7 @@ FAULTS: dict[int, Fault] = {
         "Each of these on the same data, with other shards and batches",
         "Every data file has the same bytes",
         (
+            "faults/test_same_bytes.py::test_surroundings_change_no_byte",
             "pool/test_ingest.py::test_the_same_records_in_another_order_make_the_same_shards",
             "miniature/test_miniature.py::test_same_bytes_on_two_workers_and_another_hash_seed",
         ),

@@ -127,7 +127,7 @@ def read_json(path: str | Path) -> Any:
     """The JSON value in the file `path`. Raises DamagedError, which names it, when it is none, as after a power cut."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DamagedError(path, f"no JSON ({error})") from None
 
 
@@ -145,7 +145,7 @@ def json_lines(path: str | Path) -> Iterator[dict[str, Any]]:
             if line.endswith(b"\n"):
                 try:
                     yield json.loads(line)
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     raise DamagedError(path, f"line {number} is no JSON ({error})") from None
 
 

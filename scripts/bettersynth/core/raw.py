@@ -151,6 +151,10 @@ def raw_lines(path: str | Path) -> Iterator[RawLine]:
                 yield from _list_entries(stream, text, path)
             else:
                 yield from _lines(stream, text)
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: the list is not in UTF-8 ({error.reason}: {error.object[error.start : error.end]!r})"
+        ) from None
     except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
         raise ValueError(f"{path}: damaged compressed file ({error}); copy it again, compare its checksum") from error
 
@@ -250,6 +254,8 @@ def _list_entries(stream: io.BufferedIOBase, start: bytes, path: Path) -> Iterat
             complete = window[following : following + 1] in ("]", ",")
         except json.JSONDecodeError as error:
             problem, complete = str(error), False
+        except RecursionError:
+            raise ValueError(f"{path}: entry {number} of the list is nested too deep") from None
         else:
             problem = "no comma or bracket after it"
         if complete:

@@ -21,11 +21,11 @@ def read_answers(path: str | Path) -> list[dict[str, Any]]:
     Raises `AnswersError` for a line that is no JSON object, such as one cut short by a full disk.
     """
     answers = []
-    with Path(path).open(encoding="utf-8") as file:
+    with Path(path).open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
                 answer = json.loads(line)
-            except json.JSONDecodeError as error:
+            except (ValueError, RecursionError) as error:
                 raise AnswersError(f"{path}, line {number}: not JSON ({error}).{_again(path)}") from error
             if not isinstance(answer, dict):
                 raise AnswersError(f"{path}, line {number}: not a JSON object.{_again(path)}")

@@ -18,7 +18,7 @@ def read_line(raw: bytes) -> dict[str, Any] | None:
     try:
         line: dict[str, Any] = json.loads(raw)
         return line if "key" in line and line.pop(SEAL, None) in (None, seal_of(line)) else None
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         return None
 
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from bench import ROOT
 from bench._faults import FAULTS, write_document
+from bettersynth.core.publish import read_json
 
 FURTHER = ("tests/mutations", "tests/faults", "tests/inspect/test_audit.py", "tests/core/test_protections.py")
 """Tests beside those of the rows."""
@@ -25,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--points", type=int, default=0, help="kill points of each job, 0: all (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="processes that test (default: %(default)s)")
     parser.add_argument("--records", type=int, default=410_000, help="records to audit (default: %(default)s)")
+    parser.add_argument("--audited", type=Path, help="take the audit's figures from this file of `bench audit`")
     parser.add_argument("--without", metavar="WORDS", help="tests to leave out, as `pytest -k` takes them")
 
 
@@ -40,7 +42,8 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     """Run the tests and the audit of many records, write `docs/faults.md`; RuntimeError when a test failed."""
     with tempfile.TemporaryDirectory() as folder:
         cases = tested(Path(folder) / "cases.xml", options)
-    figures = figures_of(cases) | _audited(options.records)
+    audit = read_json(options.audited)["figures"] if options.audited else _audited(options.records)
+    figures = figures_of(cases) | audit
     write_document(figures)
     if failed := [case.test for case in cases if case.outcome == "failed"]:
         raise RuntimeError(f"{len(failed)} tests failed, {failed[0]} the first: see above")

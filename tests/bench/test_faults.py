@@ -54,5 +54,5 @@ def test_a_failed_test_is_an_error_after_the_page_is_written(monkeypatch):
     monkeypatch.setattr(faults, "_audited", lambda _: {})
     monkeypatch.setattr(faults, "write_document", written.append)
     with pytest.raises(RuntimeError, match="1 tests failed, faults/test_other"):
-        faults.measure(argparse.Namespace(records=1))
+        faults.measure(argparse.Namespace(records=1, audited=None))
     assert written

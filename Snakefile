@@ -69,6 +69,8 @@ onstart:
     needs = (jobs.job(job.rule.name, job.wildcards_dict).needs for job in due)
     if absent := missing(needs, configuration, config_file):
         logger.warning(missing_words(absent))
+    if workflow.local_exec:
+        driver.look_when_jobs_end(workflow.scheduler)
     if workflow.local_exec and not gpus.visible():
         fork_jobs(imports(due))
     try:

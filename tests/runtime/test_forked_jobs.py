@@ -54,3 +54,11 @@ def test_jobs_are_forked_from_one_process_and_end_as_others(tmp_path):
     assert not [name for name in bad if Path(tmp_path, f"{name}.txt").exists()]
     rows = [list(csv.DictReader((tmp_path / f"{name}.tsv").open(), delimiter="\t")) for name in good]
     assert all(float(row[0]["s"]) >= 0 for row in rows)
+
+
+def test_ready_jobs_are_looked_at_when_a_job_ends_and_not_each_second(tmp_path):
+    told = "    from bettersynth.runtime import driver\n    driver.look_when_jobs_end(workflow.scheduler)\n"
+    (tmp_path / "Snakefile").write_text(SNAKEFILE.replace("onstart:\n", f"onstart:\n{told}"))
+    (tmp_path / "job.py").write_text(f"import time\ntime.sleep(1.5)\n{SCRIPT}")
+    ended = warm.snakemake("--cores", 1, "--verbose", "--", "a.txt", "b.txt", "c.txt", folder=tmp_path)
+    assert ended.returncode == 0 and (ended.stdout + ended.stderr).count("Ready jobs:") == 3

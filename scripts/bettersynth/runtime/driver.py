@@ -191,6 +191,16 @@ def allow_readers() -> None:
     PersistenceBase.save_iocache, PersistenceBase.drop_iocache = save_iocache, drop_iocache
 
 
+def look_when_jobs_end(scheduler: Any) -> None:
+    """Have Snakemake's scheduler choose among ready jobs when it starts and when a job ends, and at no other time.
+
+    Snakemake 9.27 starts at most 100 jobs a second unless told otherwise, and therefore looks again a second after each
+    look: every job that ends adds one look a second, for as long as any job is ready. On this machine cores limit the
+    jobs, and a run of hundreds of them keeps a core busy.
+    """
+    scheduler.job_rate_limiter = None
+
+
 def _is_written(log: Path) -> bool:
     """Whether a job wrote its log; Snakemake leaves an empty one. Opened, so that a network file system asks."""
     try:

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import warm
 import yaml
 from hub_server import HubServer, commit
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load, load_file, save
 from wheels import write_source_package, write_wheel
 from workflow import CONFIGURATION, MODELS, ROOT, link_checkout, typed
 
-from bettersynth.core.model_files import file_problem
+from bettersynth.core.model_files import file_problem, folder_problems
+from bettersynth.core.publish import sha256_bytes
 from bettersynth.core.resources import StagingError
+from bettersynth.deploy import pickles
 from bettersynth.deploy.fetch import Step, require_space, write_commits
 from bettersynth.deploy.hub import choose_files
 
@@ -194,10 +200,78 @@ def test_a_pointer_is_not_taken_for_a_model(machine, tmp_path):
     assert "model.safetensors: a Git LFS pointer" in result.stderr
 
 
-def test_a_repository_of_pickles_is_refused(machine, hub):
-    del hub.repositories["tiny/clip"]["model.safetensors"]
-    result = machine("stage")
-    assert "models.clip: tiny/clip has no safetensors weights (it has pytorch_model.bin" in result.stderr
+def pickled(content: dict) -> bytes:
+    held = io.BytesIO()
+    torch.save(content, held)
+    return held.getvalue()
+
+
+def test_a_repository_of_pickles_is_staged_as_safetensors(machine, hub):
+    files = hub.repositories["tiny/clip"]
+    weights = {name: torch.from_numpy(value) for name, value in load(files.pop("model.safetensors")).items()}
+    files["pytorch_model.bin"] = pickled(weights)
+    assert "models/clip" not in machine.stage("--dry-run") and hub.served == []
+    said = machine.stage()
+    staged = machine.folder / "models" / "clip"
+    assert {name: value.tobytes() for name, value in load_file(staged / "model.safetensors").items()} == {
+        name: value.numpy().tobytes() for name, value in weights.items()
+    }
+    assert not list(staged.glob("*.bin"))
+    was = sha256_bytes(files["pytorch_model.bin"])
+    facts = json.loads((staged / "converted.json").read_text())["model.safetensors"]
+    assert facts["from"] == "pytorch_model.bin" and facts["from_sha256"] == was and was in said
+    assert facts["sha256"] == machine.manifest["models"]["clip"]["files"]["model.safetensors"]["sha256"]
+    assert machine("verify").returncode == 0
+    assert "clip: staged" in machine.stage()
+    (machine.folder / "stage" / "small.json").unlink()
+    assert "clip: there" in machine.stage(), "what was converted is known for what the hub holds"
+
+
+def test_pickled_parts_become_parts_with_an_index(tmp_path):
+    names = [f"pytorch_model-0000{number}-of-00002.bin" for number in (1, 2)]
+    shared = torch.arange(4.0)
+    torch.save({"a": shared, "b": shared}, tmp_path / names[0])
+    torch.save({"c": torch.ones(2).t()}, tmp_path / names[1])
+    index = {"metadata": {}, "weight_map": {"a": names[0], "b": names[0], "c": names[1]}}
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    (tmp_path / "config.json").write_text("{}")
+    chosen = choose_files("x", [path.name for path in tmp_path.iterdir()])
+    assert chosen == ["config.json", *names, "pytorch_model.bin.index.json"]
+    assert len(pickles.convert(tmp_path, "x")) == 2
+    assert not list(folder_problems(tmp_path)) and not list(tmp_path.glob("*.bin*"))
+    assert load_file(tmp_path / "model-00001-of-00002.safetensors").keys() == {"a", "b"}
+
+
+class Runs:
+    """A pickle that would run a command."""
+
+    def __reduce__(self):
+        return os.system, ("touch it_ran",)
+
+
+def test_a_pickle_that_runs_something_is_not_opened(machine, hub):
+    files = hub.repositories["tiny/clip"]
+    del files["model.safetensors"]
+    for content in ({"a": Runs()}, {"a": "no tensor"}):
+        files["pytorch_model.bin"] = pickled(content)
+        result = machine("stage")
+        assert result.returncode and "tiny/clip" in result.stderr and "not converted" in result.stderr
+        assert not (machine.folder / "models" / "clip").exists()
+        shutil.rmtree(machine.folder / "models", ignore_errors=True)
+    assert not list(machine.folder.rglob("it_ran"))
+    files["flax_model.msgpack"] = files.pop("pytorch_model.bin")
+    assert "nor a `pytorch_model.bin` that becomes such (it has flax_model.msgpack" in machine("stage").stderr
+
+
+def test_weights_are_converted_without_a_network():
+    """By the kernel where it lets us, by the interpreter anywhere; loopback is refused by the kernel alone."""
+    code = (
+        "import socket; from bettersynth.deploy.pickles import _leave_the_network as leave; leave()\n"
+        "try: socket.create_connection(('192.0.2.1', 80), 2)\n"
+        "except BaseException as error: print(type(error).__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "NetworkError", done.stderr
 
 
 def test_a_missing_revision_is_named(machine, hub):
@@ -410,13 +484,15 @@ def test_weights_are_chosen_once():
     index = "model.safetensors.index.json"
     assert choose_files("x", [*parts, index, "pytorch_model.bin.index.json"]) == [*parts, index]
     assert choose_files("x", [*parts, index, "model.safetensors"]) == ["model.safetensors"]
+    assert choose_files("x", ["config.json", "pytorch_model.bin", "tf_model.h5"]) == [
+        "config.json",
+        "pytorch_model.bin",
+    ]
     with pytest.raises(StagingError, match="no safetensors"):
-        choose_files("x", ["config.json", "pytorch_model.bin"])
+        choose_files("x", ["config.json", "tf_model.h5"])
 
 
 def test_pickles_are_known_by_their_bytes(tmp_path):
-    import torch
-
     torch.save({"weight": torch.zeros(2)}, tmp_path / "weights.dat")
     assert "a pickle" in str(file_problem(tmp_path / "weights.dat"))
     (tmp_path / "lookups.bin").write_bytes(b"\x81\xa1a\x01")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections import Counter
 
 import numpy as np
@@ -235,6 +236,26 @@ def test_llava_without_a_chat_template_is_asked_as_it_was_trained(folders, monke
     family.processor.chat_template = None
 
     assert family.prompt() == "USER: <image>\nthe sky ASSISTANT:"
+
+
+@pytest.mark.parametrize("kind", ["llava", "llava_next", "blip2"])
+def test_a_processor_from_before_its_file_is_completed_from_the_model(folders, pictures, tmp_path, caplog, kind):
+    old = shutil.copytree(folders[kind], tmp_path / "old")
+    (old / "processor_config.json").unlink()
+    picture = Image.open(pictures / "0.png")
+    new = open_family(Captioner(model="any"), folders[kind], "cpu")
+    expected = new.inputs([picture])
+    with caplog.at_level("INFO", "bettersynth"):
+        family = open_family(Captioner(model="any"), old, "cpu")
+    assert "does not say" in caplog.text and "config.json" in caplog.text
+    if family.processor.chat_template is None:
+        family.processor.chat_template = open_family(
+            Captioner(model="any"), folders[kind], "cpu"
+        ).processor.chat_template
+    found = family.inputs([picture])
+    assert {name: value.tolist() for name, value in found.items()} == {
+        name: value.tolist() for name, value in expected.items()
+    }
 
 
 def test_noise_samples_the_softmax():

@@ -46,9 +46,9 @@ def commit(name: str) -> str:
 
 
 def describe(name: str, content: bytes) -> dict[str, object]:
-    """A file as the hub lists it: safetensors are kept in LFS."""
+    """A file as the hub lists it: weights are kept in LFS."""
     entry: dict[str, object] = {"rfilename": name, "size": len(content)}
-    if name.endswith(".safetensors"):
+    if name.endswith((".safetensors", ".bin")):
         return {**entry, "lfs": {"sha256": sha256_bytes(content), "size": len(content), "pointerSize": 134}}
     return {**entry, "blobId": hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()}
 

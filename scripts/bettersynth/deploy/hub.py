@@ -1,4 +1,4 @@
-"""Fetch a model from the hub, or take a local copy of it: pinned, compared file by file, safetensors only.
+"""Fetch a model from the hub, or take a local copy of it: pinned, compared file by file, safetensors in the end.
 
 The endpoint, a mirror, a proxy, certificates and a token are those of `huggingface_hub` (`HF_ENDPOINT`, `HF_TOKEN`,
 `HTTPS_PROXY` …).
@@ -24,6 +24,7 @@ from bettersynth.core.digests import files_below
 from bettersynth.core.model_files import PIPELINE, WEIGHTS, file_problem, folder_problems, unopened_weights
 from bettersynth.core.publish import publish_folder, sha256_file
 from bettersynth.core.resources import StagingError
+from bettersynth.deploy import pickles
 from bettersynth.workflow.manifest import partial_folder
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -118,7 +119,10 @@ def _stays_below(name: str) -> bool:
 
 
 def choose_files(where: str, names: Iterable[str]) -> list[str]:
-    """Of a repository's files, those that `from_pretrained` reads; StagingError when it holds no safetensors."""
+    """Of a repository's files, those that `from_pretrained` reads: safetensors, or pickles that become such.
+
+    Raises StagingError where it holds neither.
+    """
     folders: dict[str, list[PurePosixPath]] = defaultdict(list)
     everything = sorted(names)
     for name in everything:
@@ -132,14 +136,15 @@ def choose_files(where: str, names: Iterable[str]) -> list[str]:
             continue
         chosen += [path for path in paths if path.suffix in BESIDE_WEIGHTS and ".index." not in path.name]
         if not (diffusers and folder == "."):  # there, whole pipelines lie in one file each
-            chosen += _weights(paths)
-            if problem := unopened_weights([path.name for path in paths]):
+            weights = _weights(paths) or _pickled(paths)
+            chosen += weights
+            if not weights and (problem := unopened_weights([path.name for path in paths])):
                 problems.append(f"{where}: {problem if folder == '.' else f'{folder}: {problem}'}")
-    if not any(path.suffix == ".safetensors" for path in chosen):
+    if not any(path.suffix in (".safetensors", ".bin") for path in chosen):
         others = [name for name in everything if name.endswith((".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack"))]
         raise StagingError(
-            f"{where} has no safetensors weights (it has {', '.join(others) or 'none at all'}), and pickles are not "
-            f"loaded. {_other_weights()}"
+            f"{where} has no safetensors weights, nor a `pytorch_model.bin` that becomes such (it has "
+            f"{', '.join(others) or 'none at all'}), and other pickles are not loaded. {_other_weights()}"
         )
     if problems:
         raise StagingError(f"{problems[0]}. {_other_weights()}")
@@ -160,6 +165,13 @@ def _weights(paths: list[PurePosixPath]) -> list[PurePosixPath]:
     return [path for path, _ in found] + [path for path in paths if path.name in indexes]
 
 
+def _pickled(paths: list[PurePosixPath]) -> list[PurePosixPath]:
+    """A folder's pickled weights: the file with all of them, else its parts with their index."""
+    found = [(path, match) for path in paths if (match := pickles.PICKLED.fullmatch(path.name))]
+    whole = [path for path, match in found if not match["part"] and not match["index"]]
+    return whole[:1] or [path for path, _ in found]
+
+
 def fetch(snapshot: Snapshot, path: Path) -> None:
     """Put the snapshot at `path`. What is there already of an earlier try, whole or half, is not fetched again."""
     partial = partial_folder(path)
@@ -177,6 +189,7 @@ def fetch(snapshot: Snapshot, path: Path) -> None:
             f"is kept, and `{make('stage')}` goes on from there. Another mirror: HF_ENDPOINT=…"
         )
     shutil.rmtree(partial / ".cache", ignore_errors=True)  # the client's own notes, to resume from
+    _make_safe(partial, f"{snapshot.hub} at {snapshot.revision}")
     check(partial, f"{snapshot.hub} at {snapshot.revision}")
     if weights := open_clip_weights(partial):
         _convert(weights, path)
@@ -203,7 +216,8 @@ def _transfer(snapshot: Snapshot, wanted: list[str], partial: Path) -> OSError |
 def copy(folder: Path, path: Path) -> None:
     """Put a local copy of a model at `path`: the files that `from_pretrained` reads, looked at first."""
     names = choose_files(str(folder), files_below(folder))
-    check(folder, str(folder), names)
+    safe = [name for name in names if not pickles.PICKLED.fullmatch(PurePosixPath(name).name)]
+    check(folder, str(folder), safe, weights=False)
     if weights := open_clip_weights(folder):
         _convert(weights, path)
         return
@@ -211,6 +225,14 @@ def copy(folder: Path, path: Path) -> None:
         for name in names:
             (temporary / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / name, temporary / name)
+        _make_safe(temporary, str(folder))
+        check(temporary, str(folder))
+
+
+def _make_safe(folder: Path, where: str) -> None:
+    """Write pickled weights as safetensors, and say so."""
+    for line in pickles.convert(folder, where):
+        print(line, flush=True)
 
 
 def open_clip_weights(folder: Path) -> Path | None:
@@ -243,8 +265,9 @@ def check(folder: Path, where: str, names: Iterable[str] | None = None, *, weigh
 
 
 def missing(snapshot: Snapshot, folder: Path) -> list[str]:
-    """Files of the snapshot that are not in the folder, byte for byte."""
-    return [file.name for file in snapshot.files if not file.is_at(folder / file.name)]
+    """Files of the snapshot that are not in the folder, byte for byte, or as the safetensors that they became."""
+    places = [(file, folder / file.name) for file in snapshot.files]
+    return [file.name for file, at in places if not (file.is_at(at) or pickles.stands_for(at, file.sha256))]
 
 
 def local_copy(folder: Path, name: str, hub: str | None) -> Path | None:

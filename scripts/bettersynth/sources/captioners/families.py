@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from functools import cached_property, partial
@@ -26,6 +27,8 @@ from bettersynth.runtime.patches.transformers import image_only
 from bettersynth.runtime.patches.weights import open_model
 from bettersynth.sources.captioners.sampling import OwnNoise, Sampler
 from bettersynth.sources.captioners.slots import Prompts
+
+logger = logging.getLogger(__name__)
 
 QUESTION = "Describe the image."
 """What a model that answers questions is asked when the captioner has no prompt."""
@@ -52,7 +55,19 @@ class Family:
         self.tokenizer.padding_side = "left"
 
     def _opened_processor(self) -> Any:
-        return transformers.AutoProcessor.from_pretrained(self.folder, local_files_only=True)
+        """The folder's; what it does not say, because it is from before `processor_config.json`, is the model's."""
+        processor = transformers.AutoProcessor.from_pretrained(self.folder, local_files_only=True)
+        unsaid = {name: value for name, value in self._as_the_model().items() if not getattr(processor, name, None)}
+        for name, value in unsaid.items():
+            setattr(processor, name, value)
+        if unsaid:
+            said = ", ".join(f"{name} {value}" for name, value in unsaid.items())
+            logger.info("%s: its processor does not say %s; taken from the model's config.json", self.folder, said)
+        return processor
+
+    def _as_the_model(self) -> dict[str, Any]:
+        """What a processor has to know of the model, by the model's configuration."""
+        return {}
 
     @property
     def tokenizer(self) -> Any:
@@ -208,11 +223,8 @@ class Family:
 class Blip2(Family):
     """BLIP-2: a plain caption without a prompt, or the continuation of one."""
 
-    def _opened_processor(self) -> Any:
-        processor = super()._opened_processor()
-        if processor.num_query_tokens is None:  # which revisions of the published folders up to 2024 do not say
-            processor.num_query_tokens = self._config.num_query_tokens
-        return processor
+    def _as_the_model(self) -> dict[str, Any]:
+        return {"num_query_tokens": self._config.num_query_tokens}
 
     @cached_property
     def generation_config(self) -> GenerationConfig:
@@ -266,6 +278,14 @@ class Blip2(Family):
 
 class Llava(Family):
     """LLaVA-1.5: the answer to a question about the image."""
+
+    def _as_the_model(self) -> dict[str, Any]:
+        vision = self._config.vision_config
+        known = {
+            "patch_size": vision.patch_size,
+            "vision_feature_select_strategy": self._config.vision_feature_select_strategy,
+        }
+        return known | ({"num_additional_image_tokens": 1} if vision.model_type == "clip_vision_model" else {})
 
     def prompt(self) -> str | None:
         """The question in the folder's chat form or, where it names none, the one that LLaVA-1.5 was trained on."""

@@ -74,6 +74,7 @@ TAKES_stage := RECIPE FROM PIN DRY_RUN WHEELS PLATFORM PYTHON_VERSION TORCH_INDE
 TAKES_bundle := TO RECIPE UNTIL PART SPLIT MODELS RESULTS
 TAKES_unbundle := FROM REPLACE YES
 TAKES_clean-results := YES
+TAKES_gc := YES
 TAKES_merge := FROM REPLACE
 GOALS := $(or $(MAKECMDGOALS),help)
 TAKEN := CONFIG PYTHON TAKES_run $(foreach goal,$(GOALS),$(TAKES_$(goal)))
@@ -112,7 +113,7 @@ ready: environment
 	why ask audit upload dag report page explore analyse what-if scores-table test test-slurm test-faults test-quick \
 	lint format reference lock stage verify profile unprofile miniature-models quality \
 	bench-dry-run bench-data-plane bench-explorer bench-full-size bench-scoring bench-decoding bench-training \
-	bench-verdicts bench-captions captions-quality clean-results bundle unbundle merge
+	bench-verdicts bench-captions captions-quality clean-results gc bundle unbundle merge
 
 help:  ## list these commands
 	@echo "make COMMAND [CONFIG=$(CONFIG)] [RECIPE=…] [CORES=$(CORES)] [GPUS=…]"; echo
@@ -300,3 +301,6 @@ bench-training:  ## MGM-2B at its real size on one GPU: rates of both stages and
 
 clean-results: environment  ## delete the results of CONFIG, its logs and benchmarks, after asking (YES=1: without)
 	@bettersynth clean-results --config "$(CONFIG)" $(if $(YES),--yes)
+
+gc: environment  ## list by size what no configuration in config/ needs any more of the results (YES=1: remove it)
+	@bettersynth gc --config "$(CONFIG)" $(if $(YES),--yes)

@@ -41,6 +41,11 @@ def _refuse(layout: Layout, config_file: Path) -> None:
     before = driver.owner(layout.claim, config_file)
     if before.exists() and not before.samefile(config_file):
         sys.exit(f"{layout.root} holds the results of {before}, not of {config_file}: nothing was deleted")
+    refuse_unless_at_rest(layout)
+
+
+def refuse_unless_at_rest(layout: Layout) -> None:
+    """Exit while a run is on, or jobs of one that was cut off."""
     left = driver.cut_off(layout.driver)  # raises while a run is on
     if jobs := driver.left(layout.driver, Path(left["log"] if left else os.devnull)):
         sys.exit(f"Jobs are still queued or running: {driver.named(jobs)}. Nothing was deleted.")

@@ -64,17 +64,21 @@ def scratch_folder(place: str | None = None) -> Iterator[Path]:
 @cache
 def sweep(folder: Path) -> None:
     """Remove what killed processes of this machine left half written in a folder; once for each folder."""
-    host = f".{platform.node()}."
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            found = TEMPORARY.fullmatch(entry.name)
-            if not found or host not in entry.name or _lives(int(found["pid"])):
+            if not half_written(Path(entry.path)):
                 continue
             with contextlib.suppress(OSError):
                 if entry.is_dir(follow_symlinks=False):
                     shutil.rmtree(entry.path)
                 else:
                     Path(entry.path).unlink()
+
+
+def half_written(path: Path) -> bool:
+    """Whether a file or folder has the name of what a process of this machine was writing that lives no more."""
+    found = TEMPORARY.fullmatch(path.name)
+    return found is not None and f".{platform.node()}." in path.name and not _lives(int(found["pid"]))
 
 
 def _lives(pid: int) -> bool:

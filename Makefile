@@ -214,7 +214,7 @@ scores-table: ready  ## write all scores, captions and image paths as Parquet fo
 	@bettersynth scores-table --config $(CONFIG)
 
 test:  ## run every test (about ten minutes); those on a SLURM of their own where it is installed, unless SLURM_TESTS=0
-	@pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile -m "not faults"
+	@pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m "not faults"
 
 test-slurm:  ## run the tests that start a SLURM of their own on this machine (as root, with SLURM installed)
 	@pytest -q tests/slurm/test_slurm.py
@@ -223,7 +223,7 @@ test-faults:  ## run every test of a fault in its long form, and write docs/faul
 	@python -m bench faults
 
 test-quick:  ## run the tests that start no workflow and load no model (under a minute)
-	@pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile -m "not workflow and not models and not slurm and not faults" \
+	@pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m "not workflow and not models and not slurm and not faults" \
 		$(addprefix --ignore tests/,operators sources training miniature)
 
 lint: $(WORLD)  ## ruff, snakefmt, mypy, import-linter and Snakemake's own linter

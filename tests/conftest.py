@@ -1,8 +1,11 @@
 """What every test file starts from."""
 
+import json
+import math
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,11 +36,36 @@ settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of packages that load models, for `make test-quick`."""
+SECONDS = ROOT / "tests" / "seconds.json"
+"""How long each file's tests take, written by `WRITE_SECONDS=1 make test`."""
+
+taken: Counter[str] = Counter()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the tests of packages that load models, for `make test-quick`; several workers begin with the longest files.
+
+    A file that is not known yet is taken for a long one: what comes last should be short.
+    """
     for item in items:
         if item.path.parent.name in LOADS_MODELS:
             item.add_marker("models")
+    if hasattr(config, "workerinput"):
+        seconds = json.loads(SECONDS.read_text())
+        items.sort(key=lambda item: -seconds.get(item.nodeid.partition("::")[0], math.inf))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Add a test's seconds to its file's."""
+    taken[report.nodeid.partition("::")[0]] += report.duration
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write down what each file took, if that is wished."""
+    if os.environ.get("WRITE_SECONDS") and not hasattr(session.config, "workerinput"):
+        SECONDS.write_text(
+            json.dumps({file: round(seconds, 1) for file, seconds in taken.most_common()}, indent=1) + "\n"
+        )
 
 
 @pytest.fixture(scope="session")

@@ -41,12 +41,13 @@ PORT ?=
 LIKE ?=
 IMAGES ?=
 CAPTION ?=
+ROOM ?=
 
 AGAIN ?=
 READ ?=
 
 # What a command line may set: for every command, and for each; anything else would be ignored, so it is refused.
-RUNS := RECIPE CORES GPUS
+RUNS := RECIPE CORES GPUS ROOM
 SETS_UP := TORCH TORCH_INDEX OFFLINE
 TAKES_setup := $(SETS_UP)
 TAKES_demo := $(SETS_UP) $(RUNS)
@@ -86,6 +87,7 @@ $(foreach name,$(filter-out $(TAKEN),$(GIVEN)),$(error $(call REFUSED,$(name))))
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)/scripts:$(CURDIR)
 export BETTERSYNTH_CONFIG := $(CONFIG)
+export BETTERSYNTH_ROOM := $(ROOM)
 # The configuration's name is its file's, unless it names itself.
 NAME = $(or $(shell sed -n 's/^name: *["'"'"']\{0,1\}\([a-z0-9_]*\).*/\1/p' $(CONFIG) 2>/dev/null),$(subst -,_,$(notdir $(basename $(CONFIG)))))
 # A path with a blank is two words to make, and so are the paths that follow from it.
@@ -128,7 +130,7 @@ setup:  ## make .venv from the locked versions (TORCH=cuda on GPU nodes, OFFLINE
 demo: setup  ## set up, run everything on the miniature, print the report's path
 	@$(MAKE) --no-print-directory run TAKES_run='$(TAKES_demo)'
 
-run: $(WORLD)  ## run a configuration, or one RECIPE of it (AGAIN="rules or files" that are to be made anew)
+run: $(WORLD)  ## run a configuration, or one RECIPE of it (AGAIN="rules or files" made anew; ROOM=any: however little room there is)
 	@$(SNAKEMAKE) --quiet host reason -- $(TARGET)
 	@echo "$(if $(RECIPE),Results: $(CURDIR)/results/$(NAME)/runs/$(RECIPE),Report: $(CURDIR)/results/$(NAME)/report/index.html)"
 

@@ -63,23 +63,32 @@ if workflow.is_main_process:
 
 
 onstart:
+    from bettersynth.inspect import room
+    from bettersynth.inspect.cost import Costs
+
     driver.tell_interrupt()
     driver.warn_of_triggers(workflow.rerun_triggers)
     due = [job for job in workflow.dag.needrun_jobs() if job.output]
-    needs = (jobs.job(job.rule.name, job.wildcards_dict).needs for job in due)
+    specified = [jobs.job(job.rule.name, job.wildcards_dict) for job in due]
+    needs = (job.needs for job in specified)
     if absent := missing(needs, configuration, config_file):
         logger.warning(missing_words(absent))
     if workflow.local_exec:
         driver.look_when_jobs_end(workflow.scheduler)
     if workflow.local_exec and not gpus.visible():
         fork_jobs(imports(due))
+    on_slurm = type(workflow.executor_settings).__module__ == "snakemake_executor_plugin_slurm"
     try:
+        costs = Costs(
+            jobs, Path(workflow.basedir) / "docs" / "measurements", has_gpus=on_slurm or bool(gpus.visible())
+        )
+        logger.info(room.look(specified, costs, config_file, here=not on_slurm))
         driver.start(layout.driver, log[0], workflow.rundir, workflow.configfiles or [config_file])
-        if type(workflow.executor_settings).__module__ == "snakemake_executor_plugin_slurm":
+        if on_slurm:
             slurm = workflow.executor_settings
             due = requests(workflow.dag.needrun_jobs())
             refuse_impossible(due, slurm.status_command, slurm.partition_config, jobs.on_gpu)
-    except (driver.DriverError, SlurmError) as error:
+    except (driver.DriverError, SlurmError, room.RoomError) as error:
         raise WorkflowError(str(error)) from None
 
 

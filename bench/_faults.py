@@ -171,6 +171,7 @@ FAULTS: dict[int, Fault] = {
         "The job fails, finished files are whole, nothing half-made stays, and the run goes on once there is room",
         (
             "faults/test_full_disk.py::test_a_full_disk_leaves_what_is_finished_and_the_run_goes_on",
+            "faults/test_full_disk.py::test_a_run_that_does_not_fit_is_refused_before_it_starts",
             "workflow/test_odd_disks.py::test_a_run_on_exfat_with_tmp_full",
             "deploy/test_stage.py::test_a_disk_that_is_too_small_is_named_before_anything_is_fetched",
         ),

@@ -68,6 +68,7 @@ TAKES_what-if := DATASET KEEP
 TAKES_explore := SERVE PORT
 TAKES_ask := IMAGE QUESTION RECIPE SEED
 TAKES_upload := TO RECIPE SEED
+TAKES_publish := DATASET RECIPE SEED IMAGES TO UPLOAD PUBLIC
 TAKES_dag := RECIPE
 TAKES_verify := RECIPE
 TAKES_audit := READ
@@ -112,7 +113,7 @@ ready: environment
 	@python -m bettersynth.configuration $(CONFIG)
 
 .PHONY: help setup demo world new import export-recipe run status doctor resume dry-run explain compare power published \
-	why ask audit upload dag report page explore analyse what-if scores-table test test-slurm test-faults test-quick \
+	why ask audit upload publish dag report page explore analyse what-if scores-table test test-slurm test-faults test-quick \
 	lint format reference lock stage verify profile unprofile miniature-models quality \
 	bench-dry-run bench-data-plane bench-explorer bench-full-size bench-scoring bench-decoding bench-training \
 	bench-verdicts bench-captions captions-quality clean-results gc bundle unbundle merge
@@ -193,6 +194,10 @@ audit: ready  ## hold every file of a run against what it was made of, and name 
 upload: ready  ## write a trained model's answers for MMBench's server: TO=….xlsx [RECIPE=… SEED=…]
 	@bettersynth upload --config $(CONFIG) --to $(or $(TO),$(error TO=….xlsx: where to)) \
 		$(if $(RECIPE),--recipe $(RECIPE)) $(if $(SEED),--seed $(SEED))
+
+publish: ready  ## prepare DATASET=… (IMAGES=no), or the model of RECIPE=…, for the hub; upload it with TO=owner/name UPLOAD=1 (PUBLIC=1)
+	@bettersynth publish --config $(CONFIG) $(DATASET:%=--dataset %) $(RECIPE:%=--recipe %) $(SEED:%=--seed %) \
+		$(if $(filter no,$(IMAGES)),--no-images) $(TO:%=--to %) $(if $(UPLOAD),--upload) $(if $(PUBLIC),--public)
 
 dag: $(WORLD)  ## draw rules and datasets of CONFIG as SVG; of one RECIPE, its jobs too
 	@bettersynth dag --config $(CONFIG) $(if $(RECIPE),--recipe $(RECIPE))

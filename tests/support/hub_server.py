@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -18,6 +19,7 @@ class HubServer(ThreadingHTTPServer):
 
     `faults[file]` holds what happens to the next requests for a file: `cut` breaks off half way, `alter` changes a
     byte. `served` lists every transfer as `(file, first byte)`. Files of `gated` repositories are given to nobody.
+    What is uploaded with `token` is in `repositories`, and whether it is private in `private`.
     """
 
     def __init__(self) -> None:
@@ -26,6 +28,9 @@ class HubServer(ThreadingHTTPServer):
         self.faults: dict[str, list[str]] = defaultdict(list)
         self.served: list[tuple[str, int]] = []
         self.gated: set[str] = set()
+        self.token = "hf_write"
+        self.private: dict[str, bool] = {}
+        self.large: dict[str, bytes] = {}
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     @property
@@ -59,6 +64,58 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
+
+    def do_POST(self) -> None:
+        """Make a repository, say how files are to come, take them, and commit them."""
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.headers.get("Authorization") not in (f"Bearer {self.server.token}", None):
+            return self._send(401, b"{}", {})
+        self._answer_json(*self._posted(self.path.partition("?")[0], body))
+        return None
+
+    def do_PUT(self) -> None:
+        """Take a large file."""
+        self.server.large[self.path.rpartition("/")[2]] = self.rfile.read(int(self.headers["Content-Length"]))
+        self._send(200, b"", {})
+
+    def _answer_json(self, status: int, answer: object) -> None:
+        self._send(status, json.dumps(answer).encode(), {"Content-Type": "application/json"})
+
+    def _posted(self, path: str, body: bytes) -> tuple[int, object]:
+        """Status and answer."""
+        if path == "/api/repos/create":
+            given = json.loads(body)
+            name = f"{given['organization']}/{given['name']}" if given.get("organization") else given["name"]
+            self.server.private[name] = given["private"]
+            self.server.repositories.setdefault(name, {})
+            return 200, {"url": f"{self.server.endpoint}/{name}"}
+        if path == "/api/validate-yaml":
+            return 200, {"errors": [], "warnings": []}
+        if path.endswith("/info/lfs/objects/batch"):
+            objects = [
+                {**one, "actions": {"upload": {"href": f"{self.server.endpoint}/lfs/{one['oid']}"}}}
+                for one in json.loads(body)["objects"]
+            ]
+            return 200, {"transfer": "basic", "objects": objects}
+        if match := re.fullmatch(r"/api/(?:models|datasets)/([^/]+/[^/]+)/preupload/main", path):
+            files = json.loads(body)["files"]
+            modes = {True: "lfs", False: "regular"}
+            large = (".safetensors", ".parquet")
+            told = [{"path": f["path"], "uploadMode": modes[f["path"].endswith(large)]} for f in files]
+            return 200, {"files": [{**one, "shouldIgnore": False, "oid": None} for one in told]}
+        if match := re.fullmatch(r"/api/(?:models|datasets)/([^/]+/[^/]+)/commit/main", path):
+            for line in map(json.loads, body.splitlines()):
+                value = line["value"]
+                if line["key"] == "file":
+                    self.server.repositories[match[1]][value["path"]] = base64.b64decode(value["content"])
+                elif line["key"] == "lfsFile":
+                    self.server.repositories[match[1]][value["path"]] = self.server.large[value["oid"]]
+            return 200, {
+                "commitUrl": f"{self.server.endpoint}/{match[1]}/commit/{commit(match[1])}",
+                "commitOid": commit(match[1]),
+                "pullRequestUrl": None,
+            }
+        return 404, {}
 
     def do_HEAD(self) -> None:
         self._answer(body=False)

@@ -35,6 +35,10 @@ class PoolFile(Section):
         "(not given: `id`, else `key`). Of both, `hash`: from caption and picture's name.",
     )
 
+    licence: str | None = Field(
+        None, description="Licence of its pairs, for the card of what is published of them; changes nothing else."
+    )
+
     @property
     def fields(self) -> dict[str, str]:
         """Where in a sample its parts are, as far as that is written."""

@@ -89,7 +89,7 @@ def refuse_too_little(room: Room, config: str | Path) -> None:
 def memory_of(due: Due, costs: Costs) -> float:
     """A lower bound of what a job takes: its rows and, where no GPU holds them, its models and what is trained."""
     rows = max((task.amount.number for task in due.job.work if task.phase in ("ingest", "dataset")), default=0)
-    taken = JOB_BYTES + rows * ROW_BYTES
+    taken: float = JOB_BYTES + rows * ROW_BYTES
     if not costs.has_gpus:
         taken += _weights(due.job, costs)
         if due.job.rule.name == "finetune":

@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--points", type=int, default=0, help="kill points of each job, 0: all (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="processes that test (default: %(default)s)")
     parser.add_argument("--records", type=int, default=410_000, help="records to audit (default: %(default)s)")
+    parser.add_argument("--cases", type=Path, nargs="+", help="take what tests came to from these JUnit files instead")
     parser.add_argument("--audited", type=Path, help="take the audit's figures from this file of `bench audit`")
     parser.add_argument("--without", metavar="WORDS", help="tests to leave out, as `pytest -k` takes them")
 
@@ -41,7 +42,8 @@ class Case(NamedTuple):
 def measure(options: argparse.Namespace) -> dict[str, float]:
     """Run the tests and the audit of many records, write `docs/faults.md`; RuntimeError when a test failed."""
     with tempfile.TemporaryDirectory() as folder:
-        cases = tested(Path(folder) / "cases.xml", options)
+        reports = options.cases or [tested(Path(folder) / "cases.xml", options)]
+        cases = [case for report in reports for case in cases_of(report)]
     audit = read_json(options.audited)["figures"] if options.audited else _audited(options.records)
     figures = figures_of(cases) | audit
     write_document(figures)
@@ -50,8 +52,8 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     return figures
 
 
-def tested(report: Path, options: argparse.Namespace) -> list[Case]:
-    """What came of the tests, those of the long form among them."""
+def tested(report: Path, options: argparse.Namespace) -> Path:
+    """Run the tests, those of the long form among them, and write what came of them as JUnit's XML."""
     rows = dict.fromkeys(f"tests/{test.partition('::')[0]}" for fault in FAULTS.values() for test in fault.tests)
     wanted = {f"tests/{test}" for fault in FAULTS.values() for test in fault.tests}
     files = [file for file in rows if not file.startswith(FURTHER)]
@@ -61,6 +63,11 @@ def tested(report: Path, options: argparse.Namespace) -> list[Case]:
     command += ["-k", f"not ({options.without})"] if options.without else []
     sizes = {"FAULTS_INPUTS": str(options.inputs), "FAULTS_POINTS": str(options.points)}
     subprocess.run([*command, *FURTHER, *nodes], cwd=ROOT, env=os.environ | sizes, check=False)
+    return report
+
+
+def cases_of(report: Path) -> list[Case]:
+    """What came of the tests of a JUnit file; of a run that was cut short, of those that had ended."""
     return [_case(element) for element in ElementTree.parse(report).iter("testcase")]
 
 

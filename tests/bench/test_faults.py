@@ -41,7 +41,7 @@ def test_rows_are_counted_by_what_their_tests_did(tmp_path, monkeypatch):
     report.write_text(f"<testsuites>{cases}</testsuites>")
     monkeypatch.setattr("subprocess.run", lambda *_, **__: None)
     options = argparse.Namespace(inputs=1, points=1, workers=1, without=None)
-    figures = faults.figures_of(faults.tested(report, options))
+    figures = faults.figures_of(faults.cases_of(faults.tested(report, options)))
     assert (figures["fault_rows"], figures["fault_rows_tested"], figures["kill_points"]) == (30, 1, 7)
     assert figures["row_28_tests_passed"] == 1 and figures["row_29_tests_passed"] == 0
     assert "| 1 held |" in document(figures) and "killed at 7 places" in document(figures)
@@ -50,9 +50,9 @@ def test_rows_are_counted_by_what_their_tests_did(tmp_path, monkeypatch):
 def test_a_failed_test_is_an_error_after_the_page_is_written(monkeypatch):
     case = faults.Case("faults/test_other.py::test_other", "failed", {})
     written = []
-    monkeypatch.setattr(faults, "tested", lambda *_: [case])
+    monkeypatch.setattr(faults, "cases_of", lambda _: [case])
     monkeypatch.setattr(faults, "_audited", lambda _: {})
     monkeypatch.setattr(faults, "write_document", written.append)
     with pytest.raises(RuntimeError, match="1 tests failed, faults/test_other"):
-        faults.measure(argparse.Namespace(records=1, audited=None))
+        faults.measure(argparse.Namespace(records=1, audited=None, cases=["any.xml"]))
     assert written

@@ -156,6 +156,18 @@ QUOTES = {
             )
             for one, two in (("matched", "unfiltered"), ("best", "matched"))
         ),
+        *(
+            f"| `{name}`, fresh | {{miniature-demo.fresh_{name}_seeds:.0f}} "
+            f"| {{miniature-demo.fresh_{name}_textvqa:.3f}} | {{miniature-demo.fresh_{name}_mmbench:.3f}} |"
+            for name in ("unfiltered", "matched", "best")
+        ),
+        *(
+            f"| `{one}` over `{two}` | ×{{miniature-demo.fresh_{one}_over_{two}_ratio:.2f}} "
+            f"({{miniature-demo.fresh_{one}_over_{two}_low:.2f}} to {{miniature-demo.fresh_{one}_over_{two}_high:.2f}}) "
+            f"| {{miniature-demo.fresh_{one}_over_{two}_p:.2g}} |"
+            for one, two in (("matched", "unfiltered"), ("best", "matched"), ("best", "unfiltered"))
+        ),
+        "ten give {miniature-demo.fresh_best_textvqa:.3f} on TextVQA, not {miniature-demo.best_textvqa:.3f}",
     ],
 }
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner
-from workflow import CONFIGURATION, MODELS
+from workflow import CONFIGURATION, MODELS, ROOT
 
 from bench._steps import STEPS
 from bettersynth.cli.main import commands
@@ -135,6 +135,43 @@ def test_dj_process_keeps_the_rows_of_an_exported_recipe(world, monkeypatch):
     Path("again.yaml").write_text(yaml.safe_dump(again))
     built("again")
     assert read_table(Layout("results/again").index)["id"].to_pylist() == ids("hand", "best")
+
+
+@pytest.mark.models
+def test_a_contestants_recipe_has_the_rows_that_the_contests_configuration_has(world, monkeypatch):
+    """`matched` of `config/contest.yaml`, and the same list as Data-Juicer has it, over the miniature."""
+    monkeypatch.chdir(world)
+    Path("models").symlink_to(ROOT / "models")
+    contest = yaml.safe_load((ROOT / "config" / "contest.yaml").read_text())
+    wanted = {name: contest["datasets"][name] for name in ("grounded", "matched")}
+    operators = {key for node in wanted.values() for key in node["filter"]}
+    folders = {"owlvit-base-patch32": "owlvit", "blip-itm-base-coco": "blip_itm"}
+    models = {contest["operators"][name]["model"] for name in operators}
+    hand = yaml.safe_load(Path("hand.yaml").read_text())
+    small = {
+        "pool": hand["pool"],
+        "models": {
+            name: {"path": str(MODELS / folders[entry["hub"].partition("/")[2]]), "hub": entry["hub"]}
+            for name, entry in contest["models"].items()
+            if name in models
+        },
+        "operators": {name: contest["operators"][name] for name in operators},
+        "datasets": wanted,
+    }
+    Path("contest.yaml").write_text(yaml.safe_dump(small, sort_keys=False))
+    process = [
+        {"phrase_grounding_recall_filter": {"hf_owlvit": "google/owlvit-base-patch32", "min_recall": 0.5}},
+        {"image_text_matching_filter": {"hf_blip": "Salesforce/blip-itm-base-coco", "min_score": 0.9984}},
+    ]
+    Path("contestant.yaml").write_text(yaml.safe_dump({"process": process}))
+    run("import-recipe", "contestant.yaml", "--like", "contest.yaml", "--to", "as_imported.yaml")
+    for name in ("contest", "as_imported"):
+        built(name)
+    imported = load("as_imported.yaml").datasets
+    assert len(imported) == 2
+    for here, there in zip(imported, wanted, strict=True):
+        assert ids("as_imported", here) == ids("contest", there)
+    assert 0 < len(ids("contest", "matched")) < len(ids("contest", "grounded")) < 40
 
 
 @pytest.mark.models

@@ -1,10 +1,11 @@
 """Jobs are forked from one process with their imports behind it, and end as those that start a Python of their own."""
 
 import csv
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-import warm
 from workflow import ROOT
 
 pytestmark = pytest.mark.workflow
@@ -38,13 +39,19 @@ Path(snakemake.output[0]).write_text(f"{os.getppid()} {known} {threads} {Path.cw
 """
 
 
+def snakemake(*arguments, folder):
+    """What comes of a Snakemake with a process of its own for its jobs."""
+    command = [Path(sys.executable).with_name("snakemake"), *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
 def test_jobs_are_forked_from_one_process_and_end_as_others(tmp_path):
     (tmp_path / "Snakefile").write_text(SNAKEFILE)
     (tmp_path / "job.py").write_text(SCRIPT)
     good, bad = [f"n{number}" for number in range(12)] + ["threads"], ["raises", "exits", "killed"]
     profile = ["--workflow-profile", ROOT / "profiles" / "default"]
     targets = [f"{name}.txt" for name in good + bad]
-    ended = warm.snakemake("--cores", 4, *profile, "--", *targets, folder=tmp_path)
+    ended = snakemake("--cores", 4, *profile, "--", *targets, folder=tmp_path)
     assert ended.returncode == 1
     assert "what the job says\n" in ended.stderr and "what the job says at last" in ended.stderr
     said = {name: (tmp_path / f"{name}.txt").read_text().split() for name in good}
@@ -60,5 +67,5 @@ def test_ready_jobs_are_looked_at_when_a_job_ends_and_not_each_second(tmp_path):
     told = "    from bettersynth.runtime import driver\n    driver.look_when_jobs_end(workflow.scheduler)\n"
     (tmp_path / "Snakefile").write_text(SNAKEFILE.replace("onstart:\n", f"onstart:\n{told}"))
     (tmp_path / "job.py").write_text(f"import time\ntime.sleep(1.5)\n{SCRIPT}")
-    ended = warm.snakemake("--cores", 1, "--verbose", "--", "a.txt", "b.txt", "c.txt", folder=tmp_path)
+    ended = snakemake("--cores", 1, "--verbose", "--", "a.txt", "b.txt", "c.txt", folder=tmp_path)
     assert ended.returncode == 0 and (ended.stdout + ended.stderr).count("Ready jobs:") == 3

@@ -101,10 +101,10 @@ def _pixels(path: str) -> tuple[int, ...]:
 
 def _forget(folder: Path) -> None:
     """Let the kernel drop what it has of the files."""
-    os.sync()
     for path in folder.rglob("*"):
         if path.is_file():
             descriptor = os.open(path, os.O_RDONLY)
+            os.fsync(descriptor)  # what is not written yet cannot be forgotten
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
             os.close(descriptor)
 

@@ -53,7 +53,7 @@ def commit(name: str) -> str:
 def describe(name: str, content: bytes) -> dict[str, object]:
     """A file as the hub lists it: weights are kept in LFS."""
     entry: dict[str, object] = {"rfilename": name, "size": len(content)}
-    if name.endswith((".safetensors", ".bin")):
+    if name.endswith((".safetensors", ".bin", ".parquet")):
         return {**entry, "lfs": {"sha256": sha256_bytes(content), "size": len(content), "pointerSize": 134}}
     return {**entry, "blobId": hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()}
 
@@ -125,9 +125,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, body: bool) -> None:
         path = self.path.partition("?")[0]
-        if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/([^/]+))?", path):
+        if match := re.fullmatch(r"/api/(?:models|datasets)/([^/]+/[^/]+)(?:/revision/([^/]+))?", path):
             self._describe(match[1], match[2])
-        elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+        elif match := re.fullmatch(r"(?:/datasets)?/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             self._file(match[1], match[2], match[3], body)
         else:
             self._send(404, b"", {})

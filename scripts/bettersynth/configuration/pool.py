@@ -35,6 +35,11 @@ class PoolFile(Section):
         "(not given: `id`, else `key`). Of both, `hash`: from caption and picture's name.",
     )
 
+    hub: str | None = Field(
+        None,
+        description="Where `make stage` has it from: `hf://datasets/OWNER/NAME@COMMIT/data/*.parquet`, into the folder "
+        "of `path`. Jobs read `path` and nothing else.",
+    )
     licence: str | None = Field(
         None, description="Licence of its pairs, for the card of what is published of them; changes nothing else."
     )

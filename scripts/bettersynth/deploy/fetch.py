@@ -29,6 +29,7 @@ from bettersynth.core.model_files import folder_problems
 from bettersynth.core.publish import publish, sha256_bytes, sha256_file, write_json
 from bettersynth.core.resources import StagingError, fetch_resources, resource
 from bettersynth.deploy import hub
+from bettersynth.deploy.hub_data import fetch_data
 from bettersynth.workflow.manifest import STAGING, check_folder, describe, manifest_path, partial_folder, read_manifest
 from bettersynth.workflow.needs import configuration_needs, data_files, tokenizers
 
@@ -273,7 +274,10 @@ def stage_resources(configuration: Configuration, recipe: str | None = None) -> 
 
 
 def stage_data(configuration: Configuration) -> list[str]:
-    """Note the data files that are there; return those that are missing."""
+    """Fetch the pool's files that name a repository, note the data files that are there; return what is missing."""
+    for file in configuration.pool.files:
+        for line in fetch_data(file) if file.hub else ():
+            print(line, flush=True)
     files = data_files(configuration)
     entries = {file: next(iter(describe(file).values())) for file in files if Path(file).is_file()}
     _record(configuration, "data", entries)

@@ -89,7 +89,7 @@ def look_up(model: str, hub: str, revision: str | None) -> Snapshot:
             f"{constants.ENDPOINT} did not answer for {key}: {error}\n"
             f"Set HF_ENDPOINT to a mirror, or give local copies: {make('stage', FROM='folder')}"
         ) from error
-    files = {entry.rfilename: _hub_file(entry) for entry in found.siblings or []}
+    files = {entry.rfilename: hub_file(entry) for entry in found.siblings or []}
     if odd := next((name for name in files if not _stays_below(name)), None):
         raise StagingError(f"{key}: {constants.ENDPOINT} lists {odd!r} in {hub}: no name of a file in a folder")
     if not COMMIT.fullmatch(str(found.sha)):
@@ -106,7 +106,8 @@ def _consent(hub: str) -> str:
     )
 
 
-def _hub_file(entry: RepoSibling) -> HubFile:
+def hub_file(entry: RepoSibling) -> HubFile:
+    """A file as the hub lists it."""
     if entry.lfs:
         return HubFile(entry.rfilename, entry.lfs.size, entry.lfs.sha256, None)
     return HubFile(entry.rfilename, entry.size or 0, None, entry.blob_id)

@@ -158,7 +158,7 @@ MUTATIONS = [
     Mutation(
         "no URL is a path",
         "core/image_paths.py",
-        "    if _URL.match(relative):\n",
+        "    if _URL.match(name):\n",
         "    if False:\n",
         "tests/pool/test_images.py -k leave_the_folder",
     ),

@@ -63,11 +63,11 @@ def settle(
 
 def explain(what: str, findings: Sequence[Finding], rows: int, record: Path) -> list[str]:
     """Lines about the findings in `rows` rows: counts by reason, the first ones, and where all are."""
-    counts = Counter(finding.reason for finding in findings)
+    counts, shown = Counter(finding.reason for finding in findings), findings[:SHOWN]
     return [
         f"{what}: {len(findings)} findings in {rows} rows",
         *(f"  {count} × {reason}" for reason, count in sorted(counts.items())),
-        *(f"  {item.id}: {item.reason}: {item.detail} (`{item.key}` of row {item.row})" for item in findings[:SHOWN]),
+        *(_writable(f"  {item.id}: {item.reason}: {item.detail} (`{item.key}` of row {item.row})") for item in shown),
         *([f"  … and {len(findings) - SHOWN} more"] if len(findings) > SHOWN else []),
         f"All are in {record}.",
     ]
@@ -76,4 +76,13 @@ def explain(what: str, findings: Sequence[Finding], rows: int, record: Path) -> 
 def write_findings(path: Path, findings: Sequence[Finding]) -> None:
     """Publish the findings as JSON lines."""
     with publish(path) as temporary, temporary.open("wb") as output:
-        output.writelines(orjson.dumps(item._asdict(), option=orjson.OPT_APPEND_NEWLINE) for item in findings)
+        for item in findings:
+            words = {
+                key: _writable(value) if isinstance(value, str) else value for key, value in item._asdict().items()
+            }
+            output.write(orjson.dumps(words, option=orjson.OPT_APPEND_NEWLINE))
+
+
+def _writable(text: str) -> str:
+    """The text, with half of a surrogate pair, which JSON can hold and no file can, as its escape."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -21,7 +21,7 @@ from bettersynth.configuration import NAME_PATTERN, ConfigurationError, configur
 from bettersynth.configuration.datasets import EXPORT_FORMATS
 from bettersynth.configuration.checks import did_you_mean
 from bettersynth.core.layout import Layout
-from bettersynth.runtime.forked_jobs import fork_jobs, imported_by
+from bettersynth.runtime.patches.forked_jobs import fork_jobs, imported_by
 from bettersynth.workflow.jobs import Jobs
 from bettersynth.workflow.manifest import missing, missing_words
 from bettersynth.workflow.passes import CHUNK_PATTERN, PASS_PATTERN

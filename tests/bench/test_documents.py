@@ -163,7 +163,8 @@ QUOTES = {
         ),
         *(
             f"| `{one}` over `{two}` | ×{{miniature-demo.fresh_{one}_over_{two}_ratio:.2f}} "
-            f"({{miniature-demo.fresh_{one}_over_{two}_low:.2f}} to {{miniature-demo.fresh_{one}_over_{two}_high:.2f}}) "
+            f"({{miniature-demo.fresh_{one}_over_{two}_low:.2f}} to "
+            f"{{miniature-demo.fresh_{one}_over_{two}_high:.2f}}) "
             f"| {{miniature-demo.fresh_{one}_over_{two}_p:.2g}} |"
             for one, two in (("matched", "unfiltered"), ("best", "matched"), ("best", "unfiltered"))
         ),

@@ -11,7 +11,7 @@ from workflow import ROOT
 pytestmark = pytest.mark.workflow
 
 SNAKEFILE = """
-from bettersynth.runtime.forked_jobs import fork_jobs
+from bettersynth.runtime.patches.forked_jobs import fork_jobs
 
 onstart:
     fork_jobs(["colorsys"])

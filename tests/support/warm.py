@@ -2,7 +2,7 @@
 
 A Snakemake that only says what it would do spends two of its three seconds on imports, a command most of its one. What
 is forked is a process as any other, with its own folder, environment, output and exit code. Its jobs are forked, too,
-as in any run (`bettersynth.runtime.forked_jobs`), but from one process for all runs of the tests, whose imports take
+as in any run (`patches.forked_jobs`), but from one process for all runs of the tests, whose imports take
 eight seconds. What a person types, and `make`, is tested without this module.
 """
 
@@ -21,7 +21,7 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
-from bettersynth.runtime import forked_jobs
+from bettersynth.runtime.patches import forked_jobs
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = {"", str(ROOT), str(ROOT / "scripts")}

@@ -12,6 +12,7 @@ MADE_FOR = {
     "py-data-juicer": ("1.6.1",),
     "nltk": ("3.9", "3.10"),
     "transformers": ("4.57",),
+    "snakemake": ("9.27",),
     "pillow": ("11", "12", "13"),
     "torch": ("2",),
 }

@@ -22,6 +22,8 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+from bettersynth.runtime.patches.versions import made_for
+
 THREADS = ("OMP", "GOTO", "OPENBLAS", "MKL", "VECLIB", "NUMEXPR")
 """Libraries that ask the environment how many threads to have, when they are imported."""
 
@@ -31,11 +33,12 @@ _one_asks = threading.Lock()
 
 
 def fork_jobs(modules: Iterable[str]) -> None:
-    """Have this Snakemake (9.27) fork its jobs' scripts from a process that has these modules imported.
+    """Have Snakemake fork its jobs' scripts from a process that has these modules imported.
 
     A job in an environment of its own (conda, a container, modules), or with several threads, starts its own Python: so
     does every job where that process does not come up.
     """
+    made_for("snakemake")
     from snakemake.script import PythonScript
 
     preloaded = ["bettersynth.runtime.offline", "snakemake.cli", "bettersynth.runtime.job", *modules]

@@ -360,8 +360,8 @@ The rule of the table: never a wrong number, never a silent drop, always a next 
 """
 TABLE = "| | fault | how it is injected | what happens | tests |\n| - | --- | --- | --- | --- |"
 SAID = {
-    "fault_rows_tested": "{:,.0f} of these thirty rows held in the last whole run.",
-    "kill_points": "Jobs of a whole run were killed at {:,.0f} places;",
+    "fault_rows_tested": "{:,.0f} of these thirty rows held when their tests were last run.",
+    "kill_points": "Jobs were killed at {:,.0f} places;",
     "kill_points_survived": "after {:,.0f} of them the next run ended in the same files.",
     "fuzzed_inputs": "Readers were given {:,.0f} hostile inputs.",
     "corruptions_planted": "Of {:,.0f} corruptions, one of each kind of file that a run makes,",

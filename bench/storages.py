@@ -137,7 +137,7 @@ def _stored(folder: Path, pictures: int) -> Iterator[tuple[str, list[str]]]:
     yield "zip", [f"{folder}/images.zip/{number // 1000:05d}/{number:09d}.jpg" for number in order]
     image: dict[str, Any] = {"bytes": contents, "path": [""] * pictures}
     table = pa.table({"image": pa.StructArray.from_arrays(list(image.values()), list(image))})
-    pq.write_table(table, folder / "train.parquet", compression="snappy", use_dictionary=False)
+    pq.write_table(table, folder / "train.parquet", compression="none", use_dictionary=False)
     yield "parquet", [f"{folder}/train.parquet/image/{number}" for number in order]
 
 

@@ -38,6 +38,11 @@ QUOTES = {
             )
         ),
     ],
+    "docs/pools.md": [
+        "cold, {storages.cold_tar_over_files_2_workers:.2f} times as many by 2 workers and "
+        "{storages.cold_tar_over_files_16_workers:.2f} times by 16",
+        "warm, {storages.warm_tar_over_files_2_workers:.2f} and {storages.warm_tar_over_files_16_workers:.2f} times",
+    ],
     "CHANGELOG.md": ["in one pass score {scoring.six_operators_pairs_per_s:.0f} pairs/s on an H100"],
     "docs/scoring.md": [
         *(

@@ -120,7 +120,10 @@ def test_a_part_that_is_not_made_and_a_tokenizer_alone_are_whole(whole, tmp_path
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        (["model_index.json", "vae/config.json", f"vae/{UNET}.bin", f"unet/{UNET}.safetensors"], "vae: only"),
+        (
+            ["model_index.json", "vae/config.json", f"vae/{UNET}.fp16.safetensors", f"unet/{UNET}.safetensors"],
+            "vae: only",
+        ),
         (["model-00001-of-00002.safetensors", "model.safetensors.index.json"], "model-00002-of-00002.safetensors not"),
     ],
 )

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
+import subprocess
+import sys
 from importlib import metadata
 
 import pytest
@@ -33,3 +36,16 @@ def test_every_library_of_the_package_states_its_versions():
     named = {name for path in PATCHES.glob("*.py") for name in re.findall(r'made_for\("([\w-]+)"\)', path.read_text())}
     assert named == versions.MADE_FOR.keys()
     assert all(metadata.version(library) for library in named)
+
+
+def test_nltk_finds_its_data_also_when_it_was_imported_before(tmp_path):
+    code = (
+        "import sys, nltk; from bettersynth.runtime import patches; "
+        "patches.prepare(sys.argv[1]); print(nltk.data.find('tokenizers/punkt_tab'))"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "NLTK_DATA"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], env=environment, cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert str(ROOT / "models") in done.stdout

@@ -137,9 +137,10 @@ def choose_files(where: str, names: Iterable[str]) -> list[str]:
             continue
         chosen += [path for path in paths if path.suffix in BESIDE_WEIGHTS and ".index." not in path.name]
         if not (diffusers and folder == "."):  # there, whole pipelines lie in one file each
-            weights = _weights(paths) or _pickled(paths)
-            chosen += weights
-            if not weights and (problem := unopened_weights([path.name for path in paths])):
+            weights = _weights(paths)
+            pickled = [] if weights else _pickled(paths)
+            chosen += weights + pickled
+            if not pickled and (problem := unopened_weights([path.name for path in paths])):
                 problems.append(f"{where}: {problem if folder == '.' else f'{folder}: {problem}'}")
     if not any(path.suffix in (".safetensors", ".bin") for path in chosen):
         others = [name for name in everything if name.endswith((".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack"))]

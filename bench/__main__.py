@@ -26,9 +26,14 @@ def main() -> None:
     figures = options.measure(options)
     width = max(map(len, figures), default=0)
     print("\n".join(f"{figure:<{width}}  {value:>12,.6g}" for figure, value in figures.items()))
-    command = shlex.join(["python", "-m", "bench", *sys.argv[1:]])
+    command = shlex.join(["python", "-m", "bench", *map(_anywhere, sys.argv[1:])])
     bench.record(options.out, command, figures, options.device)
     print(f"kept in {options.out}")
+
+
+def _anywhere(word: str) -> str:
+    """A word of the command line as another machine can have it: of an absolute path, the last part."""
+    return Path(word).name if Path(word).is_absolute() else word
 
 
 def _add(commands: argparse._SubParsersAction, name: str, module) -> None:

@@ -48,6 +48,7 @@ def test_a_dry_run_is_timed_without_the_inputs(tmp_path):
     subprocess.run([*MEASURE, "dry-run", "--config", config, "--out", out], check=True, cwd=tmp_path)
     figures = read_json(out)["figures"]
     assert figures["recipes"] == 9 and figures["jobs"] > 100
+    assert str(tmp_path) not in read_json(out)["command"]
     assert 0 < figures["second_seconds"] < 60 and figures["peak_mb"] > 20
 
 
